@@ -1,0 +1,80 @@
+"""AHRU, the adaptive hyper recurrent unit: an embedding to one code a layer.
+
+Paper, Section 3.2, "weight generators share information through a recurrence"; details from the authors' code: a GRU of
+G = 2 layers, h_0 the embedding, a_t = ReLU(W_o o_t) the next input, the hidden state LayerNormed, and at every layer
+the dataset mixed in again: z_t = LN_t((1 - α) a_t + α ē), not fed back. Deviation: a_0 is a parameter (in the released
+code it is neither parameter nor buffer, so that a reloaded model predicts other weights).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Recurrence = Literal["ahru", "gru", "none"]
+
+
+class AHRU(nn.Module):
+    """Embeddings to codes.
+
+    Args:
+        layers: L, codes to produce.
+        dim: D, length of codes and embeddings.
+        states: G, recurrent layers.
+        alpha: α, the share of the dataset's embedding in every code; 0 switches the adaptation off.
+        recurrence: ``"ahru"``; ``"gru"`` is a plain GRU (no adaptation, hidden state not normalised); ``"none"`` an
+            independent two-layer perceptron a code (the ablations of paper Section 4.5 [rec]).
+    """
+
+    def __init__(
+        self, layers: int, dim: int, states: int = 2, alpha: float = 0.1, recurrence: Recurrence = "ahru"
+    ) -> None:
+        super().__init__()
+        self.layers, self.alpha, self.recurrence = layers, alpha if recurrence == "ahru" else 0.0, recurrence
+        self.norm_scale = nn.Parameter(torch.ones(layers, dim))  # LN_t: one affine a layer
+        self.norm_shift = nn.Parameter(torch.zeros(layers, dim))
+        if recurrence == "none":
+            bound = dim**-0.5
+            self.first = nn.Parameter(torch.empty(layers, dim, dim).uniform_(-bound, bound))
+            self.second = nn.Parameter(torch.empty(layers, dim, dim).uniform_(-bound, bound))
+            return
+        self.start = nn.Parameter(torch.randn(dim) * dim**-0.5)  # a_0
+        self.cells = nn.ModuleList(nn.GRUCell(dim, dim) for _ in range(states))
+        self.out = nn.Linear(dim, dim)
+        self.hidden_norm = nn.LayerNorm(dim)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Run the recurrence.
+
+        Args:
+            embedding: (B, G, D) embeddings of B datasets.
+
+        Returns:
+            (B, L, D) codes z.
+        """
+        mean = embedding.mean(1)  # (B, D)
+        if self.recurrence == "none":
+            hidden = torch.einsum("bd,lde->ble", mean, self.first).relu()
+            codes = torch.einsum("bld,lde->ble", hidden, self.second)  # (B, L, D)
+        else:
+            codes = torch.stack(self._steps(embedding), 1)  # (B, L, D)
+        mixed = (1 - self.alpha) * codes + self.alpha * mean[:, None] if self.alpha else codes
+        normed = torch.nn.functional.layer_norm(mixed, mixed.shape[-1:])
+        return normed * self.norm_scale + self.norm_shift
+
+    def _steps(self, embedding: Tensor) -> list[Tensor]:
+        hidden = list(embedding.unbind(1))  # G × (B, D)
+        a = self.start.expand_as(hidden[0])
+        codes = []
+        for _ in range(self.layers):
+            x = a
+            for g, cell in enumerate(self.cells):
+                hidden[g] = cell(x, hidden[g])
+                if self.recurrence == "ahru":
+                    hidden[g] = self.hidden_norm(hidden[g])
+                x = hidden[g]
+            a = self.out(x).relu()
+            codes.append(a)
+        return codes

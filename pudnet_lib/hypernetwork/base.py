@@ -1,0 +1,116 @@
+"""ParameterModel: the contract of everything that supplies a target network's parameters.
+
+PudNet, the shared network (a control) and the constant-embedding hypernetwork (a rival) are all one: a module that maps
+a sketch to parameters. Trainer, prediction and evaluation know this contract only, so all are treated alike.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pudnet_lib.datasets.image_dataset import normalise
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.targets.layout import ParameterLayout, Unsupported
+
+Parameters = dict[str, Tensor]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with the CPU's generator seeded, and put the global generator back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def batch_statistics_template(target: nn.Module) -> nn.Module:
+    """Copy a target's structure, its parameters on ``meta``, its batch norms reading the batch's own statistics.
+
+    No running buffer exists in the copy, so that a forward pass under predicted parameters has no side effect.
+    """
+    template = copy.deepcopy(target).to("meta")
+    for layer in template.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.track_running_stats = False
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    return template.train()
+
+
+class ParameterModel(nn.Module):
+    """A module that maps a sketch to a target network's parameters.
+
+    Args:
+        target: The target network; copied, never changed. Its present values initialise what is learned and shared.
+        unsupported: What to do with tensors that can't be predicted; see ``ParameterLayout.of``.
+
+    Attributes:
+        layout: Which of the target's tensors are predicted.
+        feature_dim: F, the length of the target's features.
+        scale: τ, the learnable factor of the cosine, initially 10 ([code]).
+    """
+
+    def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
+        super().__init__()
+        self.layout = ParameterLayout.of(target, unsupported)
+        # In a tuple, so that its meta tensors are no part of this module's state_dict.
+        self._template = (batch_statistics_template(target),)
+        values = dict(target.named_parameters())
+        names = (*self.layout.shared, *self.layout.kept)
+        self.shared = nn.ParameterDict({n.replace(".", "/"): values[n].detach().clone() for n in names})
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.feature_dim = _feature_dim(target)
+
+    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """Predict a target network's parameters.
+
+        Args:
+            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
+            labels: (S,) classes of the sketch's images, for class-aware encoders; others ignore them.
+
+        Returns:
+            Name to tensor, for ``torch.func.functional_call`` on the target.
+        """
+        raise NotImplementedError
+
+    def shared_parameters(self) -> Parameters:
+        """The learned tensors that are the same for every dataset, by their names in the target."""
+        return {name.replace("/", "."): tensor for name, tensor in self.shared.items()}
+
+    def features(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """Run the target with given parameters, batch norms on this batch's own statistics. No side effect.
+
+        Args:
+            parameters: As returned by ``forward``.
+            images: (N, C, H, W) uint8, or floating point in [0, 1].
+
+        Returns:
+            (N, F) features.
+        """
+        out: Tensor = functional_call(self._template[0], parameters, (normalise(images),))
+        return out
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.scale.device
+
+
+def _feature_dim(target: nn.Module) -> int:
+    if isinstance(getattr(target, "feature_dim", None), int):
+        return int(target.feature_dim)  # type: ignore[arg-type]
+    conv = next((m for m in target.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = conv.in_channels if conv is not None else 3
+    with torch.no_grad():
+        shape = batch_statistics_template(target)(torch.zeros(2, channels, 64, 64, device="meta")).shape
+    if len(shape) != 2:
+        raise PudNetError(
+            f"{type(target).__name__} maps images to {tuple(shape)}; expected features (N, F). Pool and flatten at "
+            "its end, and leave out the classifier: the class means take its place."
+        )
+    return int(shape[1])

@@ -1,0 +1,143 @@
+"""PudNet: a sketch of a dataset in, all convolution weights of a target network out, in one forward pass.
+
+Paper, Section 3.2 and its Figure 2: dataset encoder → AHRU → one weight generator a layer. The parts are in the files
+beside this one, each with its deviations; ``PudNetConfig`` holds every switch of the ablations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.hypernetwork.ahru import AHRU, Recurrence
+from pudnet_lib.hypernetwork.base import ParameterModel, Parameters, seeded
+from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder, Pooling
+from pudnet_lib.hypernetwork.weight_generator import FilterNorm, WeightGenerator
+from pudnet_lib.targets import TargetConfig, build_target
+from pudnet_lib.targets.layout import Unsupported
+
+Embedding = Literal["dataset", "constant"]
+_CHOICES = {
+    "recurrence": get_args(Recurrence),
+    "embedding": get_args(Embedding),
+    "pooling": get_args(Pooling),
+    "filter_norm": get_args(FilterNorm),
+}
+
+
+@dataclass(frozen=True)
+class PudNetConfig:
+    """All of PudNet's switches; the defaults are the paper's plain design.
+
+    Attributes:
+        target: The target network.
+        dim: D, length of embeddings and codes ([code]: 128).
+        states: G, layers of the recurrence ([code]: 2).
+        alpha: α, the share of the embedding in every code ([code]: 0.1).
+        recurrence: ``"ahru"``, ``"gru"`` or ``"none"``.
+        embedding: ``"dataset"``, or ``"constant"`` for a hypernetwork that sees no data (a rival).
+        pooling: How image codes become an embedding: ``"mean"``, ``"mean_std"`` or ``"class"``.
+        generator_width: Channels before a generator's last step ([code]: 16).
+        filter_norm: ``"none"`` or ``"standardise"``.
+        residual: Learned base weights plus a generated residual.
+        seed: Seed of the initial weights.
+    """
+
+    target: TargetConfig = field(default_factory=TargetConfig)
+    dim: int = 128
+    states: int = 2
+    alpha: float = 0.1
+    recurrence: Recurrence = "ahru"
+    embedding: Embedding = "dataset"
+    pooling: Pooling = "mean"
+    generator_width: int = 16
+    filter_norm: FilterNorm = "none"
+    residual: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        if not 0 <= self.alpha <= 1:
+            raise PudNetError(f"PudNetConfig.alpha is {self.alpha}; expected a share between 0 and 1.")
+        if min(self.dim, self.states, self.generator_width) < 1:
+            raise PudNetError("PudNetConfig: dim, states and generator_width must be at least 1.")
+
+
+class PudNet(ParameterModel):
+    """The hypernetwork.
+
+    Args:
+        config: Its switches.
+        target: A target network of the user's own, instead of ``config.target``; it is copied, never changed.
+        unsupported: What to do with tensors that can't be predicted; see ``ParameterLayout.of``.
+    """
+
+    def __init__(
+        self,
+        config: PudNetConfig | None = None,
+        target: nn.Module | None = None,
+        unsupported: Unsupported = "refuse",
+    ) -> None:
+        config = config or PudNetConfig()
+        with seeded(config.seed):
+            super().__init__(build_target(config.target) if target is None else target, unsupported)
+            self.config, self.own_target = config, target is not None
+            layers = len(self.layout.predicted)
+            if config.embedding == "constant":
+                self.constant = nn.Parameter(torch.randn(config.states, config.dim))
+            else:
+                self.encoder = DatasetEncoder(config.dim, config.states, config.target.channels, config.pooling)
+            self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
+            self.generators = nn.ModuleList(
+                WeightGenerator(t, config.dim, config.generator_width, config.filter_norm, config.residual)
+                for t in self.layout.predicted
+            )
+
+    def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Embed a sketch.
+
+        Args:
+            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
+            labels: (S,) classes, for class-aware pooling.
+
+        Returns:
+            (G, D) embedding.
+
+        Raises:
+            PudNetError: If the sketch's channels are not the target's, or a pixel is NaN or infinite.
+        """
+        if self.config.embedding == "constant":
+            return self.constant
+        if sketch.ndim != 4 or sketch.shape[1] != self.config.target.channels:
+            raise PudNetError(
+                f"The sketch has shape {tuple(sketch.shape)}; expected (S, {self.config.target.channels}, H, W). "
+                f"Use ImageDataset.with_channels({self.config.target.channels})."
+            )
+        if sketch.is_floating_point() and not bool(torch.isfinite(sketch).all()):
+            raise PudNetError("The sketch holds NaN or infinite pixels; expected [0, 1]. Remove those images.")
+        embedding: Tensor = self.encoder(sketch, labels)
+        return embedding
+
+    def generate(self, embeddings: Tensor) -> Parameters:
+        """Generate the parameters for B embeddings at once.
+
+        Args:
+            embeddings: (B, G, D).
+
+        Returns:
+            Predicted tensors only, name to (B, *shape).
+        """
+        codes = self.ahru(embeddings)  # (B, L, D)
+        weights = zip(self.layout.predicted, self.generators, codes.unbind(1), strict=True)
+        return {tensor.name: generator(z) for tensor, generator, z in weights}
+
+    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """Predict all parameters of the target; see ``ParameterModel.forward``."""
+        generated = self.generate(self.embed(sketch, labels)[None])
+        return {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()

@@ -1,0 +1,83 @@
+"""Weight generators: one code a layer to that layer's convolution weight.
+
+Paper, Section 3.2; sizes from the authors' code: linear D → 8·k·k, GELU, 1×1 convolution 8 → 16, GELU, 1×1 convolution
+16 → out·in, no bias. Deviations: the width 16 is a parameter, the rule that scales the result is explicit (the released
+code has a fan-in rule that it never calls), and the last step writes all layers of one kernel size as one product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pudnet_lib.targets.layout import PredictedTensor
+
+FilterNorm = Literal["none", "standardise"]
+
+
+class WeightGenerator(nn.Module):
+    """The generator of one layer.
+
+    Args:
+        tensor: The weight to generate.
+        dim: D, length of the code.
+        width: Channels before the last step; 16 in the authors' code, and half as many before that.
+        filter_norm: ``"none"``; or ``"standardise"``, each filter to mean 0 and a spread of sqrt(2 / fan-in).
+        residual: Add the generated weight, initially zero, to a learned base weight that no dataset changes.
+    """
+
+    def __init__(
+        self,
+        tensor: PredictedTensor,
+        dim: int,
+        width: int = 16,
+        filter_norm: FilterNorm = "none",
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.tensor, self.filter_norm = tensor, filter_norm
+        first, second, height, width_px = tensor.shape
+        self.kernel = height * width_px
+        self.code = nn.Linear(dim, max(1, width // 2) * self.kernel)
+        self.mix = nn.Linear(max(1, width // 2), width)
+        # He-like at the start: a GELU'd mix has a mean square of about mean_square, which the last step must undo.
+        with torch.no_grad():
+            z = torch.randn(256, dim)
+            mean_square = float(self.hidden(z).pow(2).mean())
+        deviation = math.sqrt(2 / tensor.fan_in / (width * max(mean_square, 1e-8)))
+        self.basis = nn.Parameter(torch.randn(first * second, width) * deviation)
+        self.base: nn.Parameter | None = None
+        if residual:
+            self.base = nn.Parameter(torch.randn(tensor.shape) * math.sqrt(2 / tensor.fan_in))
+            nn.init.zeros_(self.basis)
+
+    def hidden(self, codes: Tensor) -> Tensor:
+        """Codes (B, D) to the last step's input (B, k·k, width)."""
+        gelu = torch.nn.functional.gelu
+        spatial = gelu(self.code(codes)).view(len(codes), -1, self.kernel).transpose(1, 2)  # (B, k·k, width/2)
+        return gelu(self.mix(spatial))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Generate the weight for B datasets.
+
+        Args:
+            codes: (B, D), this layer's codes.
+
+        Returns:
+            (B, *shape) weights.
+        """
+        hidden = self.hidden(codes)  # (B, k·k, width)
+        batch = len(codes)
+        product = self.basis @ hidden.flatten(0, 1).T  # (out·in, B·k·k)
+        weight = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
+        if self.base is not None:
+            weight = weight + self.base
+        if self.filter_norm == "standardise":
+            dims = (1, 3, 4) if self.tensor.transposed else (2, 3, 4)
+            centred = weight - weight.mean(dims, keepdim=True)
+            variance = centred.pow(2).mean(dims, keepdim=True)
+            weight = centred * (variance + 1e-8).rsqrt() * math.sqrt(2 / self.tensor.fan_in)
+        return weight

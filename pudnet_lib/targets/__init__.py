@@ -1,0 +1,63 @@
+"""The ConvNets whose parameters are predicted, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import nn
+
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.targets.convnet import ConvNet3
+from pudnet_lib.targets.layout import ParameterLayout, PredictedTensor
+from pudnet_lib.targets.resnet import Stem, resnet18
+
+TargetName = Literal["convnet3", "resnet18"]
+
+__all__ = [
+    "ConvNet3",
+    "ParameterLayout",
+    "PredictedTensor",
+    "TargetConfig",
+    "build_target",
+    "resnet18",
+]
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """Which target network.
+
+    Attributes:
+        name: ``"convnet3"`` or ``"resnet18"``.
+        width: Channels of ConvNet-3, or of ResNet-18's first stage.
+        channels: C of the images, 1 or 3.
+        stem: ResNet-18's first layer, ``"cifar"`` or ``"imagenet"``; ConvNet-3 has none.
+    """
+
+    name: TargetName = "convnet3"
+    width: int = 64
+    channels: int = 3
+    stem: Stem = "cifar"
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(TargetName):
+            raise unknown_name("target network", self.name, get_args(TargetName))
+        if self.stem not in get_args(Stem):
+            raise unknown_name("stem", self.stem, get_args(Stem))
+        if self.width < 1 or self.channels not in (1, 3):
+            raise PudNetError(f"{self}: width must be at least 1 and channels 1 or 3.")
+
+
+def build_target(config: TargetConfig) -> nn.Module:
+    """Build a target network with random parameters, as PyTorch initialises them.
+
+    Args:
+        config: Which network.
+
+    Returns:
+        A module from normalised images (N, C, H, W) to features (N, F), with attribute ``feature_dim`` = F.
+    """
+    if config.name == "convnet3":
+        return ConvNet3(config.width, config.channels)
+    return resnet18(config.width, config.channels, config.stem)

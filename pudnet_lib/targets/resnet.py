@@ -1,0 +1,52 @@
+"""ResNet-18, the paper's large target network [abs]; torchvision's, with a width and a stem for small images.
+
+Deviation: no classifier layer, since the class means take its place (paper, Section 3.2); ``width`` scales all stages.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+Stem = Literal["cifar", "imagenet"]
+
+
+class _Headless(ResNet):
+    """Torchvision's ResNet with the first stage's width as a parameter and features as output."""
+
+    def __init__(self, width: int, channels: int, stem: Stem) -> None:
+        with torch.device("meta"):  # every layer with parameters is rebuilt below: spend no time on these
+            super().__init__(BasicBlock, [2, 2, 2, 2])
+        self.feature_dim = 8 * width
+        self.inplanes = width
+        if stem == "cifar":  # 32-pixel images would be 1 pixel wide after the ImageNet stem's stages
+            self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()  # type: ignore[assignment]
+        else:
+            self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._make_layer(BasicBlock, width, 2)
+        self.layer2 = self._make_layer(BasicBlock, 2 * width, 2, stride=2)
+        self.layer3 = self._make_layer(BasicBlock, 4 * width, 2, stride=2)
+        self.layer4 = self._make_layer(BasicBlock, 8 * width, 2, stride=2)
+        self.fc = nn.Identity()  # type: ignore[assignment]
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+def resnet18(width: int = 64, channels: int = 3, stem: Stem = "cifar") -> nn.Module:
+    """Build a ResNet-18 that maps normalised images (N, C, H, W) to features (N, 8 · width).
+
+    Args:
+        width: Channels of the first stage; 64 is the usual network.
+        channels: C of the images.
+        stem: ``"cifar"`` (3×3, no pooling; for images under about 64 pixels) or ``"imagenet"`` (7×7, stride 2).
+
+    Returns:
+        The network, with attribute ``feature_dim``.
+    """
+    return _Headless(width, channels, stem)
