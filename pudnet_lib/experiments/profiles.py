@@ -1,0 +1,138 @@
+"""Profiles: how much of an experiment is run, from a smoke test to the paper's scale.
+
+Our choice; the paper has no counterpart. An experiment module holds ``PROFILES``, one frozen config a profile; a
+notebook's parameters cell picks one, and may change single fields. A wrong name or type is an error before anything runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from pudnet_lib.errors import PudNetError, unknown_name
+
+#: smoke: CI, at most 40 s a notebook on 2 cores; laptop: minutes on 2 cores, embedded data; paper: GPU, the paper's data.
+PROFILE_NAMES = ("smoke", "laptop", "paper")
+PROFILE_VARIABLE = "PUDNET_PROFILE"
+
+Config = TypeVar("Config")
+
+# When the latest configure() returned, so that publish() can tell how long the experiment took.
+_started = time.perf_counter()
+
+
+def current_profile() -> str:
+    """Read the profile from the environment variable ``PUDNET_PROFILE``; ``laptop`` where it is not set.
+
+    Returns:
+        One of ``PROFILE_NAMES``.
+
+    Raises:
+        PudNetError: If the variable names no profile.
+    """
+    profile = os.environ.get(PROFILE_VARIABLE) or "laptop"
+    if profile not in PROFILE_NAMES:
+        raise unknown_name(
+            "profile", profile, PROFILE_NAMES, f"It comes from the environment variable {PROFILE_VARIABLE}."
+        )
+    return profile
+
+
+def configure(profiles: Mapping[str, Config], profile: str, seed: int | None = None, **overrides: Any) -> Config:
+    """Turn a parameters cell into an experiment's frozen config.
+
+    Args:
+        profiles: The experiment's ``PROFILES``, name → frozen dataclass.
+        profile: Which of them.
+        seed: Replaces the config's ``seed``; None keeps it.
+        **overrides: Fields to replace. None keeps the profile's value. A nested config takes a mapping of its fields,
+            or a dotted name: ``{"group.ways": 3}``. Lists become tuples where the field is one.
+
+    Returns:
+        A new config; the profile's own is not touched.
+
+    Raises:
+        PudNetError: If the profile or a field is unknown (with the nearest name), or a value has the wrong type.
+    """
+    global _started
+    if profile not in profiles:
+        raise unknown_name("profile", profile, profiles)
+    config = replace_fields(profiles[profile], {"seed": seed, **overrides})
+    _started = time.perf_counter()
+    return config
+
+
+def seconds_since_configure() -> float:
+    """Tell the wall-clock seconds since ``configure`` last returned (or since this module was imported)."""
+    return time.perf_counter() - _started
+
+
+def replace_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Copy a frozen dataclass with some fields replaced, each name and type checked.
+
+    Args:
+        config: A dataclass instance.
+        overrides: Field → JSON-like value; see ``configure``.
+
+    Returns:
+        The changed copy.
+
+    Raises:
+        PudNetError: If a field is unknown or a value has the wrong type.
+    """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise PudNetError(f"{config!r} is not a config; expected an instance of a frozen dataclass.")
+    hints = get_type_hints(type(config))
+    known = [field.name for field in dataclasses.fields(config) if field.init]
+    nested: dict[str, dict[str, Any]] = {}
+    changes: dict[str, Any] = {}
+    for name, value in overrides.items():
+        if value is None:
+            continue
+        head, _, rest = name.partition(".")
+        if head not in known:
+            raise unknown_name(f"parameter of {type(config).__name__}", head, known)
+        current = getattr(config, head)
+        if rest or (dataclasses.is_dataclass(current) and isinstance(value, Mapping)):
+            nested.setdefault(head, {}).update({rest: value} if rest else value)
+        else:
+            changes[head] = checked(f"{type(config).__name__}.{head}", value, hints[head])
+    for head, fields in nested.items():
+        changes[head] = replace_fields(getattr(config, head), fields)
+    return dataclasses.replace(config, **changes)
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """Check a JSON-like value against a type, strictly: ``"8"`` and ``True`` are no int, ``8`` is a float.
+
+    Args:
+        name: The parameter's name, for the message.
+        value: The value.
+        hint: A type or annotation.
+
+    Returns:
+        The value, lists turned into tuples where the type asks for it.
+
+    Raises:
+        PudNetError: If it does not fit.
+    """
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
+        return value
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError) as error:
+        expected = (
+            getattr(hint, "__name__", None) if isinstance(hint, type) and not getattr(hint, "__args__", ()) else hint
+        )
+        reason = (
+            error.errors()[0]["msg"].removeprefix("Input should be ") if isinstance(error, ValidationError) else error
+        )
+        raise PudNetError(
+            f"Parameter {name} is {value!r} ({type(value).__name__}); expected {expected} ({reason})."
+        ) from None
