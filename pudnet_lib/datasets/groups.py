@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -77,9 +78,8 @@ class GroupConfig:
             raise PudNetError(f"{self}: each of sketch, support and query needs at least one image a class.")
 
 
-@dataclass(frozen=True)
-class Group:
-    """One group (episode) of K classes.
+class Group(NamedTuple):
+    """One group (episode) of K classes; a named tuple, so that Lightning Fabric can look inside.
 
     Attributes:
         source: Name of the source.
@@ -107,8 +107,8 @@ class Group:
 
     def to(self, device: torch.device | str) -> Group:
         """Copy every tensor to a device."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return Group(self.source, self.source_index, **moved)
+        moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, Tensor)}
+        return self._replace(**moved)
 
 
 def _parts(sizes: Sequence[int], available: int) -> list[int]:

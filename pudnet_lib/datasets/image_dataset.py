@@ -215,7 +215,7 @@ class ImageDataset:
             images = self.images.float().mean(1, keepdim=True).round().to(torch.uint8)
         return ImageDataset(images, self.labels, self.class_names, self.name, self.items, self.licence)
 
-    def sketch(self, per_class: int, seed: int = 0) -> Tensor:
+    def sketch_with_labels(self, per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Draw the sketch: the few images that the hypernetwork looks at (paper, Section 3; 10 a class in the code).
 
         Args:
@@ -223,8 +223,13 @@ class ImageDataset:
             seed: Seed of the draw; the global generator is not touched.
 
         Returns:
-            (S, C, H, W) uint8, classes in order.
+            (S, C, H, W) uint8 images and their labels (S,), classes in order.
         """
         rng = np.random.default_rng(seed)
         picks = [rng.permutation(ids.numpy())[:per_class] for ids in self.indices_by_class()]
-        return self.images[torch.from_numpy(np.concatenate(picks))]
+        chosen = torch.from_numpy(np.concatenate(picks))
+        return self.images[chosen], self.labels[chosen]
+
+    def sketch(self, per_class: int, seed: int = 0) -> Tensor:
+        """Draw the sketch's images only; see ``sketch_with_labels``."""
+        return self.sketch_with_labels(per_class, seed)[0]

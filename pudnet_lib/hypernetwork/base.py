@@ -34,11 +34,13 @@ def batch_statistics_template(target: nn.Module) -> nn.Module:
 
     No running buffer exists in the copy, so that a forward pass under predicted parameters has no side effect.
     """
-    template = copy.deepcopy(target).to("meta")
+    template = copy.deepcopy(target).requires_grad_(True)
     for layer in template.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        for name, tensor in layer.named_parameters(recurse=False):
+            setattr(layer, name, nn.Parameter(tensor.detach().to("meta")))
     return template.train()
 
 
@@ -63,6 +65,9 @@ class ParameterModel(nn.Module):
         values = dict(target.named_parameters())
         names = (*self.layout.shared, *self.layout.kept)
         self.shared = nn.ParameterDict({n.replace(".", "/"): values[n].detach().clone() for n in names})
+        self.buffer_names = [n for n, _ in self._template[0].named_buffers()]
+        for name, tensor in self._template[0].named_buffers():
+            self.register_buffer(f"kept/{name.replace('.', '/')}", tensor.clone())
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.feature_dim = _feature_dim(target)
 
@@ -92,8 +97,37 @@ class ParameterModel(nn.Module):
         Returns:
             (N, F) features.
         """
-        out: Tensor = functional_call(self._template[0], parameters, (normalise(images),))
+        tensors = parameters | self._kept_buffers()
+        out: Tensor = functional_call(self._template[0], tensors, (normalise(images),))
         return out
+
+    def materialise(self, parameters: Parameters) -> nn.Module:
+        """Put parameters into a new target network with ordinary layers.
+
+        Args:
+            parameters: As returned by ``forward``; taken over without a copy, detached.
+
+        Returns:
+            The network in evaluation mode; its batch norms' running statistics are still those of a new layer.
+        """
+        network = copy.deepcopy(self._template[0])
+        device = self.device
+        for prefix, layer in network.named_modules():
+            dot = f"{prefix}." if prefix else ""
+            for name in [n for n, _ in layer.named_parameters(recurse=False)]:
+                setattr(layer, name, nn.Parameter(parameters[dot + name].detach()))
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.track_running_stats = True
+                layer.running_mean = torch.zeros(layer.num_features, device=device)
+                layer.running_var = torch.ones(layer.num_features, device=device)
+                layer.num_batches_tracked = torch.tensor(0, device=device)
+        for name, tensor in self._kept_buffers().items():
+            owner, _, short = name.rpartition(".")
+            setattr(network.get_submodule(owner), short, tensor.clone())
+        return network.eval()
+
+    def _kept_buffers(self) -> dict[str, Tensor]:
+        return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +141,8 @@ def _feature_dim(target: nn.Module) -> int:
     conv = next((m for m in target.modules() if isinstance(m, nn.Conv2d)), None)
     channels = conv.in_channels if conv is not None else 3
     with torch.no_grad():
-        shape = batch_statistics_template(target)(torch.zeros(2, channels, 64, 64, device="meta")).shape
+        probe = batch_statistics_template(target).to("meta")
+        shape = probe(torch.zeros(2, channels, 64, 64, device="meta")).shape
     if len(shape) != 2:
         raise PudNetError(
             f"{type(target).__name__} maps images to {tuple(shape)}; expected features (N, F). Pool and flatten at "

@@ -1,0 +1,39 @@
+"""PudNet Kit: predict the parameters of ConvNets for unseen image data.
+
+The public names are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_HOMES = {
+    "ImageDataset": "pudnet_lib.datasets",
+    "load_images": "pudnet_lib.datasets",
+    "PudNet": "pudnet_lib.hypernetwork",
+    "PudNetConfig": "pudnet_lib.hypernetwork",
+    "TargetConfig": "pudnet_lib.targets",
+    "PredictConfig": "pudnet_lib.prediction",
+    "PredictedNetwork": "pudnet_lib.predicted_network",
+    "PudNetError": "pudnet_lib.errors",
+    "load_pudnet": "pudnet_lib.shipped",
+    "predict": "pudnet_lib.prediction",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0604 (strings, computed)
+
+try:
+    __version__ = version("pudnet-kit")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
