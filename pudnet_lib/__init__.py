@@ -21,7 +21,7 @@ _HOMES = {
     "load_pudnet": "pudnet_lib.shipped",
     "predict": "pudnet_lib.prediction",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0604 (strings, computed)
+__all__ = sorted(_HOMES)
 
 try:
     __version__ = version("pudnet-kit")

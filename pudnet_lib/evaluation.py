@@ -2,7 +2,8 @@
 
 Paper, Section 4 [rec]: accuracy of predicted networks on unseen classes. Our choice: far swap (the sketch of another
 source) and near swap (the sketch of other classes of the same source) stand beside every prediction; they tell whether
-the hypernetwork knows what *kind* of images it sees, and *which classes*. Batch norm is recalibrated on the support.
+the hypernetwork knows what *kind* of images it sees, and *which classes*. Batch norm
+is recalibrated and class means are taken on the group's sketch and support, by all methods alike.
 """
 
 from __future__ import annotations
@@ -169,7 +170,10 @@ def evaluate_groups(
             group = sampler.group(index, source=source)
             data = sampler.pool[source]
             names = [data.class_names[int(c)] for c in group.classes]
-            support = ImageDataset(group.support, group.support_labels, tuple(names), data.name)
+            # All methods get the same training images, the sketch's among them, as a user's dataset would have it.
+            images = torch.cat([group.sketch, group.support])
+            labels = torch.cat([group.sketch_labels, group.support_labels])
+            training = ImageDataset(images, labels, tuple(names), data.name)
             for swap in swaps:
                 if swap == "own":
                     sketch: tuple[Tensor, Tensor] = group.sketch, group.sketch_labels
@@ -177,7 +181,7 @@ def evaluate_groups(
                     raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
                 else:
                     sketch = swapper.sketch(group, names, index, swap)
-                network = predict(model, support, config, sketch)
+                network = predict(model, training, config, sketch)
                 with torch.no_grad():
                     right = network(group.query.to(model.device)).argmax(1).cpu() == group.query_labels
                 rows.append(

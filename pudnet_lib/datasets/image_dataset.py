@@ -193,6 +193,20 @@ class ImageDataset:
             self.licence,
         )
 
+    def at_most(self, per_class: int, seed: int = 0) -> ImageDataset:
+        """Keep at most so many images a class, drawn at random.
+
+        Args:
+            per_class: Images a class; a class with fewer keeps all.
+            seed: Seed of the draw; the global generator is not touched.
+
+        Returns:
+            The smaller dataset, images in their old order.
+        """
+        rng = np.random.default_rng(seed)
+        kept = [rng.permutation(ids.numpy())[:per_class] for ids in self.indices_by_class()]
+        return self.subset(torch.from_numpy(np.sort(np.concatenate(kept))))
+
     def with_channels(self, channels: int) -> ImageDataset:
         """Repeat gray to RGB, or average RGB to gray.
 

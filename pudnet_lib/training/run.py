@@ -1,0 +1,108 @@
+"""A whole meta-training run: pool, model, trainer, model file. What ``pudnet train`` and the experiments call.
+
+Paper, Section 3.3 and 4.1. Our choice: one config for everything, stored in the model file's notes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
+from pudnet_lib.datasets.groups import GroupConfig
+from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.training.meta import MetaConfig, meta_train
+from pudnet_lib.training.models import load_model, save_model
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a meta-training run depends on.
+
+    Attributes:
+        kind: ``"pudnet"``, or ``"shared"`` for the control without a hypernetwork.
+        pudnet: The hypernetwork; of a shared network, its ``target`` and ``seed`` count.
+        pool: The images.
+        groups: What a group holds.
+        meta: The trainer.
+        group_seed: Seed of the groups.
+    """
+
+    kind: Literal["pudnet", "shared"] = "pudnet"
+    pudnet: PudNetConfig = field(default_factory=PudNetConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    groups: GroupConfig = field(default_factory=GroupConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    group_seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a run gives.
+
+    Attributes:
+        model: The trained model, in evaluation mode, on the CPU.
+        model_path: Its file; None if no folder was given.
+        steps: Steps done.
+        seconds: Meta-training seconds, validation excluded.
+        validation: Last accuracy on held-out training classes, in 0..1; None if never measured.
+    """
+
+    model: ParameterModel
+    model_path: Path | None
+    steps: int
+    seconds: float
+    validation: float | None
+
+
+def build_model(config: TrainConfig) -> ParameterModel:
+    """Build the untrained model of a run."""
+    if config.kind == "shared":
+        return SharedNetwork(SharedConfig(config.pudnet.target, config.pudnet.seed))
+    return PudNet(config.pudnet)
+
+
+def train_run(
+    config: TrainConfig, run_dir: Path | None = None, progress: bool = True, pool: Pool | None = None
+) -> TrainOutcome:
+    """Meta-train, or load what a finished run left in its folder.
+
+    Args:
+        config: Everything.
+        run_dir: The run's folder; None keeps nothing.
+        progress: Show a progress bar.
+        pool: ``config.pool``, if it is loaded already.
+
+    Returns:
+        The model and what it cost.
+
+    Raises:
+        PudNetError: If the folder holds a run of another configuration, or an input is bad.
+    """
+    path = None if run_dir is None else run_dir / "model.safetensors"
+    if path is not None and path.is_file():
+        model, notes = load_model(path)
+        if notes["train"] == _plain(config):
+            return TrainOutcome(model, path, notes["steps"], notes["seconds"], notes["validation"])
+    model = build_model(config)
+    pool = pool or Pool(config.pool)
+    validation = pool.validation_groups(config.groups) if config.pool.hold_out and config.meta.validate_every else None
+    groups = pool.training_groups(config.groups, config.group_seed)
+    result = meta_train(model, groups, config.meta, validation, run_dir, progress)
+    last = next((row["validation"] for row in reversed(result.history) if "validation" in row), None)
+    model.to("cpu").eval()
+    if path is not None:
+        save_model(
+            model, path, train=_plain(config), steps=result.steps, seconds=round(result.seconds, 2), validation=last
+        )
+    return TrainOutcome(model, path, result.steps, result.seconds, last)
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The config as JSON gives it back: lists for tuples."""
+    import json
+
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
