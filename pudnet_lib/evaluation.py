@@ -8,7 +8,8 @@ is recalibrated and class means are taken on the group's sketch and support, by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from pudnet_lib.datasets.groups import Group, GroupSampler
 from pudnet_lib.datasets.image_dataset import ImageDataset
@@ -169,32 +170,62 @@ def evaluate_groups(
         for index in range(groups):
             group = sampler.group(index, source=source)
             data = sampler.pool[source]
-            names = [data.class_names[int(c)] for c in group.classes]
-            # All methods get the same training images, the sketch's among them, as a user's dataset would have it.
-            images = torch.cat([group.sketch, group.support])
-            labels = torch.cat([group.sketch_labels, group.support_labels])
-            training = ImageDataset(images, labels, tuple(names), data.name)
+            training = group_dataset(group, data)
             for swap in swaps:
                 if swap == "own":
                     sketch: tuple[Tensor, Tensor] = group.sketch, group.sketch_labels
                 elif swapper is None:
                     raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
                 else:
-                    sketch = swapper.sketch(group, names, index, swap)
+                    sketch = swapper.sketch(group, training.class_names, index, swap)
                 network = predict(model, training, config, sketch)
-                with torch.no_grad():
-                    right = network(group.query.to(model.device)).argmax(1).cpu() == group.query_labels
-                rows.append(
-                    {
-                        "dataset": data.name,
-                        "group": index,
-                        "swap": swap,
-                        "value": 100 * float(right.float().mean()),
-                        "chance": 100 / len(names),
-                        "seconds": sum(network.seconds.values()),
-                    }
-                )
+                rows.append(_row(network, group, data.name, index, sum(network.seconds.values())) | {"swap": swap})
     return pd.DataFrame(rows)
+
+
+def evaluate_fits(
+    fit: Callable[[ImageDataset], nn.Module],
+    sampler: GroupSampler,
+    groups: int,
+    sources: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """Let a baseline learn each group's training images and classify its queries.
+
+    Args:
+        fit: Training images to a network from uint8 images (N, C, H, W) to logits (N, K).
+        sampler: Groups of unseen classes.
+        groups: Groups a source.
+        sources: Indices of the sources to evaluate; by default all of the pool.
+
+    Returns:
+        One row a group and source: dataset, group, value (accuracy in %), chance in %, seconds of the fit.
+    """
+    rows = []
+    for source in range(len(sampler.pool)) if sources is None else sources:
+        for index in range(groups):
+            group, data = sampler.group(index, source=source), sampler.pool[source]
+            began = time.perf_counter()
+            network = fit(group_dataset(group, data))
+            rows.append(_row(network, group, data.name, index, time.perf_counter() - began))
+    return pd.DataFrame(rows)
+
+
+def group_dataset(group: Group, source: ImageDataset) -> ImageDataset:
+    """A group's training images, sketch and support together: what every method may learn from."""
+    return ImageDataset(
+        torch.cat([group.sketch, group.support]),
+        torch.cat([group.sketch_labels, group.support_labels]),
+        tuple(source.class_names[int(c)] for c in group.classes),
+        source.name,
+    )
+
+
+def _row(network: nn.Module, group: Group, dataset: str, index: int, seconds: float) -> dict[str, object]:
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        right = network(group.query.to(device)).argmax(1).cpu() == group.query_labels
+    accuracy, chance = 100 * float(right.float().mean()), 100 / len(group.classes)
+    return {"dataset": dataset, "group": index, "value": accuracy, "chance": chance, "seconds": seconds}
 
 
 def compare_models(
@@ -202,7 +233,8 @@ def compare_models(
     sampler: GroupSampler,
     groups: int,
     swapper: Swapper,
-    controls_for: Sequence[str] = ("PudNet",),
+    swaps: Sequence[Swap] = ("own", "far", "near"),
+    swapped: Sequence[str] = ("PudNet",),
     config: PredictConfig | None = None,
 ) -> pd.DataFrame:
     """Evaluate several methods, each with its seeds, on the same groups.
@@ -212,7 +244,8 @@ def compare_models(
         sampler: Groups of unseen classes.
         groups: Groups a source.
         swapper: Sketches of the controls.
-        controls_for: Methods for which far and near swap are measured as well.
+        swaps: What to predict from; ``"near"`` needs classes outside the groups.
+        swapped: Methods for which the swaps are measured as well as ``"own"``.
         config: How to predict.
 
     Returns:
@@ -220,9 +253,9 @@ def compare_models(
     """
     tables = []
     for method, seeds in models.items():
-        swaps: tuple[Swap, ...] = ("own", "far", "near") if method in controls_for else ("own",)
+        kinds: Sequence[Swap] = swaps if method in swapped else ("own",)
         for seed, model in enumerate(seeds):
-            table = evaluate_groups(model, sampler, groups, swapper, swaps, config)
+            table = evaluate_groups(model, sampler, groups, swapper, kinds, config)
             suffix = table["swap"].map({"own": "", "far": ", far swap", "near": ", near swap"})
             tables.append(table.assign(method=method + suffix, seed=seed, metric="accuracy"))
     return pd.concat(tables, ignore_index=True)

@@ -16,6 +16,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.hypernetwork.ahru import AHRU, Recurrence
 from pudnet_lib.hypernetwork.base import ParameterModel, Parameters, seeded
 from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder, Pooling
+from pudnet_lib.hypernetwork.refine import Refiner
 from pudnet_lib.hypernetwork.weight_generator import FilterNorm, WeightGenerator
 from pudnet_lib.targets import TargetConfig, build_target
 from pudnet_lib.targets.layout import Unsupported
@@ -44,6 +45,7 @@ class PudNetConfig:
         generator_width: Channels before a generator's last step ([code]: 16).
         filter_norm: ``"none"`` or ``"standardise"``.
         residual: Learned base weights plus a generated residual.
+        refine: Learned gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
         seed: Seed of the initial weights.
     """
 
@@ -57,6 +59,7 @@ class PudNetConfig:
     generator_width: int = 16
     filter_norm: FilterNorm = "none"
     residual: bool = False
+    refine: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -98,6 +101,7 @@ class PudNet(ParameterModel):
                 WeightGenerator(t, config.dim, config.generator_width, config.filter_norm, config.residual)
                 for t in self.layout.predicted
             )
+            self.refiner = Refiner(self.layout.predicted, config.refine) if config.refine else None
 
     def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
         """Embed a sketch.
@@ -140,4 +144,9 @@ class PudNet(ParameterModel):
     def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Predict all parameters of the target; see ``ParameterModel.forward``."""
         generated = self.generate(self.embed(sketch, labels)[None])
-        return {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()
+        parameters = {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()
+        if self.refiner is None:
+            return parameters
+        if labels is None:
+            raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
+        return self.refiner(parameters, lambda p: self.features(p, sketch), labels, self.scale)
