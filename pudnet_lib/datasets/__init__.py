@@ -1,0 +1,18 @@
+"""Images come in here: sources, class splits, groups."""
+
+from pudnet_lib.datasets.groups import ClassSplit, Group, GroupConfig, GroupSampler, split_classes
+from pudnet_lib.datasets.image_dataset import ImageDataset, normalise
+from pudnet_lib.datasets.sources import load_images
+from pudnet_lib.datasets.splits import default_class_split
+
+__all__ = [
+    "ClassSplit",
+    "Group",
+    "GroupConfig",
+    "GroupSampler",
+    "ImageDataset",
+    "default_class_split",
+    "load_images",
+    "normalise",
+    "split_classes",
+]

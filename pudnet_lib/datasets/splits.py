@@ -1,0 +1,53 @@
+"""Which classes of a known source are for training, validation and testing on classes never seen.
+
+Paper, Section 4.1 [rec]: Fashion 6/4, CIFAR-100 80/20, ImageNet-100 80/20; ImageNet-1K 800/200 [code]. Our choice: the
+draw (seeded by the source's name), and validation classes held out of the training classes.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from pudnet_lib.datasets.groups import ClassSplit, split_classes
+from pudnet_lib.errors import PudNetError
+
+# source: (classes, unseen, validation)
+_KNOWN = {
+    "fashion": (10, 4, 2),
+    "fashion-mnist": (10, 4, 2),
+    "emoji": (80, 16, 12),
+    "glyphs": (36, 10, 6),
+    "cifar100": (100, 20, 16),
+    "tiny-imagenet": (200, 40, 32),
+    "imagenet": (1000, 200, 80),
+}
+_SAME_DRAW = {"fashion-mnist": "fashion"}
+
+
+def default_class_split(name: str, num_classes: int) -> ClassSplit:
+    """Give the split of a source's classes; the same on every call.
+
+    Args:
+        name: The source's name. A known one has the paper's or the kit's counts; any other 20 % unseen classes and 20 %
+            of the rest for validation.
+        num_classes: K, its classes.
+
+    Returns:
+        Training, validation and unseen classes.
+
+    Raises:
+        PudNetError: If there are fewer than four classes: too few for two training and two unseen ones.
+    """
+    if num_classes < 4:
+        raise PudNetError(
+            f"{name} has {num_classes} classes; splitting them into training and unseen ones needs at least 4."
+        )
+    known = next((k for k in sorted(_KNOWN, key=len, reverse=True) if name.startswith(k)), None)
+    if known is not None and _KNOWN[known][0] == num_classes:
+        _, unseen, validation = _KNOWN[known]
+    else:
+        unseen = max(2, round(0.2 * num_classes))
+        validation = round(0.2 * (num_classes - unseen))
+        validation = validation if validation >= 2 and num_classes - unseen - validation >= 2 else 0
+    seed = zlib.crc32(_SAME_DRAW.get(name, name).encode())
+    return split_classes(num_classes, unseen, validation, seed)
