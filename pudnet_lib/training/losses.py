@@ -8,6 +8,7 @@ and all weights are our choice: KL(auxiliary ‖ cosine), gradients to both, wei
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +59,7 @@ class LossWeights:
     consistency: float = 1.0
 
 
-@dataclass(frozen=True)
-class GroupLosses:
+class GroupLosses(NamedTuple):
     """The losses of one group, each a scalar tensor, and the query accuracy in 0..1."""
 
     total: Tensor

@@ -252,7 +252,7 @@ def _one_step(
         with fabric.no_backward_sync(wrapped, enabled=not last and fabric.world_size > 1):
             losses: GroupLosses = wrapped(sampler.group(index).to(fabric.device))
             fabric.backward(losses.total / config.groups_per_step)
-        for name, value in vars(losses).items():
+        for name, value in losses._asdict().items():
             key = "loss" if name == "total" else name
             sums[key] = sums.get(key, 0) + value.detach() / config.groups_per_step
     if config.clip_norm:

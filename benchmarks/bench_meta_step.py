@@ -1,0 +1,48 @@
+"""A PudNet training step against a shared-network step on the same 100 images, ConvNet-3 of width 64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timing import alternate, row
+
+from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
+from pudnet_lib.datasets.groups import GroupConfig
+from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.losses import LossWeights
+from pudnet_lib.training.meta import MetaStep
+
+
+def stepper(model: ParameterModel, group: Any, classes: int) -> Callable[[], None]:
+    module = MetaStep(model, classes, LossWeights())
+    optimiser = torch.optim.Adam(module.parameters(), 1e-3)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        module(group).total.backward()
+        optimiser.step()
+
+    return step
+
+
+def run() -> list[dict[str, Any]]:
+    sampler = Pool(PoolConfig(sources=("glyphs",))).training_groups(GroupConfig(5))  # 50 + 50 + 50 images
+    group, target = sampler.group(0), TargetConfig("convnet3", 64)
+    seconds = alternate(
+        {
+            "pudnet": stepper(PudNet(PudNetConfig(target=target)), group, sampler.num_classes),
+            "shared": stepper(SharedNetwork(SharedConfig(target)), group, sampler.num_classes),
+        },
+        repeats=25,
+    )
+    name = "a PudNet training step, ConvNet-3 of width 64, 100 images"
+    return [row(name, seconds["pudnet"], "a shared-network step", seconds["shared"], 1.15, True)]
+
+
+if __name__ == "__main__":
+    for line in run():
+        print(line)

@@ -1,0 +1,36 @@
+"""Prediction from a 50-image sketch against copying a state dict of the same network, and against constructing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timing import alternate, row
+
+from pudnet_lib.hypernetwork import PudNet, PudNetConfig
+from pudnet_lib.targets import TargetConfig, build_target
+
+
+def run() -> list[dict[str, Any]]:
+    rows = []
+    sketch = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8)
+    for config in (TargetConfig("convnet3", 64), TargetConfig("resnet18", 64)):
+        pudnet = PudNet(PudNetConfig(target=config)).eval()
+        target, state = build_target(config), build_target(config).state_dict()
+        with torch.no_grad():
+            seconds = alternate(
+                {
+                    "predict": lambda p=pudnet: p(sketch),  # type: ignore[misc]
+                    "copy": lambda t=target, s=state: t.load_state_dict(s),  # type: ignore[misc]
+                    "construct": lambda c=config: build_target(c),  # type: ignore[misc]
+                }
+            )
+        label = f"{config.name}, width {config.width}, {pudnet.layout.num_predicted / 1e6:.2f} M predicted weights"
+        rows.append(row(f"predict {label}", seconds["predict"], "copy its state dict", seconds["copy"], 3, True))
+        rows.append(row(f"predict {label}", seconds["predict"], "construct it", seconds["construct"], 3, True))
+    return rows
+
+
+if __name__ == "__main__":
+    for line in run():
+        print(line)
