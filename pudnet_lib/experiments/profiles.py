@@ -1,7 +1,8 @@
 """Profiles: how much of an experiment is run, from a smoke test to the paper's scale.
 
 Our choice; the paper has no counterpart. An experiment module holds ``PROFILES``, one frozen config a profile; a
-notebook's parameters cell picks one, and may change single fields. A wrong name or type is an error before anything runs.
+notebook's parameters cell picks one, and may change single fields. A wrong name or type is an error before
+anything runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pudnet_lib.errors import PudNetError, unknown_name
 
-#: smoke: CI, at most 40 s a notebook on 2 cores; laptop: minutes on 2 cores, embedded data; paper: GPU, the paper's data.
+#: smoke: CI, at most 40 s a notebook on 2 cores; laptop: minutes, embedded data; paper: a GPU, the paper's data.
 PROFILE_NAMES = ("smoke", "laptop", "paper")
 PROFILE_VARIABLE = "PUDNET_PROFILE"
 

@@ -2,7 +2,8 @@
 
 Our choice; the paper has no counterpart. One small JSON file an experiment: question, one-sentence answer, a tidy table
 with 95 % intervals, figures, and the provenance (config, seed, commit, versions, device, seconds, memory). Written
-atomically and validated against ``report/result.schema.json`` on both ways, so a half-written or hand-edited file is noticed.
+atomically and validated against ``report/result.schema.json`` on both ways, so that a half-written or hand-edited file
+is noticed.
 """
 
 from __future__ import annotations

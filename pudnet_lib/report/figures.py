@@ -6,11 +6,14 @@ its colour in every figure. Lines and points are labelled where they end, not in
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -25,7 +28,7 @@ METHOD_COLOURS = {
     "fine-tuned": "#E69F00",
     "chance": "#7F7F7F",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
@@ -40,11 +43,20 @@ STYLE = {
     "grid.color": "#b0b0b0",
     "grid.alpha": 0.35,
     "grid.linewidth": 0.6,
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
     "image.cmap": "cividis",
 }
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows as PNG without pyplot, and so without its global list of open figures."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
 
 
 def figure(width: float = 6.4, height: float = 3.4, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
@@ -60,7 +72,7 @@ def figure(width: float = 6.4, height: float = 3.4, rows: int = 1, columns: int 
         The figure and its axes, always an array (rows, columns).
     """
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(width, height))
+        drawn = NotebookFigure(figsize=(width, height))
         axes = drawn.subplots(rows, columns, squeeze=False)
     return drawn, axes
 

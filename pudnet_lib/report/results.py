@@ -100,7 +100,7 @@ def publish(
     elapsed = seconds_since_configure() if seconds is None else seconds
     name, variant = experiment.__name__.rpartition(".")[2], os.environ.get(VARIANT_VARIABLE, "")
     folder = results_folder(profile, as_profiled=_as_profiled(experiment, config, profile))
-    stem = file_stem(name, variant)
+    stem = file_stem(f"{name}.{profile}", variant)
     drawn = {key: (svg_text(figure, f"{stem}-{key}"), alt) for key, (figure, alt) in (figures or {}).items()}
     entries = [{"name": key, "alt": alt, "file": f"{stem}.{key}.svg"} for key, (_, alt) in drawn.items()]
     # Figures first: a result file that exists names only figures that exist.
@@ -131,7 +131,7 @@ def _as_profiled(experiment: ModuleType, config: Any, profile: str) -> bool:
 
 
 def file_stem(name: str, variant: str) -> str:
-    """Make a file name without spaces from an experiment's id and its variant: ``intra_dataset.width=8.seed=1``."""
+    """Make a file name without spaces from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``."""
     return name + "".join(f".{re.sub(r'[^A-Za-z0-9=_+-]+', '-', part.strip())}" for part in variant.split(",") if part)
 
 

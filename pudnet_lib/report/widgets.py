@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 DEBOUNCE = 0.15
 
 
-class Panel(ipywidgets.VBox):
+class Panel(ipywidgets.VBox):  # type: ignore[misc]
     """Controls above one figure.
 
     Args:
