@@ -1,0 +1,1 @@
+"""The trainers: meta-training, training from scratch, fine-tuning; losses and checkpoints."""

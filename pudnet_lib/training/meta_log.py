@@ -38,7 +38,7 @@ class MetaLog:
                 old = [row for row in csv.DictReader(file) if int(float(row["step"])) <= done]
             self.rows = [{k: float(v) for k, v in row.items() if v} for row in old]
         self._rewrite()
-        self._writer = SummaryWriter(str(self._path.parent), purge_step=done + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._path.parent), purge_step=done + 1)
 
     def _rewrite(self) -> None:
         assert self._path is not None

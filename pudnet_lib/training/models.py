@@ -41,7 +41,7 @@ def config_from_dict(kind: type[Any], values: Mapping[str, Any]) -> Any:
         if name not in known:
             raise unknown_name(f"field of {kind.__name__}", name, known)
         if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            value = config_from_dict(hints[name], value)  # type: ignore[arg-type]
+            value = config_from_dict(hints[name], value)
         built[name] = tuple(value) if isinstance(value, list) else value
     return kind(**built)
 
@@ -51,7 +51,7 @@ def describe(model: ParameterModel) -> dict[str, Any]:
     kind = next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
     shapes = {t.name: list(t.shape) for t in model.layout.predicted}
     own = bool(getattr(model, "own_target", False))
-    return {"kind": kind, "config": dataclasses.asdict(model.config), "predicts": shapes, "own_target": own}  # type: ignore[arg-type, call-overload]
+    return {"kind": kind, "config": dataclasses.asdict(model.config), "predicts": shapes, "own_target": own}  # type: ignore[arg-type]
 
 
 def build(

@@ -1,0 +1,70 @@
+"""Fine-tuning: predicted parameters as an initialisation.
+
+Paper, Section 4.4 [rec]: θ̂ as initialisation against random and pretrained ones. Our choice: the head starts at the
+class means, so that step 0 is the prediction itself; the loop is that of training from scratch.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pudnet_lib.datasets.image_dataset import ImageDataset
+from pudnet_lib.hypernetwork.base import seeded
+from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.training.scratch import ImageClassifier, ScratchConfig, ScratchResult, train_network
+
+
+class CosineHead(nn.Module):
+    """Cosine to class vectors times τ, both trainable; starts as the predicted network's head.
+
+    Args:
+        means: (K, F) class means.
+        scale: τ.
+    """
+
+    def __init__(self, means: Tensor, scale: float) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(F.normalize(means.detach().clone(), dim=1))
+        self.scale = nn.Parameter(torch.tensor(scale, device=means.device))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, F) to logits (N, K)."""
+        return self.scale * F.normalize(features, dim=1) @ F.normalize(self.vectors, dim=1).T
+
+
+def finetune(
+    network: PredictedNetwork,
+    train: ImageDataset,
+    test: ImageDataset | None = None,
+    config: ScratchConfig | None = None,
+    noise: float = 0.0,
+) -> ScratchResult:
+    """Train on from a predicted network, which itself is not changed.
+
+    Args:
+        network: The predicted network.
+        train: Training images.
+        test: Test images for the curve; None measures nothing.
+        config: How; by default a tenth of the learning rate from scratch. ``target`` is not used.
+        noise: Add noise of this share of each convolution's spread, to break ties between equal filters.
+
+    Returns:
+        Network, curve, seconds.
+    """
+    config = config or ScratchConfig()
+    if not config.learning_rate:
+        config = replace(config, learning_rate=config.peak_rate / 10)
+    backbone = copy.deepcopy(network.backbone)
+    if noise:
+        with seeded(config.seed), torch.no_grad():
+            for layer in backbone.modules():
+                if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                    spread = noise * layer.weight.std()
+                    layer.weight.add_(torch.randn(layer.weight.shape).to(layer.weight) * spread)
+    head = CosineHead(network.means, float(network.scale))
+    return train_network(ImageClassifier(backbone, head), train, test, config)
