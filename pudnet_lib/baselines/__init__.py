@@ -1,0 +1,1 @@
+"""Methods that PudNet is compared with, one file a method."""

@@ -149,4 +149,5 @@ class PudNet(ParameterModel):
             return parameters
         if labels is None:
             raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
-        return self.refiner(parameters, lambda p: self.features(p, sketch), labels, self.scale)
+        refined: Parameters = self.refiner(parameters, lambda p: self.features(p, sketch), labels, self.scale)
+        return refined

@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 Stem = Literal["cifar", "imagenet"]
 
 
-class _Headless(ResNet):
+class _Headless(ResNet):  # type: ignore[misc]  # torchvision has no types
     """Torchvision's ResNet with the first stage's width as a parameter and features as output."""
 
     def __init__(self, width: int, channels: int, stem: Stem) -> None:
@@ -24,7 +24,7 @@ class _Headless(ResNet):
         self.inplanes = width
         if stem == "cifar":  # 32-pixel images would be 1 pixel wide after the ImageNet stem's stages
             self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            self.maxpool = nn.Identity()  # type: ignore[assignment]
+            self.maxpool = nn.Identity()
         else:
             self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -32,7 +32,7 @@ class _Headless(ResNet):
         self.layer2 = self._make_layer(BasicBlock, 2 * width, 2, stride=2)
         self.layer3 = self._make_layer(BasicBlock, 4 * width, 2, stride=2)
         self.layer4 = self._make_layer(BasicBlock, 8 * width, 2, stride=2)
-        self.fc = nn.Identity()  # type: ignore[assignment]
+        self.fc = nn.Identity()
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -50,8 +50,9 @@ def describe(model: ParameterModel) -> dict[str, Any]:
     """Describe a model so that ``build`` can make it again: kind, config and the shapes that it predicts."""
     kind = next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
     shapes = {t.name: list(t.shape) for t in model.layout.predicted}
+    config: Any = model.config  # every kind has one
     own = bool(getattr(model, "own_target", False))
-    return {"kind": kind, "config": dataclasses.asdict(model.config), "predicts": shapes, "own_target": own}  # type: ignore[arg-type]
+    return {"kind": kind, "config": dataclasses.asdict(config), "predicts": shapes, "own_target": own}
 
 
 def build(
