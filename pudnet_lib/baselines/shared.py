@@ -52,6 +52,10 @@ class SharedNetwork(ParameterModel):
                 {t.name.replace(".", "/"): values[t.name].detach().clone() for t in self.layout.predicted}
             )
 
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """All of the target's tensors."""
+        return [*super().direct_parameters(), *self.weights.parameters()]
+
     def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Return the learned parameters; the sketch is not looked at."""
         return {n.replace("/", "."): w for n, w in self.weights.items()} | self.shared_parameters()

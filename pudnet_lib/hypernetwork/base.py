@@ -87,6 +87,10 @@ class ParameterModel(nn.Module):
         """The learned tensors that are the same for every dataset, by their names in the target."""
         return {name.replace("/", "."): tensor for name, tensor in self.shared.items()}
 
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """The learned tensors that stand in the target as they are; the trainer may give them their own rate."""
+        return list(self.shared.parameters())
+
     def features(self, parameters: Parameters, images: Tensor) -> Tensor:
         """Run the target with given parameters, batch norms on this batch's own statistics. No side effect.
 

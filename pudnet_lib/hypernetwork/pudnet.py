@@ -128,6 +128,11 @@ class PudNet(ParameterModel):
         embedding: Tensor = self.encoder(sketch, labels)
         return embedding
 
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """Batch norm's and biases, and the learned bases of a residual design."""
+        bases = [g.base for g in self.generators if isinstance(g, WeightGenerator) and g.base is not None]
+        return [*super().direct_parameters(), *bases]
+
     def generate(self, embeddings: Tensor) -> Parameters:
         """Generate the parameters for B embeddings at once.
 

@@ -34,6 +34,9 @@ class MetaConfig:
     Attributes:
         steps: Optimiser steps.
         learning_rate: Peak learning rate of Adam.
+        direct_learning_rate: Peak learning rate of the tensors that stand in the target network as they are (a shared
+            network's weights, learned bases, batch norm); 0 takes ``learning_rate``. They want more: batch norm makes a
+            convolution's scale idle, so that what a step changes is relative to a weight that grows.
         beta1: Adam's β₁ ([code]: 0.5).
         schedule: ``"cosine"`` to zero, or ``"constant"``.
         warmup: Steps over which the learning rate rises linearly.
@@ -51,6 +54,7 @@ class MetaConfig:
 
     steps: int = 1500
     learning_rate: float = 1e-3
+    direct_learning_rate: float = 0.0
     beta1: float = 0.5
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = 0
@@ -73,9 +77,13 @@ class MetaConfig:
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, …, steps - 1."""
+        return self.learning_rate * self.share(step)
+
+    def share(self, step: int) -> float:
+        """Share of the peak learning rate in step 0, 1, …, steps - 1."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
         decay = 0.5 * (1 + math.cos(math.pi * step / self.steps)) if self.schedule == "cosine" else 1.0
-        return self.learning_rate * warm * decay
+        return warm * decay
 
 
 class MetaStep(nn.Module):
@@ -188,7 +196,7 @@ def meta_train(
     if fabric.world_size == 1 and config.devices > 1:
         fabric.launch()
     step_module = MetaStep(model, sampler.num_classes, config.weights, config.seed).train()
-    optimiser = torch.optim.Adam(step_module.parameters(), lr=config.learning_rate, betas=(config.beta1, 0.999))
+    optimiser = _optimiser(step_module, config)
     identity: dict[str, Any] = {"config": asdict(config), "groups": asdict(sampler.config), "sampler": sampler.seed}
     done, seconds = 0, 0.0
     if run_dir is not None:
@@ -237,12 +245,24 @@ def meta_train(
     return MetaResult(log.rows, seconds + elapsed(), done)
 
 
+def _optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
+    direct = {id(p) for p in module.model.direct_parameters()}
+    groups = [
+        {"params": [p for p in module.parameters() if id(p) not in direct], "peak": config.learning_rate},
+        {
+            "params": [p for p in module.parameters() if id(p) in direct],
+            "peak": config.direct_learning_rate or config.learning_rate,
+        },
+    ]
+    return torch.optim.Adam([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, 0.999))
+
+
 def _one_step(
     fabric: Any, wrapped: Any, optimiser: Any, sampler: GroupSampler, config: MetaConfig, step: int
 ) -> dict[str, Tensor]:
     """Average the gradients of this device's groups, clip, step; returns the mean losses."""
     for part in optimiser.param_groups:
-        part["lr"] = config.rate(step)
+        part["lr"] = part["peak"] * config.share(step)
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for i in range(config.groups_per_step):

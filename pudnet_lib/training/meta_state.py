@@ -33,7 +33,7 @@ def save_training_state(
         seconds: Training seconds so far.
     """
     tensors: dict[str, Tensor] = {f"module/{n}": t for n, t in module.state_dict().items()}
-    names = [n for n, _ in module.named_parameters()]
+    names = _names(module, optimiser)
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["generator/cpu"] = torch.get_rng_state()
@@ -78,7 +78,7 @@ def load_training_state(
     if wrong:
         raise PudNetError(f"{path} belongs to another model: {sorted(wrong)[0]!r} differs. Choose another folder.")
     module.load_state_dict(weights)
-    names = [n for n, _ in module.named_parameters()]
+    names = _names(module, optimiser)
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimiser/"):
@@ -89,6 +89,12 @@ def load_training_state(
     if "generator/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["generator/cuda"])
     return int(description["step"]), float(description["seconds"])
+
+
+def _names(module: nn.Module, optimiser: Any) -> list[str]:
+    """Names of the parameters in the order in which the optimiser numbers them."""
+    known = {id(p): n for n, p in module.named_parameters()}
+    return [known[id(p)] for group in optimiser.param_groups for p in group["params"]]
 
 
 def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
