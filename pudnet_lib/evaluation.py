@@ -285,6 +285,8 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
             raise PudNetError(f"The table has no method {name!r}; it has {sorted(set(table['method']))}.")
         wide = part.pivot_table(index="seed", columns=["dataset", "group"], values="value")
         sides.append(wide)
+    common = sides[0].columns.intersection(sides[1].columns)  # trained rivals are measured on fewer groups
+    sides = [side[common] for side in sides]
     if len(sides[0]) != len(sides[1]):  # the mean over seeds of the side that has several
         sides = [side.mean(0).to_frame().T for side in sides]
     # groups of one index are averaged over sources, so that sources weigh the same and groups stay independent

@@ -5,7 +5,7 @@ Our choice; the paper has no counterpart. Plain functions: a widget calls them, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from pudnet_lib.datasets.image_dataset import ImageDataset
 from pudnet_lib.predicted_network import Classification, PredictedNetwork
 from pudnet_lib.prediction import extract_features
 from pudnet_lib.report.figures import PALETTE, colour_of, figure, intervals
+from pudnet_lib.report.results import summarise
 
 MARKERS = "osD^vPX*"
 
@@ -212,9 +213,20 @@ def figure_confusion(network: PredictedNetwork, images: ImageDataset, most: int 
     return drawn
 
 
-def figure_methods(summary: pd.DataFrame, order: Sequence[str]) -> Figure:
-    """Draw all methods' mean accuracy with 95 % intervals, in a given order."""
-    rows = summary.set_index("method").loc[[m for m in order if m in set(summary["method"])]].reset_index()
+METHODS = ("PudNet", "PudNet, far swap", "PudNet, near swap", "shared network", "fine-tuned", "from scratch")
+
+
+def figure_methods(table: pd.DataFrame) -> Figure:
+    """Draw each method's mean accuracy on groups with its 95 % interval.
+
+    Args:
+        table: Long form with method, value (accuracy in %) and chance.
+
+    Returns:
+        The figure.
+    """
+    summary = summarise(table, ("method",)).set_index("method")
+    rows = summary.loc[[m for m in METHODS if m in summary.index]].reset_index()
     drawn, axes = figure(6.4, 0.5 * len(rows) + 0.9)
     intervals(rows, axes[0, 0], unit="accuracy on groups of unseen classes (%), mean and 95 % interval")
     return drawn

@@ -7,6 +7,7 @@ data, the seconds and the measured results with all controls.
 from __future__ import annotations
 
 from importlib.resources import as_file, files
+from typing import Any
 
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.hypernetwork import ParameterModel, PudNet
@@ -35,6 +36,21 @@ def load_shipped(name: str) -> ParameterModel:
         raise unknown_name("shipped model", name, shipped_models())
     with as_file(files(__package__) / f"{name}.safetensors") as path:
         return load_model(path)[0]
+
+
+def shipped_notes(name: str) -> dict[str, Any]:
+    """Read a shipped model's notes: its whole training configuration, steps, seconds, validation accuracy.
+
+    Args:
+        name: One of ``shipped_models()``.
+
+    Returns:
+        The notes.
+    """
+    if name not in shipped_models():
+        raise unknown_name("shipped model", name, shipped_models())
+    with as_file(files(__package__) / f"{name}.safetensors") as path:
+        return load_model(path)[1]
 
 
 def load_pudnet(name: str = "pudnet") -> PudNet:
