@@ -112,6 +112,8 @@ class ImageDataset:
         Raises:
             PudNetError: If a pixel is NaN, infinite or outside [0, 1].
         """
+        if images.numel() == 0:
+            raise PudNetError(f"{name}: there are no images (shape {tuple(images.shape)}); expected at least one.")
         if not bool(torch.isfinite(images).all()):
             bad = int((~torch.isfinite(images.flatten(1)).all(1)).sum())
             raise PudNetError(f"{name}: {bad} of {len(images)} images hold NaN or infinite pixels; expected [0, 1].")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pudnet_lib.datasets.image_dataset import normalise
+from pudnet_lib.errors import PudNetError
 
 Pooling = Literal["mean", "mean_std", "class"]
 
@@ -63,7 +64,9 @@ class DatasetEncoder(nn.Module):
         mean = codes.mean(0)  # (G·D,)
         if self.pooling == "mean":
             return mean.view(self.states, self.embedding_dim)
-        if self.pooling == "class" and labels is not None:
+        if self.pooling == "class":
+            if labels is None:
+                raise PudNetError("This encoder pools over classes; give the sketch's labels (S,) as well.")
             onehot = torch.nn.functional.one_hot(labels).to(codes)  # (S, K)
             codes = (onehot.T @ codes) / onehot.sum(0).clamp_min(1)[:, None]  # (K, G·D)
         spread = codes.var(0, unbiased=False).add(1e-6).sqrt()

@@ -5,9 +5,10 @@ Our choice. One file holds everything, so that a crash cannot separate weights f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         PudNetError: If the disk is full or the place can't be written; nothing half-written stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:  # unlike tempfile's, readable for whom the user's umask lets
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         size = len(content) / 2**20
         raise PudNetError(
@@ -48,8 +47,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             "another folder; what stood there before is untouched."
         ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone once it was put in place
+            temporary.unlink()
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -84,8 +83,9 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise PudNetError(f"There is no checkpoint {path}. Give the path of a .safetensors file that the kit wrote.")
     with path.open("rb") as file:
-        head = file.read(4)
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        head = file.read(9)
+    # A safetensors file starts with 8 bytes of length, which may look like a pickle's start, and a brace.
+    if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise PudNetError(
             f"{path} is a pickle (a torch.save file), which can run any code when opened; the kit reads safetensors "
             "only. Convert it where you trust it: safetensors.torch.save_file(torch.load(...), 'x.safetensors')."

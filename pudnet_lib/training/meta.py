@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pudnet_lib.datasets.groups import Group, GroupSampler
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.hypernetwork.base import ParameterModel, seeded
+from pudnet_lib.training.interrupt import interrupts_held
 from pudnet_lib.training.losses import GroupLosses, LossWeights, group_losses
 from pudnet_lib.training.meta_log import MetaLog
 from pudnet_lib.training.meta_state import load_training_state, save_training_state
@@ -74,6 +75,8 @@ class MetaConfig:
             raise PudNetError("MetaConfig: steps, groups_per_step and devices must be at least 1.")
         if not self.learning_rate > 0:
             raise PudNetError(f"MetaConfig.learning_rate is {self.learning_rate}; expected a positive number.")
+        if self.schedule not in ("cosine", "constant"):
+            raise unknown_name("schedule", self.schedule, ("cosine", "constant"))
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0, 1, …, steps - 1."""
@@ -197,7 +200,7 @@ def meta_train(
         fabric.launch()
     step_module = MetaStep(model, sampler.num_classes, config.weights, config.seed).train()
     optimiser = _optimiser(step_module, config)
-    identity: dict[str, Any] = {"config": asdict(config), "groups": asdict(sampler.config), "sampler": sampler.seed}
+    identity = _identity(model, sampler, config)
     done, seconds = 0, 0.0
     if run_dir is not None:
         done, seconds = load_training_state(run_dir, step_module, optimiser, identity)
@@ -214,21 +217,19 @@ def meta_train(
     def elapsed() -> float:
         return time.perf_counter() - began - log.validation_seconds
 
+    whole = True
     try:
         while done < config.steps:
-            losses = _one_step(fabric, wrapped, optimiser, sampler, config, done)
-            done += 1
-            row = {k: float(v) for k, v in losses.items()} | {"rate": config.rate(done - 1)}
-            if not math.isfinite(row["loss"]):
-                raise PudNetError(
-                    f"The loss became {row['loss']} in step {done}. Lower learning_rate (now {config.learning_rate}), "
-                    f"or set warmup; the last checkpoint in {run_dir} is still good."
-                )
-            if validation is not None and config.validate_every and done % config.validate_every == 0:
-                row["validation"] = log.timed(
-                    lambda: validate(step_module, validation, config.validation_groups, fabric.device)
-                )
-            log.add(done, row, seconds + elapsed())
+            with interrupts_held():
+                whole = False
+                row = _one_step(fabric, wrapped, optimiser, sampler, config, done)
+                done += 1
+                if validation is not None and config.validate_every and done % config.validate_every == 0:
+                    row["validation"] = log.timed(
+                        lambda: validate(step_module, validation, config.validation_groups, fabric.device)
+                    )
+                log.add(done, row, seconds + elapsed())
+                whole = True
             bar.update()
             bar.set_postfix(log.shown(), refresh=False)
             if config.checkpoint_every and done % config.checkpoint_every == 0:
@@ -236,9 +237,9 @@ def meta_train(
             if on_step is not None:
                 on_step(done)
     finally:
-        # Also on Ctrl-C: steps are atomic from here, since `done` counts whole ones only.
+        # Also on Ctrl-C; never in the middle of a step, whose weights may be half updated.
         bar.close()
-        if done:
+        if done and whole:
             checkpoint(done)
         log.close()
     model.to("cpu" if config.accelerator == "cpu" else model.device)
@@ -257,10 +258,22 @@ def _optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
     return torch.optim.Adam([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, 0.999))
 
 
+def _identity(model: ParameterModel, sampler: GroupSampler, config: MetaConfig) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that was cut off."""
+    own: Any = model.config
+    return {
+        "config": asdict(config),
+        "model": asdict(own),
+        "groups": asdict(sampler.config),
+        "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
+        "pool": {data.name: [len(data), *data.class_names] for data in sampler.pool},
+    }
+
+
 def _one_step(
     fabric: Any, wrapped: Any, optimiser: Any, sampler: GroupSampler, config: MetaConfig, step: int
-) -> dict[str, Tensor]:
-    """Average the gradients of this device's groups, clip, step; returns the mean losses."""
+) -> dict[str, float]:
+    """Average the gradients of this device's groups, clip, step; returns the mean losses and the learning rate."""
     for part in optimiser.param_groups:
         part["lr"] = part["peak"] * config.share(step)
     optimiser.zero_grad(set_to_none=True)
@@ -275,7 +288,17 @@ def _one_step(
         for name, value in losses._asdict().items():
             key = "loss" if name == "total" else name
             sums[key] = sums.get(key, 0) + value.detach() / config.groups_per_step
+    row = {name: float(value) for name, value in sums.items()} | {"rate": config.rate(step)}
+    norm: Tensor | None = None
     if config.clip_norm:
-        fabric.clip_gradients(wrapped, optimiser, max_norm=config.clip_norm, error_if_nonfinite=False)
+        norm = fabric.clip_gradients(wrapped, optimiser, max_norm=config.clip_norm, error_if_nonfinite=False)
+    # Before the step, so that the weights stay good; 16-mixed skips steps with an infinite gradient by itself.
+    finite = norm is None or config.precision == "16-mixed" or bool(torch.isfinite(norm))
+    if not math.isfinite(row["loss"]) or not finite:
+        what = f"loss became {row['loss']}" if finite else "gradient became infinite or NaN"
+        raise PudNetError(
+            f"The {what} in step {step + 1}. Lower learning_rate (now {config.learning_rate}) or set warmup; the last "
+            "checkpoint, if there is one, is still good."
+        )
     optimiser.step()
-    return sums
+    return row
