@@ -41,6 +41,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}]"
 
+    def signed(self) -> str:
+        """As text with signs, for differences: "+1.2 [-0.3, +2.7]"."""
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
 
 def interval(values: Sequence[float] | np.ndarray) -> Interval:
     """Student's 95 % interval of independent values.

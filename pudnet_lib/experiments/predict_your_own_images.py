@@ -199,11 +199,10 @@ def answer(table: pd.DataFrame) -> str:
     verdict = "matches" if shared.low <= 0 <= shared.high else ("beats" if shared.low > 0 else "is behind")
     return (
         f"On groups of unseen {data} classes the predicted network reaches {means['PudNet']:.1f} %; it {verdict} the "
-        f"shared network ({shared.mean:+.1f} points [{shared.low:+.1f}, {shared.high:+.1f}], n = {shared.n}), differs "
-        f"from training from scratch by {scratch.mean:+.1f} [{scratch.low:+.1f}, {scratch.high:+.1f}] "
-        f"(n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, and gains "
-        f"{far.mean:+.1f} [{far.low:+.1f}, {far.high:+.1f}] over the sketch of another source; meta-training pays from "
-        f"{break_even(table):.0f} datasets on."
+        f"shared network ({shared.signed()} points, n = {shared.n}), differs from training from scratch by "
+        f"{scratch.signed()} (n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, and "
+        f"gains {far.signed()} over the sketch of another source; meta-training pays from {break_even(table):.0f} "
+        "datasets on."
     )
 
 
