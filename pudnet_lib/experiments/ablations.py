@@ -1,7 +1,7 @@
 """Ablations: one factor at a time, and the search for what makes the dataset matter.
 
 Paper, Section 4.5 [rec]: no recurrence, α = 0, no auxiliary task, no consistency. Our choice: rivals at several
-learning rates stand in the same table, since a hypernetwork changes the effective learning rate of the target's weights.
+learning rates stand in the same table: a hypernetwork changes the effective learning rate of the target's weights.
 """
 
 from __future__ import annotations

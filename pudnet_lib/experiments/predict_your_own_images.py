@@ -200,8 +200,8 @@ def answer(table: pd.DataFrame) -> str:
     return (
         f"On groups of unseen {data} classes the predicted network reaches {means['PudNet']:.1f} %; it {verdict} the "
         f"shared network ({shared.signed()} points, n = {shared.n}), differs from training from scratch by "
-        f"{scratch.signed()} (n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, and "
-        f"gains {far.signed()} over the sketch of another source; meta-training pays from {break_even(table):.0f} "
+        f"{scratch.signed()} (n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, "
+        f"and gains {far.signed()} over the sketch of another source; meta-training pays from {break_even(table):.0f} "
         "datasets on."
     )
 
