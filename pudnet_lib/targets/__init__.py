@@ -11,14 +11,16 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.targets.convnet import ConvNet3
 from pudnet_lib.targets.layout import ParameterLayout, PredictedTensor
 from pudnet_lib.targets.resnet import Stem, resnet18
+from pudnet_lib.targets.unet import UNet
 
-TargetName = Literal["convnet3", "resnet18"]
+TargetName = Literal["convnet3", "resnet18", "unet"]
 
 __all__ = [
     "ConvNet3",
     "ParameterLayout",
     "PredictedTensor",
     "TargetConfig",
+    "UNet",
     "build_target",
     "resnet18",
 ]
@@ -29,10 +31,10 @@ class TargetConfig:
     """Which target network.
 
     Attributes:
-        name: ``"convnet3"`` or ``"resnet18"``.
-        width: Channels of ConvNet-3, or of ResNet-18's first stage.
+        name: ``"convnet3"``, ``"resnet18"``, or ``"unet"`` (depth 2) for denoising.
+        width: Channels of ConvNet-3, of ResNet-18's first stage, or of the U-Net at full resolution.
         channels: C of the images, 1 or 3.
-        stem: ResNet-18's first layer, ``"cifar"`` or ``"imagenet"``; ConvNet-3 has none.
+        stem: ResNet-18's first layer, ``"cifar"`` or ``"imagenet"``; the others have none.
     """
 
     name: TargetName = "convnet3"
@@ -56,8 +58,11 @@ def build_target(config: TargetConfig) -> nn.Module:
         config: Which network.
 
     Returns:
-        A module from normalised images (N, C, H, W) to features (N, F), with attribute ``feature_dim`` = F.
+        A module from normalised images (N, C, H, W) to features (N, F), or to images (N, C, H, W) for the U-Net, with
+        attribute ``feature_dim`` = F, or C.
     """
     if config.name == "convnet3":
         return ConvNet3(config.width, config.channels)
+    if config.name == "unet":
+        return UNet(config.width, config.channels)
     return resnet18(config.width, config.channels, config.stem)

@@ -145,24 +145,12 @@ def validate(step: MetaStep, sampler: GroupSampler, groups: int, device: torch.d
     """Mean query accuracy in 0..1 over groups of held-out training classes; the auxiliary classifier takes no part."""
     was_training = step.training
     step.eval()
+    cosine = MetaStep(step.model, 0, LossWeights(1, 0, 0))
     total = torch.zeros(())
     with torch.no_grad():
         for index in range(groups):
             group = sampler.group(index, source=index % len(sampler.pool)).to(device)
-            parameters = step.model(group.sketch, group.sketch_labels)
-            features = step.model.features(parameters, torch.cat([group.support, group.query]))
-            support, query = features.split([len(group.support), len(group.query)])
-            losses = group_losses(
-                support,
-                group.support_labels,
-                query,
-                group.query_labels,
-                step.model.scale,
-                None,
-                group.pool_classes,
-                LossWeights(1, 0, 0),
-            )
-            total += losses.accuracy.cpu()
+            total += cosine(group).accuracy.cpu()
     step.train(was_training)
     return float(total) / groups
 
@@ -175,6 +163,7 @@ def meta_train(
     run_dir: Path | None = None,
     progress: bool = True,
     on_step: Callable[[int], None] | None = None,
+    step_module: MetaStep | None = None,
 ) -> MetaResult:
     """Meta-train a model in place; a run that was cut off goes on where its last checkpoint stands.
 
@@ -186,6 +175,8 @@ def meta_train(
         run_dir: Folder for ``state.safetensors``, ``log.csv`` and TensorBoard's events; None writes nothing.
         progress: Show a progress bar with loss and validation accuracy.
         on_step: Called with the number of steps done after each (tests cut runs with it).
+        step_module: What turns a group of this sampler into losses, for tasks other than classification (denoising);
+            it holds ``model``. By default the paper's three losses.
 
     Returns:
         History and seconds.
@@ -198,7 +189,7 @@ def meta_train(
     fabric = fabric_lib.Fabric(accelerator=config.accelerator, devices=config.devices, precision=config.precision)
     if fabric.world_size == 1 and config.devices > 1:
         fabric.launch()
-    step_module = MetaStep(model, sampler.num_classes, config.weights, config.seed).train()
+    step_module = (step_module or MetaStep(model, sampler.num_classes, config.weights, config.seed)).train()
     optimiser = _optimiser(step_module, config)
     identity = _identity(model, sampler, config)
     done, seconds = 0, 0.0
