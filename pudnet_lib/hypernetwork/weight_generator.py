@@ -75,8 +75,9 @@ class WeightGenerator(nn.Module):
         weight = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
         if self.base is not None:
             weight = weight + self.base
-        if self.filter_norm == "standardise":
-            dims = (1, 3, 4) if self.tensor.transposed else (2, 3, 4)
+        dims = (1, 3, 4) if self.tensor.transposed else (2, 3, 4)
+        # A filter of one scalar (a 1×1 depthwise layer) has no mean or spread of its own: standardised, it would be 0.
+        if self.filter_norm == "standardise" and math.prod(weight.shape[d] for d in dims) > 1:
             centred = weight - weight.mean(dims, keepdim=True)
             variance = centred.pow(2).mean(dims, keepdim=True)
             weight = centred * (variance + 1e-8).rsqrt() * math.sqrt(2 / self.tensor.fan_in)

@@ -1,0 +1,60 @@
+"""What all tests share: one thread, seeds, tiny deterministic images and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from pudnet_lib.datasets.image_dataset import ImageDataset
+from pudnet_lib.hypernetwork import PudNet, PudNetConfig
+from pudnet_lib.targets import TargetConfig
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "kit",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("kit")
+
+
+def make_images(
+    classes: int = 3, per_class: int = 8, size: int = 8, channels: int = 3, seed: int = 0, name: str = "toy"
+) -> ImageDataset:
+    """Images that a tiny network can tell apart: each class is one fixed random pattern with a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    patterns = torch.rand(classes, channels, size, size, generator=generator)
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    noise = 0.1 * torch.randn(len(labels), channels, size, size, generator=generator)
+    images = (patterns[labels] + noise).clamp(0, 1)
+    return ImageDataset.from_float(images, labels, [f"{name}-{c}" for c in range(classes)], name)
+
+
+TINY = TargetConfig("convnet3", width=4)
+
+
+def make_pudnet(**switches: object) -> PudNet:
+    """A PudNet of a few thousand parameters for ConvNet-3 of width 4."""
+    return PudNet(PudNetConfig(**({"target": TINY, "dim": 8} | switches)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[..., ImageDataset]:
+    """``images(classes, per_class, size, channels, seed, name)`` makes a toy dataset."""
+    return make_images
+
+
+@pytest.fixture(scope="session")
+def pudnet() -> Callable[..., PudNet]:
+    """``pudnet(**switches)`` makes a tiny PudNet."""
+    return make_pudnet
