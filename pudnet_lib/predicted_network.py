@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,13 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.targets import TargetConfig, build_target
 from pudnet_lib.training.checkpoint import load_tensors, save_tensors
 from pudnet_lib.training.losses import cosine_logits
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from pudnet_lib.datasets.image_dataset import ImageDataset
+    from pudnet_lib.hypernetwork.base import ParameterModel
+    from pudnet_lib.trust import TrustReport
 
 
 @dataclass(frozen=True)
@@ -184,3 +191,27 @@ class PredictedNetwork(nn.Module):
         )
         load_state(network, tensors, str(path))
         return network.eval()
+
+    def to_torch_export(self, path: Path | str | None = None) -> ExportedProgram:
+        """Export with ``torch.export``; see ``pudnet_lib.export.to_torch_export``."""
+        from pudnet_lib.export import to_torch_export
+
+        return to_torch_export(self, path)
+
+    def to_onnx(self, path: Path | str, images: Tensor | None = None) -> float:
+        """Write an ONNX file, checked with onnxruntime; see ``pudnet_lib.export.to_onnx``."""
+        from pudnet_lib.export import to_onnx
+
+        return to_onnx(self, path, images)
+
+    def model_card(self, report: TrustReport | None = None) -> str:
+        """Write a model card in Markdown; see ``pudnet_lib.export.model_card``."""
+        from pudnet_lib.export import model_card
+
+        return model_card(self, report)
+
+    def report(self, dataset: ImageDataset, model: ParameterModel | None = None) -> TrustReport:
+        """Estimate how far to trust this network on its dataset; see ``pudnet_lib.trust.trust_report``."""
+        from pudnet_lib.trust import trust_report
+
+        return trust_report(model, self, dataset)

@@ -1,0 +1,73 @@
+"""The model card of a predicted network, in the form that Hugging Face reads (YAML head, Markdown body).
+
+Our choice; the paper has no counterpart. It says what was measured and by what, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pudnet_lib.predicted_network import PredictedNetwork
+
+if TYPE_CHECKING:
+    from pudnet_lib.trust import TrustReport
+
+_HEAD = """---
+library_name: pudnet-kit
+pipeline_tag: image-classification
+license: other
+tags:
+- hypernetwork
+- parameter-prediction
+---
+"""
+
+
+def model_card(network: PredictedNetwork, report: TrustReport | None = None, licence: str | None = None) -> str:
+    """Write the card.
+
+    Args:
+        network: The predicted network.
+        report: Its trust report, whose sentences and numbers go in.
+        licence: The terms of the training images; by default what the network's origin says.
+
+    Returns:
+        Markdown.
+    """
+    origin = network.origin
+    terms = licence or origin.get("licence", "unknown")
+    target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
+    tensors = sum(p.numel() for p in network.backbone.parameters())
+    seconds = sum(network.seconds.values())
+    parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
+    lines = [
+        f"# Predicted network for {origin.get('dataset', 'an image dataset')}",
+        "",
+        f"All convolution weights of this network were predicted by {origin.get('model', 'a hypernetwork')} from a few "
+        "of the dataset's images in one forward pass; it was not trained on them. A picture is classified by the "
+        "cosine of its features to each class's mean features.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Architecture | {target} ({tensors:,} parameters) |",
+        f"| Input | {network.channels} channels, {network.image_size} × {network.image_size} pixels, values in 0..1 |",
+        f"| Images | {origin.get('images', 'unknown')} (terms: {terms}) |",
+        f"| Prediction | {seconds:.3f} s ({parts}) |",
+        f"| Classes | {len(network.class_names)}: {', '.join(_escape(name) for name in network.class_names)} |",
+        "",
+        "## How far to trust it",
+        "",
+        *(report.lines() if report is not None else ["No trust report was made for this network."]),
+        "",
+        "## Limits",
+        "",
+        "It knows the classes above and answers with one of them whatever the picture shows. Its accuracy on pictures "
+        "from elsewhere than its training images was not measured.",
+        "",
+    ]
+    return _HEAD + "\n".join(lines)
+
+
+def _escape(name: str) -> str:
+    """Keep a class name from breaking the table."""
+    return name.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

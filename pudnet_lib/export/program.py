@@ -1,0 +1,81 @@
+"""A predicted network as a ``torch.export`` program: loads with PyTorch alone, for any number of images.
+
+Our choice; the paper has no counterpart. The program takes floating-point images in [0, 1]; the normalisation and the
+class means are inside it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.training.checkpoint import write_atomically
+
+#: Largest difference of a logit before and after.
+TOLERANCE = 1e-5
+
+
+def facts(network: PredictedNetwork) -> dict[str, Any]:
+    """What a user of an exported file must know, as JSON can hold it: class names, image size, channels, origin."""
+    return {
+        "class_names": list(network.class_names),
+        "image_size": network.image_size,
+        "channels": network.channels,
+        "input": "float32 (N, C, H, W) in [0, 1]",
+        "output": "logits (N, K)",
+        "origin": network.origin,
+    }
+
+
+def example_images(network: PredictedNetwork, count: int = 2) -> Tensor:
+    """Make images to trace with: (count, C, H, H) float in [0, 1], always the same, on its device."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, network.channels, network.image_size, network.image_size)
+    return torch.rand(shape, generator=generator).to(network.means.device)
+
+
+def to_torch_export(network: PredictedNetwork, path: Path | str | None = None) -> ExportedProgram:
+    """Export with ``torch.export``, any number of images, fixed height and width.
+
+    Args:
+        network: The predicted network; not changed.
+        path: A ``.pt2`` file to write as well (atomically), with ``facts`` as ``pudnet.json`` inside it; read it with
+            ``torch.export.load(path, extra_files={"pudnet.json": ""})``. None writes nothing.
+
+    Returns:
+        The program. ``program.module()`` maps (N, C, H, W) float images in [0, 1] to (N, K) logits.
+
+    Raises:
+        PudNetError: If PyTorch can't export the backbone, the exported program computes something else, or the file
+            can't be written.
+    """
+    images = example_images(network)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(network, (images,), dynamic_shapes={"images": {0: Dim("n", min=1)}})
+    except Exception as error:  # torch.export has many error types, one for each thing it can't trace
+        raise PudNetError(
+            f"torch.export can't trace this {type(network.backbone).__name__}: {str(error).splitlines()[0]}. Avoid "
+            "branches on pixel values in its forward, or use PredictedNetwork.save."
+        ) from error
+    more = example_images(network, 5)
+    with torch.no_grad():
+        difference = float((program.module()(more) - network(more)).abs().max())
+    if not difference <= TOLERANCE:
+        raise PudNetError(
+            f"The exported program's logits differ by {difference:.2g}, more than {TOLERANCE:g}; it was not written. "
+            "A random part (dropout that is always on) or a branch on the number of images would do that."
+        )
+    if path is not None:
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer, extra_files={"pudnet.json": json.dumps(facts(network))})
+        write_atomically(Path(path), buffer.getvalue())
+    return program

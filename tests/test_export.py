@@ -1,0 +1,141 @@
+"""Predicted networks as torch.export programs, ONNX files and model cards; used again without the kit."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pudnet_lib.datasets import ImageDataset, load_images
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.export import model_card, onnx_file, to_onnx, to_torch_export
+from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.prediction import predict
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def emoji() -> ImageDataset:
+    return load_images("emoji", split="test").select_classes((0, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def network(pudnet, emoji) -> PredictedNetwork:
+    return predict(pudnet(), emoji)
+
+
+@pytest.fixture(scope="module")
+def onnx_path(network, emoji, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "network.onnx"
+    assert to_onnx(network, path, emoji.images) <= 1e-4
+    return path
+
+
+def test_torch_export_gives_the_same_logits_for_any_number_of_images(network, emoji, tmp_path):
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.to_torch_export(tmp_path / "network.pt2")
+    files = {"pudnet.json": ""}
+    program = torch.export.load(tmp_path / "network.pt2", extra_files=files).module()
+    floats = emoji.images.float() / 255
+    with torch.no_grad():
+        for count in (1, 2, 7):
+            torch.testing.assert_close(program(floats[:count]), network(floats[:count]), atol=1e-5, rtol=0)
+    assert json.loads(files["pudnet.json"])["class_names"] == list(emoji.class_names)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_onnx_gives_the_same_logits_on_real_images_for_any_number_of_them(network, emoji, onnx_path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(onnx_path, providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["pudnet"])
+    assert facts["class_names"] == list(emoji.class_names)
+    assert (facts["image_size"], facts["channels"]) == (32, 3)
+    with torch.no_grad():
+        for count in (1, 5, 33):
+            images = emoji.images[:count]
+            (logits,) = session.run(None, {"images": images.numpy().astype(np.float32) / 255})
+            np.testing.assert_allclose(logits, network(images).numpy(), atol=1e-4)
+
+
+def test_onnx_file_that_computes_something_else_is_not_written(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(onnx_file, "onnx_bytes", lambda _: b"")
+    with pytest.raises(PudNetError, match=r"differ from PyTorch's by 0\.5"):
+        to_onnx(network, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_onnx_packages_are_named(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "_NEEDED", ("onnx", "no_such_package"))
+    with pytest.raises(PudNetError, match=r"needs no_such_package.*pudnet-kit\[export\]"):
+        to_onnx(network, tmp_path / "x.onnx")
+
+
+class BranchOnPixels(nn.Module):
+    """Something that can't be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return maps.mean((2, 3)) if float(maps.sum()) > 0 else maps.amax((2, 3))
+
+
+def test_backbone_that_cannot_be_traced_is_named():
+    network = PredictedNetwork(BranchOnPixels(), torch.randn(2, 4), 10.0, ("a", "b"), 8, 3)
+    with pytest.raises(PudNetError, match="can't trace this BranchOnPixels"):
+        to_torch_export(network)
+
+
+def test_model_card_states_what_was_measured(network, emoji):
+    card = model_card(network)
+    assert card.startswith("---\nlibrary_name: pudnet-kit\n")
+    assert "convnet3, width 4 (420 parameters)" in card  # 3·4·9 + 2 · 4·4·9 weights and 3 · 2·4 of batch norm
+    assert f"3: {', '.join(emoji.class_names)}" in card
+    assert "No trust report was made" in card
+    assert f"{sum(network.seconds.values()):.3f} s" in card
+
+
+def test_example_uses_the_onnx_file_without_the_kit(network, emoji, onnx_path, tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(emoji.images[0].permute(1, 2, 0).numpy()).resize((90, 90), Image.Resampling.NEAREST).save(picture)
+    script = EXAMPLES / "use_without_pudnet.py"
+    check = "import sys, runpy; sys.modules['pudnet_lib'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    done = subprocess.run(
+        [sys.executable, "-c", check, str(script), str(onnx_path), str(picture)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = network.classify(picture)
+    assert done.stdout.startswith(f"{expected.label} ")
+    assert float(done.stdout.split()[-2]) == pytest.approx(100 * expected.probabilities[expected.label], abs=0.06)
+
+
+def test_example_uses_the_torch_export_file_without_the_kit(network, emoji, tmp_path, capsys, monkeypatch):
+    network.to_torch_export(tmp_path / "network.pt2")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(emoji.images[5].permute(1, 2, 0).numpy()).save(picture)
+    source = (EXAMPLES / "use_with_torch_only.py").read_text()
+    assert "pudnet_lib" not in source.replace("without pudnet_lib", "")
+    monkeypatch.setattr(sys, "argv", ["use", str(tmp_path / "network.pt2"), str(picture)])
+    runpy.run_path(str(EXAMPLES / "use_with_torch_only.py"))
+    expected = network.classify(picture)
+    assert capsys.readouterr().out.startswith(f"{expected.label} ")
+
+
+@pytest.mark.parametrize("name", ["use_without_pudnet.py", "use_with_torch_only.py"])
+def test_examples_are_short(name):
+    lines = (EXAMPLES / name).read_text().splitlines()
+    code = [line for line in lines if line.strip() and not line.startswith(("#", '"""'))]
+    assert len(code) <= 14

@@ -1,0 +1,167 @@
+"""The trust report: cross-validation by hand and by a plain loop, distance to the pool, the advice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
+from pudnet_lib.datasets import ImageDataset
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.hypernetwork import PudNet
+from pudnet_lib.pool_distance import NEIGHBOURS, PoolDistance, pool_distance, pool_embeddings
+from pudnet_lib.prediction import predict
+from pudnet_lib.targets import TargetConfig
+from pudnet_lib.trust import TrustConfig, advise, cross_validate, fold_of, leave_one_item_out, trust_report
+
+
+def test_leave_one_out_on_four_points_by_hand():
+    features = torch.tensor([[1.0, 0.1], [1.0, -0.1], [0.1, 1.0], [1.0, 0.0]])
+    labels, items = torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    # Images 0 and 1 are near each other. Image 2 is alone with image 3, which looks like class 0: both are wrong.
+    assert leave_one_item_out(features, labels, items, 2).tolist() == [True, True, False, False]
+
+
+def test_leave_one_item_out_equals_a_plain_loop():
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(40, 5, generator=generator)
+    labels = torch.randint(0, 4, (40,), generator=generator)
+    items = torch.randint(0, 15, (40,), generator=generator)
+    expected = []
+    for i in range(40):
+        keep = ~((items == items[i]) & (labels == labels[i]))
+        means = torch.stack([features[keep & (labels == c)].sum(0) for c in range(4)])
+        answer = int((F.normalize(features[i], dim=0) @ F.normalize(means, dim=1).T).argmax())
+        expected.append(answer == int(labels[i]) and bool((keep & (labels == labels[i])).any()))
+    assert leave_one_item_out(features, labels, items, 4).tolist() == expected
+
+
+def with_items(data: ImageDataset, items: list[int]) -> ImageDataset:
+    return ImageDataset(data.images, data.labels, data.class_names, data.name, torch.tensor(items))
+
+
+def test_folds_keep_items_together_and_never_empty_a_class(images):
+    data = with_items(images(3, 4), [0, 0, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7])
+    fold = fold_of(data, 2)
+    assert fold[0] == fold[1]
+    assert fold[4:8].tolist() == [-1] * 4  # one item only: leaving it out would leave nothing of the class
+    for index in range(2):
+        left = data.labels[fold != index]
+        assert torch.bincount(left, minlength=3).min() >= 1
+    assert torch.equal(fold, fold_of(data, 2))
+
+
+def test_cross_validation_classifies_each_image_with_a_network_that_never_saw_it(pudnet, images, monkeypatch):
+    data, seen = images(3, 6), []
+    model = pudnet()
+    monkeypatch.setattr("pudnet_lib.trust.predict", lambda m, d, c: seen.append(d) or predict(m, d, c))
+    right = cross_validate(model, data, TrustConfig(folds=3))
+    assert [len(d) for d in seen] == [12, 12, 12]
+    fold = fold_of(data, 3)
+    for index, training in enumerate(seen):
+        assert torch.equal(training.images, data.images[fold != index])
+        network = predict(model, training, TrustConfig().predict)
+        answers = torch.tensor([network(image[None]).argmax(1).item() for image in data.images[fold == index]])
+        assert torch.equal(right[fold == index], answers == data.labels[fold == index])
+
+
+def test_report_on_images_that_are_easy(pudnet, images):
+    model, data = pudnet(), images(3, 8)
+    network = predict(model, data)
+    before, state = torch.random.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}
+    report = trust_report(model, network, data, TrustConfig(folds=4), pool=(images(4, 8, seed=5), images(3, 8, seed=6)))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
+    assert report.images == 24
+    assert report.chance == pytest.approx(100 / 3)
+    assert report.low <= report.accuracy <= report.high
+    assert report.images_per_class == 8
+    assert (report.distance or 0) > 0
+    text = " ".join(report.lines())
+    assert f"{report.accuracy:.1f} %" in text
+    assert f"Advice: {report.advice}." in text
+    assert report.as_dict()["reasons"] == list(report.reasons)
+
+
+def test_report_without_the_model_uses_the_networks_features(pudnet, images):
+    data = images(2, 5)
+    report = predict(pudnet(), data).report(data)
+    assert (report.whole, report.distance, report.images) == (False, None, 10)
+
+
+def test_report_of_a_shared_network_has_no_distance(images):
+    model, data = SharedNetwork(SharedConfig(TargetConfig("convnet3", 4))), images(2, 5)
+    assert predict(model, data).report(data, model).distance is None
+
+
+def test_report_refuses_other_classes_and_single_images(pudnet, images):
+    data = images(3, 4)
+    network = predict(pudnet(), data)
+    with pytest.raises(PudNetError, match="give the dataset for which it was predicted"):
+        trust_report(None, network, images(2, 4))
+    with pytest.raises(PudNetError, match="needs two a class"):
+        trust_report(None, network, with_items(data, [0] * 4 + [1] * 4 + [2] * 4))
+
+
+def test_pool_is_embedded_once_until_the_weights_change(pudnet, images, monkeypatch):
+    model, pool = pudnet(), (images(4, 8, seed=1), images(4, 8, seed=2, name="other"))
+    calls = []
+    embed = PudNet.embed
+    monkeypatch.setattr(PudNet, "embed", lambda self, *a: calls.append(1) or embed(self, *a))
+    first = pool_embeddings(model, pool, groups=4)
+    assert len(calls) == 8
+    assert pool_embeddings(model, pool, groups=4) is first
+    with torch.no_grad():
+        model.scale.add_(1)
+    assert pool_embeddings(model, pool, groups=4) is not first
+
+
+def test_distance_of_a_member_is_ordinary_and_that_of_other_images_is_not(pudnet, images):
+    model, pool = pudnet(), (images(6, 20, seed=1), images(6, 20, seed=2, name="other"))
+    dark = images(3, 20, seed=3)
+    dark = ImageDataset(dark.images // 20, dark.labels, dark.class_names, "dark")
+    member, stranger = pool_distance(model, pool[1], None, pool), pool_distance(model, dark, None, pool)
+    assert member is not None
+    assert stranger is not None
+    assert member.nearest == "other"
+    assert stranger.ratio > 2 * member.ratio
+    assert stranger.share == 0
+
+
+def test_distance_equals_a_plain_loop(pudnet, images):
+    model, pool, data = pudnet(), (images(4, 8, seed=1), images(4, 8, seed=2, name="other")), images(3, 8)
+    known, found = pool_embeddings(model, pool), pool_distance(model, data, None, pool)
+    with torch.no_grad():
+        here = (model.embed(data.sketch(10)).flatten() - known.centre) / known.spread
+    all_distances = [sorted(float((v - w).norm()) for w in known.vectors)[1:] for v in known.vectors]  # [0] is itself
+    mean = [distances[:NEIGHBOURS] for distances in all_distances]
+    usual = sorted(sum(m) / NEIGHBOURS for m in mean)[(len(mean) - 1) // 2]
+    nearest = sorted(float((here - v).norm()) for v in known.vectors)[:NEIGHBOURS]
+    assert found is not None
+    assert found.ratio == pytest.approx(sum(nearest) / NEIGHBOURS / usual, rel=1e-3)
+
+
+FACTS = {"accuracy": 80.0, "low": 75.0, "chance": 20.0, "pixel_accuracy": 50.0, "images_per_class": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "use it as it is"),
+        ({"images_per_class": 30}, "fine-tune it"),
+        ({"images_per_class": 30, "accuracy": 97.0}, "use it as it is"),
+        ({"low": 19.0}, "collect more images"),
+        ({"low": 45.0, "images_per_class": 30}, "fine-tune it"),
+        ({"low": 45.0, "images_per_class": 200}, "train from scratch"),
+    ],
+)
+def test_advice(changes, expected):
+    advice, reasons = advise(FACTS | changes, None, TrustConfig())
+    assert advice == expected
+    assert len(reasons) >= 1
+
+
+def test_far_images_are_named_in_the_reasons():
+    _, reasons = advise(FACTS, PoolDistance(9.0, "emoji", 0.0), TrustConfig())
+    assert "unlike all that the predictor was trained with" in reasons[0]
