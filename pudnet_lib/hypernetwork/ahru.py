@@ -43,7 +43,8 @@ class AHRU(nn.Module):
         self.start = nn.Parameter(torch.randn(dim) * dim**-0.5)  # a_0
         self.cells = nn.ModuleList(nn.GRUCell(dim, dim) for _ in range(states))
         self.out = nn.Linear(dim, dim)
-        self.hidden_norm = nn.LayerNorm(dim)
+        if recurrence == "ahru":
+            self.hidden_norm = nn.LayerNorm(dim)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Run the recurrence.

@@ -286,7 +286,7 @@ def _one_step(
     # Before the step, so that the weights stay good; 16-mixed skips steps with an infinite gradient by itself.
     finite = norm is None or config.precision == "16-mixed" or bool(torch.isfinite(norm))
     if not math.isfinite(row["loss"]) or not finite:
-        what = f"loss became {row['loss']}" if finite else "gradient became infinite or NaN"
+        what = "gradient became infinite or NaN" if math.isfinite(row["loss"]) else f"loss became {row['loss']}"
         raise PudNetError(
             f"The {what} in step {step + 1}. Lower learning_rate (now {config.learning_rate}) or set warmup; the last "
             "checkpoint, if there is one, is still good."
