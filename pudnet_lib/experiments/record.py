@@ -14,13 +14,13 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import fastjsonschema
 import numpy as np
 import pandas as pd
 
@@ -169,9 +169,10 @@ def _peak_gpu_memory_mb() -> float | None:
 
 
 @cache
-def _validator() -> jsonschema.Draft202012Validator:
+def _validator() -> Callable[[Any], Any]:
     schema = json.loads((Path(__file__).parents[1] / "report" / "result.schema.json").read_text(encoding="utf-8"))
-    return jsonschema.Draft202012Validator(schema)
+    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema)
+    return compiled
 
 
 def validate(result: Mapping[str, Any], source: str) -> None:
@@ -184,10 +185,11 @@ def validate(result: Mapping[str, Any], source: str) -> None:
     Raises:
         PudNetError: Naming the first place that does not fit.
     """
-    error = jsonschema.exceptions.best_match(_validator().iter_errors(result))
-    if error is not None:
-        where = "/".join(str(part) for part in error.absolute_path) or "the top level"
-        raise PudNetError(f"{source} is no valid result file: {where}: {error.message}. Run the experiment again.")
+    try:
+        _validator()(result)
+    except fastjsonschema.JsonSchemaValueException as error:
+        reason = error.message.replace("data", "result", 1)
+        raise PudNetError(f"{source} is no valid result file: {reason}. Run the experiment again.") from None
 
 
 def atomic_write(path: Path, text: str) -> None:

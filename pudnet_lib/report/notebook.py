@@ -163,13 +163,11 @@ def strip(notebook: nbformat.NotebookNode) -> bool:
         Whether there was anything to remove.
     """
     before = nbformat.writes(notebook)
-    for number, cell in enumerate(notebook.cells):
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         for key in ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled"):
             cell.metadata.pop(key, None)
-        # Random ids would make the diffs of generated notebooks noisy; a place is as good.
-        cell["id"] = f"cell-{number:02d}"
     notebook.metadata.clear()
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}

@@ -42,11 +42,14 @@ def notebook_body(path: Path) -> str:
     draw_widgets(notebook)
     # The page says itself that the run failed.
     notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
-    for cell in notebook.cells:
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = str(number)  # the cell that papermill puts in has a random one
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             for kind in ("application/javascript", "text/latex"):
                 data.pop(kind, None)
+            if "data" in output and not data:
+                data["text/plain"] = "(a script, left out)"
             if "text/html" in data and re.search(r"<(script|iframe|link)\b", data["text/html"], re.IGNORECASE):
                 data.pop("text/html")  # the plain text stays
     exporter = _Exporter(template_name="basic")  # type: ignore[no-untyped-call]
@@ -102,6 +105,7 @@ def draw_widgets(notebook: nbformat.NotebookNode) -> None:
             ]
         if "outputs" in cell:
             cell.outputs = drawn
+    notebook.metadata.pop("widgets", None)
 
 
 def _pictures(state: dict[str, Any], model: str, seen: set[str]) -> list[str]:

@@ -7,6 +7,7 @@ paper configs write to the committed ``reports/results``; all other runs by hand
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 RESULTS_VARIABLE = "PUDNET_RESULTS"
@@ -43,3 +44,8 @@ def results_folder(profile: str, as_profiled: bool = True) -> Path:
     root = project_root()
     committed = as_profiled and profile != "smoke"
     return root / "reports" / "results" if committed else root / "runs" / profile / "results"
+
+
+def file_stem(name: str, variant: str) -> str:
+    """Make a file name without spaces from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``."""
+    return name + "".join(f".{re.sub(r'[^A-Za-z0-9=_+-]+', '-', part.strip())}" for part in variant.split(",") if part)

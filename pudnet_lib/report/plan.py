@@ -21,7 +21,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.experiments.profiles import PROFILE_NAMES
 from pudnet_lib.experiments.record import versions
 from pudnet_lib.report.notebook import check_parameters, experiment_id, read_notebook, strip
-from pudnet_lib.report.results import file_stem
+from pudnet_lib.report.places import file_stem
 from pudnet_lib.report.runner import Job
 
 PACKAGE = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from scipy import stats
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.experiments.profiles import replace_fields, seconds_since_configure
 from pudnet_lib.experiments.record import Headline, atomic_write, provenance, write_result
-from pudnet_lib.report.places import project_root, results_folder
+from pudnet_lib.report.places import file_stem, project_root, results_folder
 
 VARIANT_VARIABLE = "PUDNET_VARIANT"
 #: A larger figure makes the report page slow; rasterise its dense parts (``rasterized=True``).
@@ -128,11 +128,6 @@ def publish(
 def _as_profiled(experiment: ModuleType, config: Any, profile: str) -> bool:
     """Tell whether a config is its profile's own, but for the seed."""
     return bool(replace_fields(experiment.PROFILES[profile], {"seed": getattr(config, "seed", None)}) == config)
-
-
-def file_stem(name: str, variant: str) -> str:
-    """Make a file name without spaces from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``."""
-    return name + "".join(f".{re.sub(r'[^A-Za-z0-9=_+-]+', '-', part.strip())}" for part in variant.split(",") if part)
 
 
 def svg_text(figure: Figure, name: str) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
+from pudnet_lib.errors import PudNetError
+
 #: Seconds without a further change before the figure is drawn again.
 DEBOUNCE = 0.15
 
@@ -60,11 +62,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
 
 
 def _control(name: str, given: Any) -> Any:
-    control = (
-        given
-        if isinstance(given, ipywidgets.Widget)
-        else ipywidgets.interactive(lambda **_: None, **{name: given}).children[0]
-    )
+    control = given if isinstance(given, ipywidgets.Widget) else ipywidgets.interactive.widget_from_abbrev(given)
+    if control is None:
+        raise PudNetError(f"Control {name} is {given!r}; expected a widget, a (low, high) tuple, a list, a bool, …")
     if not control.description:
         control.description = name.replace("_", " ")
     control.style.description_width = "initial"

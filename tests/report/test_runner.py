@@ -1,0 +1,127 @@
+"""One notebook in its own process: outcomes, limits, hangs, and the kernel it runs in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+
+from pudnet_lib.report import runner
+from pudnet_lib.report.kernels import own_kernel
+from pudnet_lib.report.lab import lab_command
+from pudnet_lib.report.plan import make_jobs
+from pudnet_lib.report.runner import run_job
+
+
+@pytest.fixture
+def misleading(tmp_path, monkeypatch):
+    """A user's ``python3`` kernel that is another environment's: it cannot start."""
+    folder = tmp_path / "user" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "user"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "user"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    return folder
+
+
+def test_a_run_brings_its_files_back_and_uses_this_interpreter(notebook, result_cell, misleading):
+    path = notebook("01_toy", "import sys; print(sys.executable)", result_cell("toy"))
+    words = []
+    outcome = run_job(make_jobs([path], "smoke", seeds=[3])[0], words.append)
+    assert (outcome.status, outcome.error, outcome.attempts) == ("ok", "", 1)
+    assert set(outcome.files) == {
+        "executed.ipynb", "log.txt", "results/toy.smoke.seed=3.json", "results/toy.smoke.seed=3.plot.svg"
+    }  # fmt: skip
+    executed = nbformat.reads(outcome.files["executed.ipynb"].decode(), 4)
+    assert sys.executable in "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
+    assert json.loads(outcome.files["results/toy.smoke.seed=3.json"])["provenance"]["seed"] == 3
+    assert outcome.seconds > 0
+    assert outcome.peak_memory_mb > 20
+    assert words[0].startswith("cell ")
+
+
+def test_nbval_and_lab_use_this_interpreter_too(notebook, misleading, tmp_path):
+    path = notebook("01_toy", f"import sys; assert sys.executable == {sys.executable!r}")
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, "-c", os.devnull, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    code = "from jupyter_client.kernelspec import KernelSpecManager as K; print(K().get_kernel_spec('python3').argv[0])"
+    command, environment = lab_command(["--no-browser"], tmp_path / "lab")
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    for variables, expected in ((os.environ, "/bin/false"), (environment, sys.executable)):
+        found = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == expected
+
+
+def test_own_kernel_keeps_the_path_that_was_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("JUPYTER_PATH", "/somewhere")
+    assert own_kernel(tmp_path)["JUPYTER_PATH"] == f"{tmp_path.resolve()}{os.pathsep}/somewhere"
+
+
+def test_a_failure_keeps_the_executed_copy_with_its_traceback_and_no_result(notebook, result_cell):
+    path = notebook("01_toy", result_cell("toy"), "1 / 0", "after = 1")
+    outcome = run_job(make_jobs([path], "smoke")[0])
+    assert (outcome.status, outcome.error) == ("failed", "ZeroDivisionError: division by zero")
+    assert set(outcome.files) == {"executed.ipynb", "log.txt"}
+    assert b"ZeroDivisionError" in outcome.files["executed.ipynb"]
+
+
+def test_a_dying_kernel_is_a_failure(notebook):
+    outcome = run_job(make_jobs([notebook("01_toy", "import os; os._exit(1)")], "smoke")[0])
+    assert outcome.status == "failed"
+    assert "kernel died" in outcome.error
+
+
+def test_a_slow_notebook_is_stopped_and_not_retried(notebook):
+    path = notebook("01_toy", "while True: pass")
+    outcome = run_job(make_jobs([path], "smoke", time_limit=4)[0])
+    assert (outcome.status, outcome.attempts) == ("timeout", 1)
+    assert "4 s" in outcome.error
+
+
+def test_a_hang_is_retried_once_and_said(notebook, tmp_path):
+    marker = tmp_path / "marker"
+    cell = f"import pathlib, time\np = pathlib.Path({str(marker)!r})\nif not p.exists(): p.touch(); time.sleep(300)"
+    words = []
+    job = make_jobs([notebook("01_toy", cell)], "smoke", idle_limit=2.5)[0]
+    outcome = run_job(job, words.append)
+    assert (outcome.status, outcome.attempts, outcome.error) == ("ok", 2, "hung once, then ran through")
+    assert "hung; running once more" in words
+
+
+def test_the_hard_limit_stops_what_does_not_stop_by_itself(notebook, monkeypatch):
+    monkeypatch.setattr(runner, "GRACE", -60.0)  # the outer limit is over at once
+    outcome = run_job(make_jobs([notebook("01_toy", "while True: pass")], "smoke", time_limit=61)[0])
+    assert (outcome.status, outcome.attempts) == ("timeout", 1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_runner_without_parent_ends_itself_and_its_kernel(notebook, tmp_path):
+    pid_file = tmp_path / "pid"
+    cell = f"import os, pathlib, time\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(300)"
+    job = make_jobs([notebook("01_toy", cell)], "smoke")[0]
+    code = f"from pudnet_lib.report.runner import *; run_job(Job(**{vars(job)!r}))"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 30
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    kernel = int(pid_file.read_text())
+    parent.kill()
+    parent.wait()
+    while _alive(kernel) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(kernel)
