@@ -128,6 +128,26 @@ class PudNet(ParameterModel):
         embedding: Tensor = self.encoder(sketch, labels)
         return embedding
 
+    def adopt(self, base: ParameterModel) -> None:
+        """Start a residual design from a meta-trained shared network: its weights become the learned bases.
+
+        Args:
+            base: A model of the same target that ignores its sketch.
+
+        Raises:
+            PudNetError: If this is no residual design, or the targets differ.
+        """
+        with torch.no_grad():
+            weights = base(torch.zeros(1, self.config.target.channels, 32, 32))
+            for tensor, generator in zip(self.layout.predicted, self.generators, strict=True):
+                if not isinstance(generator, WeightGenerator) or generator.base is None:
+                    raise PudNetError("Only a PudNet with residual=True has learned bases to start from.")
+                if weights.get(tensor.name, torch.empty(0)).shape != generator.base.shape:
+                    raise PudNetError(f"The base has no tensor {tensor.name!r} of shape {tuple(generator.base.shape)}.")
+                generator.base.copy_(weights[tensor.name])
+        self.shared.load_state_dict(base.shared.state_dict())
+        self.scale.data.copy_(base.scale)
+
     def direct_parameters(self) -> list[nn.Parameter]:
         """Batch norm's and biases, and the learned bases of a residual design."""
         bases = [g.base for g in self.generators if isinstance(g, WeightGenerator) and g.base is not None]

@@ -5,15 +5,16 @@ Paper, Section 3.3 and 4.1. Our choice: one config for everything, stored in the
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
 from pudnet_lib.datasets.groups import GroupConfig
 from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.training.meta import MetaConfig, meta_train
+from pudnet_lib.training.meta import MetaConfig, MetaStep, meta_train
 from pudnet_lib.training.models import load_model, save_model
 
 
@@ -28,6 +29,9 @@ class TrainConfig:
         groups: What a group holds.
         meta: The trainer.
         group_seed: Seed of the groups.
+        base_steps: Of a residual PudNet: first meta-train its learned base as a shared network for so many steps (our
+            choice), so that the hypernetwork has only to learn what differs between datasets; 0 for none.
+        base_learning_rate: Peak learning rate of that stage.
     """
 
     kind: Literal["pudnet", "shared"] = "pudnet"
@@ -36,6 +40,12 @@ class TrainConfig:
     groups: GroupConfig = field(default_factory=GroupConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
     group_seed: int = 0
+    base_steps: int = 0
+    base_learning_rate: float = 2e-2
+
+    def __post_init__(self) -> None:
+        if self.base_steps and (self.kind != "pudnet" or not self.pudnet.residual):
+            raise PudNetError("TrainConfig.base_steps needs a PudNet with residual=True: only that has a learned base.")
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,8 @@ class TrainOutcome:
     Attributes:
         model: The trained model, in evaluation mode, on the CPU.
         model_path: Its file; None if no folder was given.
-        steps: Steps done.
-        seconds: Meta-training seconds, validation excluded.
+        steps: Steps done, the base's included.
+        seconds: Meta-training seconds, the base's included, validation excluded.
         validation: Last accuracy on held-out training classes, in 0..1; None if never measured.
     """
 
@@ -90,14 +100,36 @@ def train_run(
     pool = pool or Pool(config.pool)
     validation = pool.validation_groups(config.groups) if config.pool.hold_out and config.meta.validate_every else None
     groups = pool.training_groups(config.groups, config.group_seed)
-    result = meta_train(model, groups, config.meta, validation, run_dir, progress)
+    base_seconds, step = _train_base(config, model, pool, run_dir, progress)
+    result = meta_train(model, groups, config.meta, validation, run_dir, progress, step_module=step)
+    steps, seconds = result.steps + config.base_steps, round(result.seconds + base_seconds, 2)
     last = next((row["validation"] for row in reversed(result.history) if "validation" in row), None)
     model.to("cpu").eval()
     if path is not None:
-        save_model(
-            model, path, train=_plain(config), steps=result.steps, seconds=round(result.seconds, 2), validation=last
-        )
-    return TrainOutcome(model, path, result.steps, result.seconds, last)
+        save_model(model, path, train=_plain(config), steps=steps, seconds=seconds, validation=last)
+    return TrainOutcome(model, path, steps, seconds, last)
+
+
+def _train_base(
+    config: TrainConfig, model: ParameterModel, pool: Pool, run_dir: Path | None, progress: bool
+) -> tuple[float, MetaStep | None]:
+    """Meta-train the base of a residual PudNet on other groups, and hand it over with its auxiliary classifier."""
+    if not config.base_steps:
+        return 0.0, None
+    assert isinstance(model, PudNet)
+    groups = pool.training_groups(config.groups, config.group_seed + 500_009)
+    meta = replace(
+        config.meta, steps=config.base_steps, learning_rate=config.base_learning_rate, direct_learning_rate=0.0
+    )
+    base = SharedNetwork(SharedConfig(config.pudnet.target, config.pudnet.seed))
+    base_step = MetaStep(base, groups.num_classes, meta.weights, meta.seed)
+    result = meta_train(
+        base, groups, meta, None, None if run_dir is None else run_dir / "base", progress, step_module=base_step
+    )
+    model.adopt(base.cpu())
+    step = MetaStep(model, groups.num_classes, meta.weights, meta.seed)
+    step.auxiliary = base_step.auxiliary
+    return result.seconds, step
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
