@@ -17,6 +17,7 @@ from torch.func import functional_call
 from pudnet_lib.datasets.image_dataset import normalise
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.targets.layout import ParameterLayout, Unsupported
+from pudnet_lib.training.losses import class_means, cosine_logits
 
 Parameters = dict[str, Tensor]
 
@@ -104,6 +105,20 @@ class ParameterModel(nn.Module):
         tensors = parameters | self._kept_buffers()
         out: Tensor = functional_call(self._template[0], tensors, (normalise(images),))
         return out
+
+    def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        """Turn features into class logits: cosine to the class means, support side detached ([code]).
+
+        Args:
+            support: (M, F) features of labelled images.
+            labels: (M,) in 0..K-1.
+            query: (Q, F) features to classify.
+            num_classes: K.
+
+        Returns:
+            (Q, K) logits; the metric-based baselines override this with their own rule.
+        """
+        return cosine_logits(query, class_means(support.detach(), labels, num_classes), self.scale)
 
     def materialise(self, parameters: Parameters) -> nn.Module:
         """Put parameters into a new target network with ordinary layers.

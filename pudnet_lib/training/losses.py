@@ -96,6 +96,24 @@ def group_losses(
     """
     means = class_means(support.detach(), support_labels, len(pool_classes))
     logits = cosine_logits(query, means, scale)  # (Q, K)
+    return losses_of_logits(logits, query_labels, auxiliary_logits, pool_classes, weights)
+
+
+def losses_of_logits(
+    logits: Tensor, query_labels: Tensor, auxiliary_logits: Tensor | None, pool_classes: Tensor, weights: LossWeights
+) -> GroupLosses:
+    """Compute the three losses from class logits, whatever rule they come from.
+
+    Args:
+        logits: (Q, K).
+        query_labels: (Q,) in 0..K-1.
+        auxiliary_logits: (Q, all training classes) of the auxiliary classifier; None if both its losses are off.
+        pool_classes: (K,) the group's classes among all training classes.
+        weights: Weights of the three.
+
+    Returns:
+        The losses.
+    """
     cosine = F.cross_entropy(logits, query_labels)
     zero = torch.zeros_like(cosine)
     auxiliary = consistency = zero

@@ -23,7 +23,7 @@ from pudnet_lib.datasets.groups import Group, GroupSampler
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.hypernetwork.base import ParameterModel, seeded
 from pudnet_lib.training.interrupt import interrupts_held
-from pudnet_lib.training.losses import GroupLosses, LossWeights, group_losses
+from pudnet_lib.training.losses import GroupLosses, LossWeights, losses_of_logits
 from pudnet_lib.training.meta_log import MetaLog
 from pudnet_lib.training.meta_state import load_training_state, save_training_state
 
@@ -113,16 +113,9 @@ class MetaStep(nn.Module):
         features = self.model.features(parameters, torch.cat([group.support, group.query]))
         support, query = features.split([len(group.support), len(group.query)])  # (M, F), (Q, F)
         logits = self.auxiliary(query) if self.auxiliary is not None else None
-        return group_losses(
-            support,
-            group.support_labels,
-            query,
-            group.query_labels,
-            self.model.scale,
-            logits,
-            group.pool_classes,
-            self.weights,
-        )
+        ways = len(group.pool_classes)
+        classes = self.model.class_logits(support, group.support_labels, query, ways)  # (Q, K)
+        return losses_of_logits(classes, group.query_labels, logits, group.pool_classes, self.weights)
 
 
 @dataclass(frozen=True)
