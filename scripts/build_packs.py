@@ -1,5 +1,4 @@
-"""Build the packs of images that ship inside the package; the output is the same bytes every time
-(given the same numpy and zlib).
+"""Build the packs of images that ship inside the package: the same bytes every time, with the same numpy and zlib.
 
     python scripts/build_packs.py --fashion DIR --packs DIR     # folders of Fashion-MNIST's IDX files and of the packs
     python scripts/build_packs.py --check                       # verify the checksums of what is in the package

@@ -2,7 +2,7 @@
 
 from pudnet_lib.datasets.groups import ClassSplit, Group, GroupConfig, GroupSampler, split_classes
 from pudnet_lib.datasets.image_dataset import ImageDataset, normalise
-from pudnet_lib.datasets.sources import load_images
+from pudnet_lib.datasets.sources import SourceInfo, list_sources, load_images
 from pudnet_lib.datasets.splits import default_class_split
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "GroupConfig",
     "GroupSampler",
     "ImageDataset",
+    "SourceInfo",
     "default_class_split",
+    "list_sources",
     "load_images",
     "normalise",
     "split_classes",

@@ -37,7 +37,7 @@ _UPRIGHT = {
 _REMEDY = "Repair or remove the file, or pass on_error='skip' to leave such files out."
 
 
-def decode_image(path: Path, size: int, channels: int) -> Pixels:
+def decode_image(path: Path | str, size: int, channels: int) -> Pixels:
     """Read one picture file.
 
     Args:
@@ -73,7 +73,7 @@ def decode_image(path: Path, size: int, channels: int) -> Pixels:
         raise PudNetError(f"{path} is damaged or truncated ({type(error).__name__}: {error}). {_REMEDY}") from error
 
 
-def _too_large(path: Path, found: str) -> PudNetError:
+def _too_large(path: Path | str, found: str) -> PudNetError:
     return PudNetError(
         f"{path} is too large ({found}); expected at most {MAX_PIXELS // 1_000_000} million pixels. "
         "Make the picture smaller first, or pass on_error='skip' to leave such files out."

@@ -49,5 +49,6 @@ def default_class_split(name: str, num_classes: int) -> ClassSplit:
         unseen = max(2, round(0.2 * num_classes))
         validation = round(0.2 * (num_classes - unseen))
         validation = validation if validation >= 2 and num_classes - unseen - validation >= 2 else 0
-    seed = zlib.crc32(_SAME_DRAW.get(name, name).encode())
+    drawn_as = known if known is not None and _KNOWN[known][0] == num_classes else name
+    seed = zlib.crc32(_SAME_DRAW.get(drawn_as, drawn_as).encode())
     return split_classes(num_classes, unseen, validation, seed)

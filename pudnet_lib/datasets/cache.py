@@ -1,0 +1,131 @@
+"""Decoded images on disk: one memory-mapped uint8 file a source, size and channel count.
+
+Our choice. The file is the images (N, C, H, W), then a JSON description with labels and checksums, its length (8 bytes)
+and a mark. It is written under another name and renamed when whole, so a reader never meets half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from pudnet_lib.datasets.decode import Pixels
+from pudnet_lib.errors import PudNetError
+
+_MARK = b"PUDNET01"
+_BLOCK = 1 << 24  # bytes a checksum covers
+_CHECKED_BLOCKS = 64  # of a larger file (over 1 GiB) so many blocks are checked, evenly spaced
+_COPY_ON_WRITE_LIMIT = 1 << 32  # a private mapping of more may exceed what the system lets a process reserve
+
+
+def cache_folder(folder: Path | str | None = None) -> Path:
+    """Tell where caches go: the given folder, else ``$PUDNET_CACHE``, else the platform's cache folder."""
+    return Path(folder or os.environ.get("PUDNET_CACHE") or platformdirs.user_cache_dir("pudnet", appauthor=False))
+
+
+def data_folder() -> Path:
+    """Tell where downloaded datasets are looked for and put: ``$PUDNET_DATA``, else ``data`` in the cache folder."""
+    return Path(os.environ.get("PUDNET_DATA") or cache_folder() / "data")
+
+
+def read_cache(path: Path, fingerprint: str) -> tuple[Tensor, dict[str, Any]] | None:
+    """Open a cache file.
+
+    Args:
+        path: The file.
+        fingerprint: What its description must say of the source.
+
+    Returns:
+        The images, (N, C, H, W) uint8, memory-mapped, and the description; None if the file is missing, out of date
+        or damaged (then with a warning).
+    """
+    try:
+        with path.open("rb") as file:
+            facts = _description(file.seek(0, os.SEEK_END), file)
+            if facts["fingerprint"] != fingerprint:
+                return None
+            for index in range(0, len(facts["checksums"]), max(1, len(facts["checksums"]) // _CHECKED_BLOCKS)):
+                file.seek(index * _BLOCK)
+                block = file.read(min(_BLOCK, facts["bytes"] - index * _BLOCK))
+                if zlib.crc32(block) != facts["checksums"][index]:
+                    raise ValueError(f"wrong checksum of block {index}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"The cache {path} is damaged ({error}); it is built anew.", stacklevel=2)
+        return None
+    mode: Any = "c" if facts["bytes"] < _COPY_ON_WRITE_LIMIT else "r"
+    mapped = np.memmap(path, np.uint8, mode, shape=tuple(facts["shape"]))
+    with warnings.catch_warnings(action="ignore"):  # torch warns of read-only arrays; nothing here writes to images
+        return torch.from_numpy(mapped), facts
+
+
+def _description(length: int, file: Any) -> dict[str, Any]:
+    """Read the JSON at the end of a cache file."""
+    file.seek(max(0, length - 16))
+    end = file.read(16)
+    if len(end) < 16 or end[8:] != _MARK:
+        raise ValueError("its end is missing")
+    json_bytes = int.from_bytes(end[:8], "little")
+    if json_bytes > length - 16:
+        raise ValueError("its description is cut short")
+    file.seek(length - 16 - json_bytes)
+    facts: dict[str, Any] = json.loads(file.read(json_bytes))
+    if facts["bytes"] != length - 16 - json_bytes or facts["bytes"] != int(np.prod(facts["shape"], dtype=np.int64)):
+        raise ValueError("its length is not as described")
+    return facts
+
+
+def write_cache(
+    path: Path, rows: Iterable[Pixels], shape: tuple[int, int, int], describe: Callable[[], dict[str, Any]]
+) -> None:
+    """Write a cache file whole, or not at all.
+
+    Args:
+        path: The file; an older one is replaced.
+        rows: Images (C, H, W) uint8, one at a time; never all in memory.
+        shape: C, H, W.
+        describe: Gives the description (JSON types) when all rows were written.
+
+    Raises:
+        PudNetError: If the folder can't be written to or the disk is full; nothing stays behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    count, checksums, block = 0, [], bytearray()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            for row in rows:
+                block += row.tobytes()
+                count += 1
+                while len(block) >= _BLOCK:
+                    checksums.append(zlib.crc32(block[:_BLOCK]))
+                    file.write(block[:_BLOCK])
+                    del block[:_BLOCK]
+            if block:
+                checksums.append(zlib.crc32(block))
+                file.write(block)
+            facts = describe()
+            facts |= {"shape": [count, *shape], "bytes": count * int(np.prod(shape)), "checksums": checksums}
+            text = json.dumps(facts).encode()
+            file.write(text + len(text).to_bytes(8, "little") + _MARK)
+        os.replace(partial, path)
+    except OSError as error:
+        raise PudNetError(
+            f"Decoded images can't be cached in {path.parent} ({error.strerror or error}). Free some space there, or "
+            "set the environment variable PUDNET_CACHE (or cache_dir=) to a folder that can be written to."
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
