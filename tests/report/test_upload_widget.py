@@ -1,0 +1,106 @@
+"""Uploads: a zip, labelled pictures, pictures labelled by their names, bad ones; the panel over the plain function."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.report.upload_widget import (
+    Upload,
+    UploadPanel,
+    dataset_from_upload,
+    labels_from_names,
+    predict_upload,
+    summary,
+)
+
+
+def png(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def zipped(**files: bytes) -> Upload:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/") + ".png", content)
+    return Upload("pets.zip", buffer.getvalue())
+
+
+PETS = zipped(cat__1=png(10), cat__2=png(20), dog__1=png(200), dog__2=png(210))
+PICTURES = [Upload(f"{kind}_{i}.png", png(10 * i)) for i, kind in enumerate(["dog", "cat", "dog", "cat"])]
+
+
+def test_zip_becomes_a_dataset():
+    data = dataset_from_upload([PETS])
+    assert (data.name, data.class_names, tuple(data.images.shape)) == ("pets", ("cat", "dog"), (4, 3, 32, 32))
+    by_class = {
+        name: sorted(int(image[0, 0, 0]) for image in data.images[data.labels == label])
+        for label, name in enumerate(data.class_names)
+    }
+    assert by_class == {"cat": [10, 20], "dog": [200, 210]}
+
+
+def test_pictures_are_labelled_by_their_names_or_by_the_text():
+    named = dataset_from_upload(PICTURES)
+    assert named.class_names == ("cat", "dog")
+    assert named.labels.tolist() == [1, 0, 1, 0]
+    assert named.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
+    given = dataset_from_upload(PICTURES, "a, b, b, a")
+    assert given.labels.tolist() == [0, 1, 1, 0]
+
+
+def test_labels_from_names():
+    names = ["cat_1.jpg", "big dog 12.png", "dog(3).png", "7.png", "x/bird-02.gif", "IMG.png"]
+    assert labels_from_names(names) == ["cat", "big dog", "dog", "7", "bird", "IMG"]
+
+
+@pytest.mark.parametrize(
+    ("files", "labels", "message"),
+    [
+        ([], "", "No file was dropped"),
+        ([PETS, PICTURES[0]], "", "came with 1 other files"),
+        (PICTURES, "a, b", "2 labels for 4 pictures"),
+        (PICTURES, "a, b, , a", "none empty"),
+        (PICTURES, "a, a, a, b", "'b' has one picture only"),
+        (PICTURES, "a, a, a, a", "all pictures are 'a'"),
+        ([*PICTURES, Upload("cat_9.png", b"no image")], "", "cat_9.png is not an image"),
+        ([Upload("x.zip", b"no zip")], "", "no zip"),
+        ([zipped(cat__1=png(1), cat__2=png(2))], "", "class"),
+    ],
+)
+def test_bad_uploads_are_named(files, labels, message):
+    with pytest.raises(PudNetError, match=message):
+        dataset_from_upload(files, labels)
+
+
+def test_panel_shows_what_the_plain_function_gives(pudnet):
+    model = pudnet()
+    panel = UploadPanel(model)
+    panel.files.value = tuple(
+        {"name": f.name, "type": "image/png", "size": len(f.content), "content": memoryview(f.content),
+         "last_modified": datetime.datetime.now(datetime.UTC)}
+        for f in PICTURES
+    )  # fmt: skip
+    assert panel.result is not None
+    expected = predict_upload(model, PICTURES)
+    assert panel.result.report == expected.report
+    assert "4 images, 2 classes" in panel.message.value
+    panel.labels.value = "<b>, a"
+    assert panel.result is None
+    assert "2 labels for 4 pictures" in panel.message.value
+
+
+def test_summary_escapes_the_users_names(pudnet):
+    files = [Upload(PETS.name.replace("pets", "<script>"), PETS.content)]
+    text = summary(predict_upload(pudnet(), files))
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
