@@ -58,7 +58,9 @@ class UNet(nn.Module):
         height, width = images.shape[2:]
         step = 2**self.depth
         if min(height, width) < step:
-            raise PudNetError(f"The images are {height}×{width} pixels; a U-Net of depth {self.depth} needs {step}×{step}.")
+            raise PudNetError(
+                f"The images are {height}×{width} pixels; a U-Net of depth {self.depth} needs {step}×{step}."
+            )
         maps = F.pad(images, (0, -width % step, 0, -height % step), mode="reflect")
         skips = []
         for block in self.down:
