@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pudnet_lib.datasets.decode import DECODE_VERSION
 from pudnet_lib.errors import PudNetError
 
 TEST_SHARE = 0.2
@@ -64,12 +65,12 @@ def scan_folder(root: Path, name: str | None = None) -> Listing:
         raise PudNetError(f"{root} is not a folder; expected a folder with one subfolder of images for each class.")
     parts = {folder.name.lower(): folder for folder in subfolders(root)}
     train = next((parts[p] for p in _TRAIN if p in parts), None)
-    if train is None:
-        return listing_without_split(name, root, files_by_class(root))
     tests = [parts[p] for p in (*_TEST, *_VALIDATION) if p in parts]
+    if train is None or not (tests or subfolders(train)):  # a flat train/ without test/ is a class beside others
+        return listing_without_split(name, root, files_by_class(root))
     labelled = [folder for folder in tests if subfolders(folder)]
-    if not tests:
-        return listing_without_split(name, root, files_by_class(train))
+    if not tests:  # a lone train folder, or a class that happens to be called that
+        return listing_without_split(name, root, files_by_class(train if len(parts) == 1 else root))
     if not labelled:
         raise PudNetError(
             f"{tests[0]} has no class folders, so its images are unlabelled; expected the same class folders as in "
@@ -223,14 +224,29 @@ def listing(
         labels=np.array(labels, dtype=np.int64),
         train_count=sum(len(training[c]) for c in names),
         class_names=tuple((display or {}).get(c, c) for c in names),
-        fingerprint=fingerprint(files),
+        fingerprint=fingerprint(files, names, labels, sum(len(training[c]) for c in names), display),
     )
 
 
-def fingerprint(files: Iterable[str]) -> str:
-    """Hash files' paths, sizes and modification times; their contents are not read."""
-    total = hashlib.blake2b(digest_size=16)
+def fingerprint(files: Iterable[str], *facts: object) -> str:
+    """Hash files' paths, sizes and modification times; their contents are not read.
+
+    Args:
+        files: The files.
+        facts: What else the decoded dataset depends on.
+
+    Returns:
+        A hexadecimal string.
+
+    Raises:
+        PudNetError: If a file is missing that a dataset's list names.
+    """
+    known = repr((DECODE_VERSION, *facts)).encode("utf-8", "surrogateescape")
+    total = hashlib.blake2b(known, digest_size=16)
     for file in files:
-        facts = os.stat(file)
-        total.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        try:
+            stat = os.stat(file)
+        except FileNotFoundError as error:
+            raise PudNetError(f"{file} is missing. Put it back, or unpack the archive anew.") from error
+        total.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
