@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pudnet_lib.datasets.image_dataset import ImageDataset
+from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.hypernetwork.base import seeded
 from pudnet_lib.predicted_network import PredictedNetwork
 from pudnet_lib.training.scratch import ImageClassifier, ScratchConfig, ScratchResult, train_network
+
+Head = Literal["means", "random"]
 
 
 class CosineHead(nn.Module):
@@ -43,6 +47,8 @@ def finetune(
     test: ImageDataset | None = None,
     config: ScratchConfig | None = None,
     noise: float = 0.0,
+    head: Head = "means",
+    progress: bool = False,
 ) -> ScratchResult:
     """Train on from a predicted network, which itself is not changed.
 
@@ -50,21 +56,37 @@ def finetune(
         network: The predicted network.
         train: Training images.
         test: Test images for the curve; None measures nothing.
-        config: How; by default a tenth of the learning rate from scratch. ``target`` is not used.
+        config: How; by default a tenth of the learning rate from scratch. ``target`` is not used; ``trainable`` is
+            ``"probe"`` for the head alone; with ``evaluate_start`` row 0 of the curve is the prediction itself.
         noise: Add noise of this share of each convolution's spread, to break ties between equal filters.
+        head: ``"means"`` starts as the predicted network's head, ``"random"`` as a linear one.
+        progress: Show a progress bar.
 
     Returns:
         Network, curve, seconds.
+
+    Raises:
+        PudNetError: If ``head`` is unknown, the classes are other ones, or the loss is not finite.
     """
+    if head not in get_args(Head):
+        raise unknown_name("head", head, get_args(Head))
     config = config or ScratchConfig()
     if not config.learning_rate:
         config = replace(config, learning_rate=config.peak_rate / 10)
     backbone = copy.deepcopy(network.backbone)
-    if noise:
-        with seeded(config.seed), torch.no_grad():
-            for layer in backbone.modules():
-                if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                    spread = noise * layer.weight.std()
-                    layer.weight.add_(torch.randn(layer.weight.shape).to(layer.weight) * spread)
-    head = CosineHead(network.means, float(network.scale))
-    return train_network(ImageClassifier(backbone, head), train, test, config)
+    with seeded(config.seed), torch.no_grad():
+        for layer in backbone.modules() if noise else ():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                spread = noise * layer.weight.std()
+                layer.weight.add_(torch.randn(layer.weight.shape).to(layer.weight) * spread)
+        classes, features = network.means.shape
+        if head == "random":
+            start: nn.Module = nn.Linear(features, train.num_classes).to(network.means.device)
+        elif classes != train.num_classes:
+            raise PudNetError(
+                f"The network tells {classes} classes apart and {train.name} has {train.num_classes}; predict a "
+                'network for these images, or pass head="random".'
+            )
+        else:
+            start = CosineHead(network.means, float(network.scale))
+    return train_network(ImageClassifier(backbone, start), train, test, config, progress)
