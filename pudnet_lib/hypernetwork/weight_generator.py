@@ -71,7 +71,7 @@ class WeightGenerator(nn.Module):
         """
         hidden = self.hidden(codes)  # (B, k·k, width)
         batch = len(codes)
-        product = self.basis @ hidden.flatten(0, 1).T  # (out·in, B·k·k)
+        product = _narrow_product(self.basis, hidden.flatten(0, 1).T)  # (out·in, B·k·k)
         weight = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
         if self.base is not None:
             weight = weight + self.base
@@ -82,3 +82,15 @@ class WeightGenerator(nn.Module):
             variance = centred.pow(2).mean(dims, keepdim=True)
             weight = centred * (variance + 1e-8).rsqrt() * math.sqrt(2 / self.tensor.fan_in)
         return weight
+
+
+def _narrow_product(basis: Tensor, hidden: Tensor) -> Tensor:
+    """``basis @ hidden`` for a very tall basis and a few columns.
+
+    Libraries multiply into 9 columns at a third of the speed of 18; so, where no gradient is wanted, two rows are taken
+    as one and multiplied by the block-diagonal matrix of two copies: the same numbers but for rounding.
+    """
+    rows, width = basis.shape
+    if torch.is_grad_enabled() or rows % 2 or hidden.shape[1] > 12:
+        return basis @ hidden
+    return (basis.view(rows // 2, 2 * width) @ torch.block_diag(hidden, hidden)).view(rows, -1)

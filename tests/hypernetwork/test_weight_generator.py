@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.hypernetwork.weight_generator import WeightGenerator
+from pudnet_lib.hypernetwork.weight_generator import WeightGenerator, _narrow_product
 from pudnet_lib.targets import PredictedTensor
 
 SHAPES = [(6, 4, 3, 3), (5, 3, 1, 1), (8, 1, 5, 5), (4, 2, 3, 1)]
@@ -70,3 +70,13 @@ def test_a_residual_starts_as_its_base():
     for weight in weights:
         assert weight.equal(generator.base)
     assert float(generator.base.detach().std()) == pytest.approx((2 / 36) ** 0.5, rel=0.2)
+
+
+def test_two_rows_at_a_time_give_the_plain_product():
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns in ((6, 9), (7, 9), (6, 1), (4, 25)):
+        basis = torch.randn(rows, 3, generator=generator)
+        hidden = torch.randn(3, columns, generator=generator)
+        plain = torch.stack([(row[:, None] * hidden).sum(0) for row in basis])
+        with torch.no_grad():
+            assert torch.allclose(_narrow_product(basis, hidden), plain, atol=1e-6)
