@@ -17,7 +17,7 @@ from pudnet_lib.datasets.image_dataset import ImageDataset
 from pudnet_lib.datasets.packs import load_pack, manifest, pack_names
 from pudnet_lib.datasets.published import scan_any
 from pudnet_lib.datasets.reading import OnError, Reading, Split, read_listing
-from pudnet_lib.datasets.torchvision_sources import TORCHVISION, has_local_copy, load_torchvision
+from pudnet_lib.datasets.torchvision_sources import TORCHVISION, has_local_copy, load_torchvision, unpacked_copy
 from pudnet_lib.errors import PudNetError, unknown_name
 
 
@@ -197,7 +197,7 @@ def list_sources() -> list[SourceInfo]:
             s.images,
             s.size,
             s.licence,
-            str(data_folder() / s.folder),
+            str(unpacked_copy(name) or data_folder() / s.folder),
             has_local_copy(name),
             "downloaded when first loaded",
         )

@@ -115,6 +115,8 @@ def load_torchvision(name: str, split: Split, how: Reading) -> ImageDataset:
         PudNetError: If there is no local copy and it can't be downloaded.
     """
     source = TORCHVISION[name]
+    if (unpacked := unpacked_copy(name)) is not None:
+        return read_listing(scan_folder(unpacked, name), unpacked, split, how, source.licence)
     folder = data_folder() / source.folder
     if not source.parts[0]:
         if not (folder.is_dir() and any(folder.iterdir())):
@@ -173,10 +175,11 @@ def _construct(name: str, arguments: _Arguments, folder: Path) -> Any:
         with _connection_timeout():
             return kind(root, **arguments, download=True)
     except Exception as error:  # URLError, RuntimeError, HTTPException, a bad archive, …
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"  # torchvision's go over several lines
         raise PudNetError(
-            f"{name} is not in {folder} and could not be downloaded ({type(error).__name__}: {error}). Connect to the "
-            f"internet once, or put its files (torchvision's {source.class_name}) there; the environment variable "
-            "PUDNET_DATA names another folder to look in."
+            f"{name} is not in {folder} and could not be downloaded ({reason}). Connect to the internet once, or put "
+            f"its files (torchvision's {source.class_name}) there; the environment variable PUDNET_DATA names another "
+            "folder to look in."
         ) from error
 
 
@@ -204,7 +207,17 @@ def _adopt_debian_copy(name: str, folder: Path) -> None:
         os.replace(partial, target)
 
 
+def unpacked_copy(name: str) -> Path | None:
+    """Find a dataset that somebody unpacked as an image folder of its name, with ``train/`` and a test folder."""
+    folder = data_folder() / name
+    return folder if (folder / "train").is_dir() else None
+
+
 def has_local_copy(name: str) -> bool:
     """Tell whether a dataset's files are in the data folder."""
     folder = data_folder() / TORCHVISION[name].folder
-    return (folder.is_dir() and any(folder.iterdir())) or (name == "fashion-mnist" and _DEBIAN_FASHION.is_dir())
+    return (
+        unpacked_copy(name) is not None
+        or (folder.is_dir() and any(folder.iterdir()))
+        or (name == "fashion-mnist" and _DEBIAN_FASHION.is_dir())
+    )

@@ -142,14 +142,6 @@ def test_a_class_without_test_images_is_warned_of(tmp_path):
         assert len(scan_folder(tmp_path).files) == 3
 
 
-def test_a_class_without_test_images_is_warned_of(tmp_path):
-    touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/2.png")
-    with pytest.warns(UserWarning, match="1 of 2 classes have no test images, such as 'b'"):
-        listing = scan_folder(tmp_path)
-    assert listing.class_names == ("a", "b")
-    assert listing.labels.tolist() == [0, 1, 0]
-
-
 def test_a_missing_folder_and_a_file_are_refused(tmp_path):
     touch(tmp_path, "zip.zip")
     for name in ("nowhere", "zip.zip"):

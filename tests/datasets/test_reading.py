@@ -1,0 +1,193 @@
+"""Image folders through ``load_images``: pixels, split, cache, bad files."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pudnet_lib.datasets import load_images, reading
+from pudnet_lib.datasets.reading import in_parallel
+from pudnet_lib.errors import PudNetError
+
+VALUES = {"a": (10, 20, 30, 40, 50), "b": (110, 120, 130, 140, 150)}
+
+
+def make_folder(root, values=VALUES, side=4):
+    """Write flat gray pictures, two classes of five."""
+    for name, grays in values.items():
+        (root / name).mkdir(parents=True)
+        for i, gray in enumerate(grays):
+            Image.new("L", (side, side), gray).save(root / name / f"{i}.png")
+    return root
+
+
+def load(root, tmp_path, **options):
+    return load_images(root, cache_dir=tmp_path / "cache", progress=False, **{"size": 2, **options})
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Which files were decoded."""
+    files, lock, decode = [], threading.Lock(), reading.decode_image
+
+    def counting(path, size, channels):
+        with lock:
+            files.append(path)
+        return decode(path, size, channels)
+
+    monkeypatch.setattr(reading, "decode_image", counting)
+    return files
+
+
+def test_a_folder_is_split_once_and_for_all(tmp_path):
+    root = make_folder(tmp_path / "pictures")
+    train, test, both = (load(root, tmp_path, split=split) for split in ("train", "test", "all"))
+    assert (len(train), len(test), len(both)) == (8, 2, 10)
+    assert train.class_counts().tolist() == [4, 4]
+    assert test.class_counts().tolist() == [1, 1]
+    assert not set(train.items.tolist()) & set(test.items.tolist())
+    assert torch.equal(torch.cat([train.images, test.images]), both.images)
+    assert sorted(both.images[:, 0, 0, 0].tolist()) == sorted(VALUES["a"] + VALUES["b"])
+    assert all((image[0, 0, 0] > 100) == label for image, label in zip(both.images, both.labels, strict=True))
+    assert (train.name, train.class_names, train.images.shape[1:]) == ("pictures", ("a", "b"), (3, 2, 2))
+
+
+def test_mixed_kinds_of_pictures_come_out_alike(tmp_path):
+    root = tmp_path / "mixed"
+    for name in "ab":
+        (root / name).mkdir(parents=True)
+    deep = Image.fromarray(np.full((9, 5), 128 * 257, np.uint16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    gray = Image.new("RGB", (40, 30), (128, 128, 128))
+    deep.save(root / "a" / "deep.png")
+    gray.convert("P").save(root / "a" / "palette.gif")
+    gray.save(root / "a" / "photo.JPG", exif=exif, quality=100)
+    Image.new("RGBA", (8, 8), (128, 128, 128, 255)).save(root / "b" / "alpha.webp", lossless=True)
+    gray.convert("L").save(root / "b" / "gray.bmp")
+    gray.convert("CMYK").save(root / "b" / "cmyk.tiff")
+    images = load(root, tmp_path, split="all", size=6).images
+    assert images.shape == (6, 3, 6, 6)
+    assert (images.int() - 128).abs().max() <= 2
+
+
+def test_the_second_load_decodes_nothing(tmp_path, decoded):
+    root = make_folder(tmp_path / "pictures")
+    first = load(root, tmp_path)
+    assert len(decoded) == 10
+    again, test = load(root, tmp_path), load(root, tmp_path, split="test")
+    assert len(decoded) == 10
+    assert torch.equal(first.images, again.images)
+    assert len(test) == 2
+    load(root, tmp_path, size=3)
+    load(root, tmp_path, channels=1)
+    assert len(decoded) == 30  # another size and another channel count are other caches
+
+
+def test_a_changed_file_is_read_anew(tmp_path, decoded):
+    root = make_folder(tmp_path / "pictures")
+    load(root, tmp_path)
+    Image.new("L", (9, 9), 255).save(root / "a" / "0.png")
+    assert 255 in load(root, tmp_path, split="all").images
+    assert len(decoded) == 20
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # the old cache was replaced
+
+
+def test_a_damaged_cache_is_rebuilt_with_a_message(tmp_path, decoded):
+    root = make_folder(tmp_path / "pictures")
+    first = load(root, tmp_path, split="all").images.clone()
+    (file,) = (tmp_path / "cache").iterdir()
+    content = bytearray(file.read_bytes())
+    content[3] ^= 255
+    file.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged .*built anew"):
+        again = load(root, tmp_path, split="all")
+    assert torch.equal(first, again.images)
+    assert len(decoded) == 20
+
+
+def test_folders_of_one_name_have_their_own_caches(tmp_path):
+    one = make_folder(tmp_path / "here" / "pictures")
+    other = make_folder(tmp_path / "there" / "pictures", {"x": (1, 2), "y": (3, 4)})
+    assert load(one, tmp_path).class_names == ("a", "b")
+    assert load(other, tmp_path).class_names == ("x", "y")
+    assert load(one, tmp_path).class_names == ("a", "b")
+
+
+def spoil(root):
+    """Put a cut JPEG and a text file among the pictures."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(root / "a" / "cut.jpg")
+    (root / "a" / "cut.jpg").write_bytes((root / "a" / "cut.jpg").read_bytes()[:900])
+    (root / "b" / "notes.txt").write_text("nothing to see")
+    return root
+
+
+def test_a_bad_file_is_an_error_that_names_it_and_nothing_is_cached(tmp_path):
+    root = spoil(make_folder(tmp_path / "pictures"))
+    with pytest.raises(PudNetError, match=r"(cut.jpg is damaged|notes.txt is not an image).*on_error='skip'"):
+        load(root, tmp_path)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_bad_files_can_be_skipped_and_are_counted_every_time(tmp_path, decoded):
+    root = spoil(make_folder(tmp_path / "pictures"))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"2 files could not be decoded and are left out; first: .*(cut|notes)"):
+            images = load(root, tmp_path, split="all", on_error="skip").images
+        assert sorted(images[:, 0, 0, 0].tolist()) == sorted(VALUES["a"] + VALUES["b"])
+    assert len(decoded) == 12
+    with pytest.raises(PudNetError, match=r"cut.jpg|notes.txt"):
+        load(root, tmp_path)  # a cache that was made by skipping does not hide the error
+
+
+def test_skipping_must_not_lose_a_class(tmp_path):
+    root = make_folder(tmp_path / "pictures")
+    for file in (root / "b").iterdir():
+        file.write_bytes(b"spoiled")
+    with pytest.raises(PudNetError, match=r"of the class 'b' no (training|test) image could be decoded"):
+        load(root, tmp_path, on_error="skip")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0}, "size 0"),
+        ({"channels": 2}, "2 channels"),
+        ({"channels": 5}, "5 channels"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; expected 'raise' or 'skip'"),
+        ({"split": "training"}, "Did you mean 'train'"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, options, message):
+    with pytest.raises(PudNetError, match=message):
+        load(make_folder(tmp_path / "pictures"), tmp_path, **options)
+
+
+def test_a_progress_bar_is_shown_once(tmp_path, capsys):
+    root = make_folder(tmp_path / "pictures")
+    load_images(root, cache_dir=tmp_path / "cache", size=2)
+    assert "Reading pictures" in capsys.readouterr().err
+    load_images(root, cache_dir=tmp_path / "cache", size=2)
+    assert capsys.readouterr().err == ""
+
+
+def test_parallel_reading_equals_a_plain_loop_and_holds_little():
+    ahead, done, lock = [], 0, threading.Lock()
+
+    def read(i):
+        with lock:
+            ahead.append(i - done)
+        if i == 500:
+            raise PudNetError("five hundred")
+        return np.full((1, 1, 1), i % 256, np.uint8)
+
+    found = []
+    for result in in_parallel(read, 2000, workers=3):
+        done += 1
+        found.append(result)
+    assert str(found.pop(500)) == "five hundred"
+    assert [int(r[0, 0, 0]) for r in found] == [i % 256 for i in range(2000) if i != 500]
+    assert max(ahead) <= 8 * 32  # two chunks of 32 a worker, one being handed out, one just submitted
