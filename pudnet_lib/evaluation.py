@@ -292,7 +292,7 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
     common = sides[0].columns.intersection(sides[1].columns)  # trained rivals are measured on fewer groups
     sides = [side[common] for side in sides]
     if len(sides[0]) != len(sides[1]):  # the mean over seeds of the side that has several
-        sides = [side.mean(0).to_frame().T for side in sides]
+        sides = [side.mean(axis="index").to_frame().T for side in sides]
     # groups of one index are averaged over sources, so that sources weigh the same and groups stay independent
     paired = pd.DataFrame(sides[0].to_numpy() - sides[1].to_numpy(), columns=sides[0].columns)
     return crossed_interval(paired.T.groupby(level="group").mean().T.to_numpy())

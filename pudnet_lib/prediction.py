@@ -138,19 +138,16 @@ def predict(
     if int(counts.min()) == 0:
         empty = dataset.class_names[int(counts.argmin())]
         raise PudNetError(f"{dataset.name}: class {empty!r} has no image; drop it or add some.")
-    channels = getattr(getattr(model.config, "target", None), "channels", dataset.channels)  # type: ignore[union-attr]
-    if not getattr(model, "own_target", False) and dataset.channels != channels:
+    channels = dataset.channels if model.own_target else model.config.target.channels
+    if dataset.channels != channels:
         raise PudNetError(
             f"{dataset.name} has {dataset.channels} channels and the network {channels}; use "
             f"dataset.with_channels({channels})."
         )
     clock, was_training = _Clock(model.device), model.training
     with clock.part("sketch"):
-        if sketch is None:
-            images, labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
-        else:
-            images, labels = sketch
-        images = images.to(model.device)
+        drawn = dataset.sketch_with_labels(config.sketch_per_class, config.seed) if sketch is None else sketch
+        labels, images = drawn[1], drawn[0].to(model.device)
         labels = None if labels is None else labels.to(model.device)
     model.eval()
     try:
@@ -176,7 +173,7 @@ def predict(
         dataset.class_names,
         image_size=dataset.size,
         channels=dataset.channels,
-        target=None if getattr(model, "own_target", False) else model.config.target,  # type: ignore[union-attr]
+        target=None if model.own_target else model.config.target,
         origin=origin,
         seconds=clock.seconds,
     )

@@ -14,7 +14,7 @@ import pandas as pd
 from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import unknown_name
-from pudnet_lib.evaluation import Interval, Swapper, difference, evaluate_groups
+from pudnet_lib.evaluation import Interval, Swap, Swapper, difference, evaluate_groups
 from pudnet_lib.experiments.profiles import replace_fields
 from pudnet_lib.hypernetwork import PudNetConfig
 from pudnet_lib.prediction import PredictConfig
@@ -161,14 +161,14 @@ def run(config: Config) -> pd.DataFrame:
     pool, tables = Pool(PoolConfig(config.sources)), []
     for (variant, seed), train in runs.items():
         outcome = trained(train, progress=False)
-        swaps = ("own",) if train.kind == "shared" or train.pudnet.embedding == "constant" else ("own", "far", "near")
+        blind = train.kind == "shared" or train.pudnet.embedding == "constant"
         predict = PredictConfig(recalibrate=bool(VARIANTS[variant].get("recalibrate", True)))
         swapper = Swapper(pool.train, train.groups.sketch_per_class, config.seed)
         for classes in ("unseen", "validation"):
             sampler = getattr(pool, f"{classes}_groups")(train.groups, config.seed)
-            # Validation chooses, so it needs no controls.
-            kinds = swaps if classes == "unseen" else ("own",)
-            table = evaluate_groups(outcome.model, sampler, config.groups, swapper, kinds, predict)
+            # Validation chooses, so it needs no controls; what sees no data has none.
+            swaps: tuple[Swap, ...] = ("own",) if blind or classes == "validation" else ("own", "far", "near")
+            table = evaluate_groups(outcome.model, sampler, config.groups, swapper, swaps, predict)
             tables.append(table.assign(method=variant, seed=seed, classes=classes, metric="accuracy"))
             tables[-1]["meta_training_seconds"] = outcome.seconds
     return pd.concat(tables, ignore_index=True).rename(columns={"seconds": "prediction_seconds"})
@@ -208,20 +208,21 @@ def effects(table: pd.DataFrame, base: str = "PudNet") -> pd.DataFrame:
 
 def _zero(table: pd.DataFrame) -> pd.DataFrame:
     """A method that is never right, so that an accuracy is a difference and gets the same interval."""
-    one = table[table["method"] == table["method"].iloc[0]]
+    one: pd.DataFrame = table[table["method"] == table["method"].iloc[0]]
     return one.assign(method="zero", value=0.0)
 
 
 def answer(table: pd.DataFrame) -> str:
     """Say in one sentence which variant is best on validation classes, and what it gains over the rivals."""
     found = effects(table)
-    validation = found[found["metric"] == "validation"].set_index("method")["mean"]
-    rivals = [m for m in validation.index if m.startswith(("shared", "constant"))]
-    ours = validation.drop(rivals).idxmax()
+    chosen = found[found["metric"] == "validation"]
+    validation = {str(m): float(v) for m, v in zip(chosen["method"], chosen["mean"], strict=True)}
+    rivals = [m for m in validation if m.startswith(("shared", "constant"))]
+    ours = max((m for m in validation if m not in rivals), key=validation.__getitem__)
     own = table[(table["classes"] == "unseen") & (table["swap"] == "own")]
     if not rivals:
         return f"Of {len(validation)} variants, {ours} is the best on held-out training classes."
-    rival = validation.loc[rivals].idxmax()
+    rival = max(rivals, key=validation.__getitem__)
     gain = difference(own, ours, rival)
     mine = table[(table["classes"] == "unseen") & (table["method"] == ours)]
     swapped = mine.assign(method=mine["swap"])

@@ -18,6 +18,7 @@ from pudnet_lib.datasets.packs import pack_names
 from pudnet_lib.evaluation import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.experiments.record import Headline
 from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.hypernetwork import ParameterModel
 from pudnet_lib.prediction import PredictConfig, predict
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_notes
 from pudnet_lib.training.finetune import finetune
@@ -150,7 +151,10 @@ def run(config: Config) -> pd.DataFrame:
     swapper = Swapper([own, *others], sampler.config.sketch_per_class, config.seed)
     # A near swap needs classes outside the group; a user's folder of few classes has none.
     swaps: tuple[Swap, ...] = ("own", "far", "near") if own.num_classes >= ways + 2 else ("own", "far")
-    models = {"PudNet": [load_pudnet()], "shared network": [load_shipped("shared")]}
+    models: dict[str, list[ParameterModel]] = {
+        "PudNet": [load_pudnet()],
+        "shared network": [load_shipped("shared")],
+    }
     table = compare_models(models, sampler, config.groups, swapper, swaps, config=config.predict)
     costs = {m: shipped_notes("shared" if m == "shared network" else "pudnet")["seconds"] for m in set(table["method"])}
     table["meta_training_seconds"] = table["method"].map(costs)
@@ -184,9 +188,14 @@ def break_even(table: pd.DataFrame) -> float:
     Returns:
         Meta-training seconds over the seconds saved a dataset; infinite if none are saved.
     """
-    mean = table.groupby("method")[["prediction_seconds", "meta_training_seconds"]].mean()
-    saved = mean.loc["from scratch", "prediction_seconds"] - mean.loc["PudNet", "prediction_seconds"]
-    return float(mean.loc["PudNet", "meta_training_seconds"] / saved) if saved > 0 else float("inf")
+    seconds = medians(table, "prediction_seconds")
+    saved = seconds["from scratch"] - seconds["PudNet"]
+    return medians(table, "meta_training_seconds")["PudNet"] / saved if saved > 0 else float("inf")
+
+
+def medians(table: pd.DataFrame, column: str) -> dict[str, float]:
+    """Median of a column for each method."""
+    return {str(method): float(part[column].median()) for method, part in table.groupby("method")}
 
 
 def answer(table: pd.DataFrame) -> str:
@@ -194,11 +203,11 @@ def answer(table: pd.DataFrame) -> str:
     data = str(table["dataset"].iloc[0])
     shared, scratch = difference(table, "PudNet", "shared network"), difference(table, "PudNet", "from scratch")
     far = difference(table, "PudNet", "PudNet, far swap")
-    means = table.groupby("method")["value"].mean()
-    seconds = table.groupby("method")["prediction_seconds"].median()
+    accuracy_of = float(table[table["method"] == "PudNet"]["value"].mean())
+    seconds = medians(table, "prediction_seconds")
     verdict = "matches" if shared.low <= 0 <= shared.high else ("beats" if shared.low > 0 else "is behind")
     return (
-        f"On groups of unseen {data} classes the predicted network reaches {means['PudNet']:.1f} %; it {verdict} the "
+        f"On groups of unseen {data} classes the predicted network reaches {accuracy_of:.1f} %; it {verdict} the "
         f"shared network ({shared.signed()} points, n = {shared.n}), differs from training from scratch by "
         f"{scratch.signed()} (n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, "
         f"and gains {far.signed()} over the sketch of another source; meta-training pays from {break_even(table):.0f} "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,9 @@ class ParameterModel(nn.Module):
         feature_dim: F, the length of the target's features.
         scale: τ, the learnable factor of the cosine, initially 10 ([code]).
     """
+
+    config: Any  # the frozen dataclass of the kind of model
+    own_target: bool = False  # whether the target is a module of the user's own
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
         super().__init__()

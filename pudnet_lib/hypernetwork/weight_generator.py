@@ -93,4 +93,5 @@ def _narrow_product(basis: Tensor, hidden: Tensor) -> Tensor:
     rows, width = basis.shape
     if torch.is_grad_enabled() or rows % 2 or hidden.shape[1] > 12:
         return basis @ hidden
-    return (basis.view(rows // 2, 2 * width) @ torch.block_diag(hidden, hidden)).view(rows, -1)
+    twice: Tensor = torch.block_diag(hidden, hidden)
+    return (basis.view(rows // 2, 2 * width) @ twice).view(rows, -1)

@@ -36,9 +36,8 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
     _dots(left, accuracy[~blind], places, PALETTE[0])
     _dots(left, accuracy[blind], places, PALETTE[2])
     if base in places:
-        left.axvline(
-            float(accuracy.set_index("method").loc[base, "mean"]), color=PALETTE[7], linestyle="--", linewidth=1
-        )
+        level = float(accuracy[accuracy["method"] == base]["mean"].iloc[0])
+        left.axvline(level, color=PALETTE[7], linestyle="--", linewidth=1)
     left.set_yticks(range(len(places)), list(places))
     left.set_xlabel("accuracy on unseen classes (%)")
     left.set_title("green: sees no data")
@@ -46,7 +45,7 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
         rows = effects[effects["metric"] == metric]
         _dots(right, rows, places, colour, offset)
         if len(rows):
-            top = rows.loc[rows["method"].map(places).idxmax()]
+            top = rows.iloc[int(rows["method"].map(places).argmax())]
             right.annotate(
                 metric, (top["mean"], places[top["method"]] + offset), (0, 6),
                 textcoords="offset points", color=colour, ha="center", fontsize=9,
