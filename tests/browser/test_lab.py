@@ -1,0 +1,112 @@
+"""Every notebook with widgets in a real browser: all cells run, a widget moves, the figure changes, nothing fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pudnet_lib.report.notebook import read_notebook, strip
+
+ROOT = Path(__file__).parents[2]
+#: Milliseconds to wait for anything; a test that passes never waits that long on an idle machine.
+PATIENCE = 180_000
+WIDGETS = ("Panel(", "ipywidgets", "interact", "_panel(", "widget")
+
+
+def interactive(path: Path) -> bool:
+    return any(
+        word in cell.source for cell in read_notebook(path).cells if cell.cell_type == "code" for word in WIDGETS
+    )
+
+
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if interactive(path)]
+IDLE = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+# The last code cell has run once it has a number.
+LAST_RUN = """() => {
+  const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code');
+  const failed = cells.some(cell => cell.model.outputs.toJSON().some(output => output.output_type === 'error'));
+  return failed || Boolean(cells.at(-1).model.executionCount);
+}"""
+ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code')
+  .flatMap(cell => cell.model.outputs.toJSON()).filter(output => output.output_type === 'error')
+  .map(output => output.ename + ': ' + output.evalue)"""
+PICTURES = """() => Array.from(document.querySelectorAll('.jp-OutputArea img')).map(image => image.src).join(' ')"""
+# Cells out of sight are not drawn: have them all.
+DRAW_ALL = """() => window.jupyterapp.shell.currentWidget.content.widgets.forEach(cell => cell.node.scrollIntoView())"""
+
+
+def run_all(page, address: str, seconds: float) -> None:
+    page.goto(address)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=PATIENCE)
+    page.wait_for_function(IDLE, timeout=PATIENCE)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    page.wait_for_function(LAST_RUN, timeout=1000 * seconds)
+    assert page.evaluate(ERRORS) == []
+
+
+def move_a_widget(page) -> None:
+    """Move the first slider one step; without a slider choose another option of the first list."""
+    handle = page.locator(".jp-OutputArea .widget-slider .noUi-handle").first
+    choice = page.locator(".jp-OutputArea .widget-dropdown select").first
+    if handle.count():
+        handle.scroll_into_view_if_needed()
+        handle.focus()
+        before = handle.get_attribute("aria-valuetext")
+        page.keyboard.press("ArrowRight")
+        if handle.get_attribute("aria-valuetext") == before:
+            page.keyboard.press("ArrowLeft")
+    else:
+        choice.scroll_into_view_if_needed()
+        other = choice.locator("option").nth(1).get_attribute("value")
+        choice.select_option(value=other)
+
+
+def check(browser, address: str, shot: Path, seconds: float = 300.0) -> None:
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    try:
+        run_all(page, address, seconds)
+        page.wait_for_selector(".jp-OutputArea .widget-slider, .jp-OutputArea .widget-dropdown", timeout=PATIENCE)
+        page.wait_for_function(IDLE, timeout=PATIENCE)
+        before = page.evaluate(PICTURES)
+        assert before
+        move_a_widget(page)
+        changed = f"before => ({PICTURES})() !== before"
+        page.wait_for_function(changed, arg=before, timeout=PATIENCE)
+        page.wait_for_function(IDLE, timeout=PATIENCE)
+        assert page.evaluate(ERRORS) == []
+    finally:
+        page.screenshot(path=shot)  # of a failure, too
+        page.close()
+    assert faults == []
+    assert shot.stat().st_size > 10_000
+
+
+@pytest.mark.browser
+def test_a_panel_in_a_small_notebook(browser, lab, screenshots, tmp_path):
+    import nbformat
+    from nbformat import v4
+
+    cell = """from pudnet_lib.report.figures import figure
+from pudnet_lib.report.widgets import Panel
+
+def line(slope, kind):
+    made, axes = figure(4, 2)
+    axes[0, 0].plot([0, 1], [0, slope])
+    return made
+
+Panel(line, slope=(1, 5), kind=["a", "b"])"""
+    path = tmp_path / "small.ipynb"
+    small = v4.new_notebook(cells=[v4.new_code_cell("import sys"), v4.new_code_cell(cell)])
+    strip(small)  # it names the kernel; without one JupyterLab asks
+    nbformat.write(small, path)
+    check(browser, lab(path), screenshots / "small.png")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_with_widgets(browser, lab, screenshots, path):
+    check(browser, lab(path), screenshots / f"{path.stem}.png")

@@ -1,0 +1,88 @@
+"""``pudnet predict`` from end to end: an image folder to a network, ONNX file, model card and trust report."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pudnet_lib.cli import main
+from pudnet_lib.datasets import load_images
+from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.training.models import save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Three classes of eight photograph-sized pictures."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for kind, colour in {"red": 0, "green": 1, "blue": 2}.items():
+        (root / kind).mkdir()
+        for i in range(8):
+            pixels = rng.integers(0, 90, (60, 80, 3), dtype=np.uint8)
+            pixels[..., colour] += 150
+            Image.fromarray(pixels).save(root / kind / f"{i}.jpg")
+    return root
+
+
+@pytest.fixture
+def model_path(pudnet, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PUDNET_CACHE", str(tmp_path / "cache"))
+    save_model(pudnet(), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as done:
+        main([str(a) for a in arguments])
+    return int(done.value.code or 0)
+
+
+def test_folder_to_onnx_that_classifies_a_new_picture(folder, model_path, tmp_path, capsys):
+    import onnxruntime
+
+    out = tmp_path / "out"
+    picture = folder / "red" / "0.jpg"
+    assert run("predict", folder, "--out", out, "--model", model_path, "--onnx", "--export", "--classify", picture) == 0
+    text = capsys.readouterr().out
+    for expected in ("24 images, 3 classes", "Estimated accuracy: ", "Distance to the meta-training pool", "Advice: "):
+        assert expected in text
+    assert {p.name for p in out.iterdir()} == {"README.md", "network.onnx", "network.pt2", "network.safetensors"}
+    assert "Estimated accuracy: " in (out / "README.md").read_text()
+    network = PredictedNetwork.load(out / "network.safetensors")
+    session = onnxruntime.InferenceSession(out / "network.onnx", providers=["CPUExecutionProvider"])
+    images = load_images(folder, "all").images.numpy().astype(np.float32) / 255
+    (logits,) = session.run(None, {"images": images[:1]})
+    assert network.class_names[logits.argmax()] == network.classify(load_images(folder, "all").images[0]).label
+
+
+def test_zip_without_trust_report(folder, model_path, tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for path in sorted(folder.rglob("*.jpg")):
+            archive.write(path, path.relative_to(folder.parent))
+    out = tmp_path / "out"
+    assert run("predict", tmp_path / "pictures.zip", "--out", out, "--model", model_path, "--no-trust") == 0
+    text = capsys.readouterr().out
+    assert "pictures: 24 images, 3 classes" in text
+    assert "Advice" not in text
+    assert "No trust report was made" in (out / "README.md").read_text()
+
+
+def test_bad_zip_is_one_line_and_writes_nothing(model_path, tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("../../evil.png", b"x")
+    assert run("predict", tmp_path / "bad.zip", "--out", tmp_path / "out", "--model", model_path) == 2
+    assert "leads out of the folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_onnx_packages_stop_the_command_before_any_work(folder, tmp_path, monkeypatch, capsys):
+    from pudnet_lib.export import onnx_file
+
+    monkeypatch.setattr(onnx_file, "_NEEDED", ("no_such_package",))
+    assert run("predict", folder, "--out", tmp_path / "out", "--onnx") == 2
+    assert "pudnet-kit[export]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,102 @@
+"""A predicted network is an ordinary module: it saves, loads, classifies, and refuses what it can't read."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pudnet_lib.datasets import ImageDataset
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.hypernetwork import PudNet, PudNetConfig
+from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.prediction import predict
+from pudnet_lib.targets import TargetConfig
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def network(images) -> PredictedNetwork:
+    dataset = ImageDataset(images, torch.arange(12) % 3, ("ant", "bee", "cat"), "toy")
+    return predict(PudNet(PudNetConfig(TargetConfig(width=4))), dataset)
+
+
+def test_logits_by_hand():
+    network = PredictedNetwork(nn.Flatten(), torch.tensor([[2.0, 0.0, 0.0], [0.0, 5.0, 0.0]]), 10, ["a", "b"], 1, 3)
+    image = torch.tensor([1.0, 0.5, 0.5]).view(1, 3, 1, 1)  # normalised: (2, 0, 0)
+    assert network(image)[0].tolist() == pytest.approx([10, 0])
+    found = network.classify(image[0])
+    assert found.label == "a"
+    assert list(found.probabilities) == ["a", "b"]
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+
+
+def test_bytes_and_floats_mean_the_same(network, images):
+    with torch.no_grad():
+        assert torch.allclose(network(images), network(images.float() / 255), atol=1e-4)
+
+
+def test_a_new_process_loads_it_and_gives_the_same_bits(network, images, tmp_path):
+    network.save(tmp_path / "n.safetensors")
+    script = (
+        "import sys, torch; from safetensors.torch import load_file, save_file;"
+        "from pudnet_lib import PredictedNetwork; torch.set_num_threads(1);"
+        "n = PredictedNetwork.load(sys.argv[1]); x = load_file(sys.argv[2])['x'];"
+        "save_file({'y': n(x).detach()}, sys.argv[3]); print(n.class_names)"
+    )
+    from safetensors.torch import load_file, save_file
+
+    save_file({"x": images}, tmp_path / "x.safetensors")
+    names = [str(tmp_path / f"{n}.safetensors") for n in ("n", "x", "y")]
+    done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=True)
+    assert "('ant', 'bee', 'cat')" in done.stdout
+    with torch.no_grad():
+        assert torch.equal(load_file(names[2])["y"], network(images))
+
+
+def test_pictures_of_any_size_are_classified(network, images, tmp_path):
+    picture = Image.fromarray(images[0].permute(1, 2, 0).numpy()).resize((50, 40))
+    picture.save(tmp_path / "p.png")
+    assert network.classify(picture).label == network.classify(tmp_path / "p.png").label
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    with pytest.raises(PudNetError, match=r"broken\.jpg"):
+        network.classify(tmp_path / "broken.jpg")
+
+
+def test_what_it_cannot_read_is_refused(network):
+    with pytest.raises(PudNetError, match="2 channels; this network reads 3"):
+        network(torch.zeros(1, 2, 16, 16))
+    with pytest.raises(PudNetError, match="NaN"):
+        network.classify(torch.full((3, 16, 16), float("nan")))
+    with pytest.raises(PudNetError, match=r"expected \(C, H, W\)"):
+        network.classify(torch.zeros(16, 16))
+
+
+def test_own_backbones_need_the_module_to_load(images, tmp_path):
+    own = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    dataset = ImageDataset(images, torch.arange(12) % 3, ("ant", "bee", "cat"))
+    network = predict(PudNet(PudNetConfig(), target=own), dataset)
+    network.save(tmp_path / "own.safetensors")
+    with pytest.raises(PudNetError, match="network of your own"):
+        PredictedNetwork.load(tmp_path / "own.safetensors")
+    again = PredictedNetwork.load(tmp_path / "own.safetensors", own)
+    with torch.no_grad():
+        assert torch.equal(again(images), network(images))
+    other = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(PudNetError, match="does not fit"):
+        PredictedNetwork.load(tmp_path / "own.safetensors", other)
+
+
+def test_a_model_file_is_no_network(tmp_path):
+    from pudnet_lib.training.models import save_model
+
+    save_model(PudNet(PudNetConfig(TargetConfig(width=2))), tmp_path / "m.safetensors", note=json.dumps(1))
+    with pytest.raises(PudNetError, match="no predicted network"):
+        PredictedNetwork.load(tmp_path / "m.safetensors")
