@@ -49,11 +49,11 @@ def test_crossed_interval_of_one_seed_is_the_plain_one():
 def test_crossed_intervals_cover_the_truth(seed_spread, group_spread):
     rng = np.random.default_rng(0)
     covered = 0
-    for _ in range(300):
+    for _ in range(1000):
         values = rng.normal(0, seed_spread, (3, 1)) + rng.normal(0, group_spread, (1, 40)) + rng.normal(0, 1, (3, 40))
         found = crossed_interval(values)
         covered += found.low <= 0 <= found.high
-    assert 0.92 <= covered / 300 <= 1.0
+    assert covered / 1000 >= 0.92
 
 
 def test_swapped_sketches_come_from_where_they_should():

@@ -17,8 +17,8 @@ from pudnet_lib.datasets import GroupConfig, GroupSampler, ImageDataset, default
 from pudnet_lib.datasets.packs import pack_names
 from pudnet_lib.evaluation import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.experiments.record import Headline
-from pudnet_lib.predicted_network import PredictedNetwork
 from pudnet_lib.hypernetwork import ParameterModel
+from pudnet_lib.predicted_network import PredictedNetwork
 from pudnet_lib.prediction import PredictConfig, predict
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_notes
 from pudnet_lib.training.finetune import finetune
