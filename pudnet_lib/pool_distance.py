@@ -75,10 +75,10 @@ def _nearest(distances: Tensor) -> Tensor:
     return distances.topk(min(NEIGHBOURS, distances.shape[-1]), largest=False).values.mean(-1)
 
 
-def default_pool(size: int = 32, channels: int = 3) -> tuple[ImageDataset, ...]:
-    """The training classes of the embedded packs, from which the shipped predictor learned."""
+def default_pool(size: int = 32, channels: int = 3, names: tuple[str, ...] = ()) -> tuple[ImageDataset, ...]:
+    """The training classes of the embedded packs (by default of all), from which the shipped predictor learned."""
     pool = []
-    for name in pack_names():
+    for name in names or pack_names():
         data = load_images(name, split="train", size=size, channels=channels)
         pool.append(data.select_classes(default_class_split(name, data.num_classes).train))
     return tuple(pool)

@@ -1,4 +1,4 @@
-"""``pudnet predict``: a folder of images in, a working network out."""
+"""``pudnet predict``: a folder of images in, a working network out, with a word on how far to trust it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
-HELP = "Predict a ConvNet for a folder of images (one subfolder a class), without training."
-DETAILS = "Writes OUT/network.safetensors; load it with pudnet_lib.PredictedNetwork.load. Example: pudnet predict emoji --out runs/emoji"
+HELP = "Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training."
+DETAILS = (
+    "Writes OUT/network.safetensors and OUT/README.md (model card); load it with pudnet_lib.PredictedNetwork.load. "
+    "Example: pudnet predict FOLDER --out runs/mine --onnx"
+)
 
 
 def build() -> Callable[..., None]:
@@ -20,28 +23,83 @@ def build() -> Callable[..., None]:
     @with_options(PredictConfig, "config")
     def predict(
         config: PredictConfig,
-        images: Annotated[str, typer.Argument(help="Image folder, or a name that `pudnet datasets` lists.")],
+        images: Annotated[
+            str, typer.Argument(help="Image folder, zip of one, or a name that `pudnet datasets` lists.")
+        ],
         out: Annotated[Path, typer.Option(help="Folder for the network.")],
         model: Annotated[str, typer.Option(help="A model that comes with the kit, or a .safetensors file.")] = "pudnet",
         classify: Annotated[list[Path] | None, typer.Option(help="Pictures to classify at once; repeatable.")] = None,
+        onnx: Annotated[
+            bool, typer.Option("--onnx", help="Write OUT/network.onnx too, checked with onnxruntime.")
+        ] = False,
+        export: Annotated[
+            bool, typer.Option("--export", help="Write OUT/network.pt2 (torch.export), which needs PyTorch alone.")
+        ] = False,
+        trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
     ) -> None:
-        from pudnet_lib.datasets import load_images
+        from pudnet_lib.export import model_card
+        from pudnet_lib.export.onnx_file import require_export
         from pudnet_lib.prediction import predict as predict_network
-        from pudnet_lib.shipped import load_shipped
-        from pudnet_lib.training.models import load_model
+        from pudnet_lib.training.checkpoint import write_atomically
 
-        predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
-        channels = predictor.config.target.channels  # type: ignore[union-attr]
-        dataset = load_images(images, split="all", channels=channels)
+        if onnx:
+            require_export()  # before any work is done
+        predictor, pool = _predictor(model)
+        channels = predictor.config.target.channels
+        dataset = _dataset(images, channels)
         network = predict_network(predictor, dataset, config)
         network.save(out / "network.safetensors")
         seconds = network.seconds
         typer.echo(f"{dataset.name}: {len(dataset)} images, {dataset.num_classes} classes")
-        typer.echo(f"{out / 'network.safetensors'}: predicted in {1000 * sum(seconds.values()):.0f} ms (" + ", ".join(
-            f"{part} {1000 * value:.0f}" for part, value in seconds.items()
-        ) + ")")
+        typer.echo(
+            f"{out / 'network.safetensors'}: predicted in {1000 * sum(seconds.values()):.0f} ms ("
+            + ", ".join(f"{part} {1000 * value:.0f}" for part, value in seconds.items())
+            + ")"
+        )
+        report = None
+        if trust:
+            from pudnet_lib.trust import TrustConfig, trust_report
+
+            report = trust_report(predictor, network, dataset, TrustConfig(predict=config), pool)
+            typer.echo("\n".join(report.lines()))
+        write_atomically(out / "README.md", model_card(network, report, dataset.licence).encode())
+        if export:
+            network.to_torch_export(out / "network.pt2")
+            typer.echo(f"{out / 'network.pt2'}: the same logits as before to 1e-5")
+        if onnx:
+            difference = network.to_onnx(out / "network.onnx", dataset.images)
+            typer.echo(f"{out / 'network.onnx'}: onnxruntime's logits differ by {difference:.1e} at most")
         for picture in classify or []:
             found = network.classify(picture)
             typer.echo(f"{picture}: {found.label} ({100 * found.probabilities[found.label]:.0f} %)")
 
     return predict
+
+
+def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would import torch for --help
+    """The predictor, and the training classes of its pool where all of its sources are embedded packs."""
+    from pudnet_lib.datasets.packs import pack_names
+    from pudnet_lib.pool_distance import default_pool
+    from pudnet_lib.shipped import load_shipped, shipped_notes
+    from pudnet_lib.training.models import load_model
+
+    if model.endswith(".safetensors"):
+        predictor, notes = load_model(model)
+    else:
+        predictor, notes = load_shipped(model), shipped_notes(model)
+    pool = notes.get("train", {}).get("pool", {})
+    names = [name for name in pool.get("sources", pack_names()) if name in pack_names()]
+    channels = predictor.config.target.channels
+    return predictor, default_pool(pool.get("size", 32), channels, tuple(names)) if names else None
+
+
+def _dataset(images: str, channels: int):
+    """Load a name, a folder or a zip."""
+    from pudnet_lib.datasets import load_images
+
+    path = Path(images)
+    if path.suffix.lower() == ".zip" and path.is_file():
+        from pudnet_lib.report.upload_widget import Upload, dataset_from_upload
+
+        return dataset_from_upload([Upload(path.name, path.read_bytes())], channels=channels)
+    return load_images(images, split="all", channels=channels)

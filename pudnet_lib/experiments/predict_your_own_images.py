@@ -107,13 +107,15 @@ def curves(train: ImageDataset, test: ImageDataset, config: Config) -> pd.DataFr
         Columns method, seed, step, seconds, value (accuracy in %).
     """
     network, tables = predict_network(train, config), []
+    before = {"from scratch": 0.0, "fine-tuned": sum(network.seconds.values())}  # the prediction is on its clock
     for seed in config.fits:
         fit = ScratchConfig(load_pudnet().config.target, epochs=config.scratch_epochs, seed=seed)
         for method, result in (
             ("from scratch", train_from_scratch(train, test, fit)),
             ("fine-tuned", finetune(network, train, test, fit)),
         ):
-            tables.append(pd.DataFrame(result.curve).assign(method=method, seed=seed))
+            curve = pd.DataFrame(result.curve).assign(method=method, seed=seed)
+            tables.append(curve.assign(seconds=curve["seconds"] + before[method]))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -150,6 +150,8 @@ def figure_curve(curve: pd.DataFrame, predicted: pd.DataFrame, chance: float) ->
     """
     drawn, axes = figure(6.4, 3.6)
     ax = axes[0, 0]
+    last = curve[curve["step"] == curve["step"].max()].sort_values("value")
+    best = last["method"].iloc[-1]  # its label goes up and the other's down, or they would meet
     for method, part in curve.groupby("method", sort=False):
         steps = part.groupby("step", sort=True)
         mean, low, high = steps["value"].mean(), steps["value"].min(), steps["value"].max()
@@ -158,7 +160,8 @@ def figure_curve(curve: pd.DataFrame, predicted: pd.DataFrame, chance: float) ->
         ax.plot(seconds, mean, color=colour, marker="o", markersize=3)
         ax.fill_between(seconds, low, high, color=colour, alpha=0.18, linewidth=0)
         ax.annotate(
-            f"{method}\n{mean.iloc[-1]:.1f} %", (seconds.iloc[-1], mean.iloc[-1]), (6, 0),
+            f"{method}\n{mean.iloc[-1]:.1f} %", (seconds.iloc[-1], mean.iloc[-1]),
+            (6, 12 if method == best else -14),
             textcoords="offset points", color=colour, va="center", fontsize=9, annotation_clip=False,
         )  # fmt: skip
     row = predicted.iloc[0]
@@ -227,6 +230,7 @@ def figure_methods(table: pd.DataFrame) -> Figure:
     """
     summary = summarise(table, ("method",)).set_index("method")
     rows = summary.loc[[m for m in METHODS if m in summary.index]].reset_index()
+    rows["method"] = rows["method"].str.removeprefix("PudNet, ")  # the swaps have colours of their own
     drawn, axes = figure(6.4, 0.5 * len(rows) + 0.9)
     intervals(rows, axes[0, 0], unit="accuracy on groups of unseen classes (%), mean and 95 % interval")
     return drawn

@@ -56,7 +56,8 @@ def finetune(
         network: The predicted network.
         train: Training images.
         test: Test images for the curve; None measures nothing.
-        config: How; by default a tenth of the learning rate from scratch. ``target`` is not used; ``trainable`` is
+        config: How; by default three times the learning rate from scratch, since meta-trained weights are larger and
+            batch norm makes their scale idle, so that a step changes less. ``target`` is not used; ``trainable`` is
             ``"probe"`` for the head alone; with ``evaluate_start`` row 0 of the curve is the prediction itself.
         noise: Add noise of this share of each convolution's spread, to break ties between equal filters.
         head: ``"means"`` starts as the predicted network's head, ``"random"`` as a linear one.
@@ -72,7 +73,7 @@ def finetune(
         raise unknown_name("head", head, get_args(Head))
     config = config or ScratchConfig()
     if not config.learning_rate:
-        config = replace(config, learning_rate=config.peak_rate / 10)
+        config = replace(config, learning_rate=3 * config.peak_rate)
     backbone = copy.deepcopy(network.backbone)
     with seeded(config.seed), torch.no_grad():
         for layer in backbone.modules() if noise else ():
