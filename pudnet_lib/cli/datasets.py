@@ -11,6 +11,7 @@ HELP = "List the image datasets that are known by name; any folder of images is 
 DETAILS = (
     "With names or folders: count their images, which decodes them once. Example: pudnet datasets fashion ./pictures"
 )
+WIDE = 400  # columns of the table in a file or a pipe, where a cell cut in lines could not be searched
 
 
 def build() -> Callable[..., None]:
@@ -19,31 +20,43 @@ def build() -> Callable[..., None]:
     from rich.table import Table
 
     from pudnet_lib.datasets import ImageDataset, SourceInfo, list_sources, load_images
+    from pudnet_lib.datasets.cache import data_folder
+
+    def table(*headers: str) -> Table:
+        made = Table(box=None, pad_edge=False)
+        for header in headers:
+            made.add_column(header, overflow="fold", justify="right" if header in ("classes", "images") else "left")
+        return made
 
     def known(sources: list[SourceInfo]) -> Table:
-        table = Table("name", "classes", "images", "size", "licence", "there", "looked for in", "how to get it")
-        for s in sources:
-            cells = (s.name, f"{s.classes:,}", f"{s.images:,}", s.size, s.licence)
-            table.add_row(*cells, "yes" if s.available else "no", s.place, s.how_to_get)
-        return table
+        made = table("name", "classes", "images", "size", "there", "licence", "looked for in", "how to get it")
+        for kind in dict.fromkeys(s.kind for s in sources):
+            for s in (s for s in sources if s.kind == kind):
+                place = s.place.removeprefix(str(data_folder())).lstrip("/\\")
+                cells = (s.name, f"{s.classes:,}", f"{s.images:,}", s.size, "yes" if s.available else "no")
+                made.add_row(*cells, s.licence, place, s.how_to_get)
+            made.add_section()
+        return made
 
     def counted(found: list[ImageDataset]) -> Table:
-        table = Table("name", "images", "classes", "images a class", "licence")
+        made = table("name", "classes", "images", "images a class", "licence")
         for data in found:
             counts = data.class_counts()
             a_class = f"{int(counts.min())} to {int(counts.max())}"
-            table.add_row(data.name, f"{len(data):,}", f"{data.num_classes:,}", a_class, data.licence)
-        return table
+            made.add_row(data.name, f"{data.num_classes:,}", f"{len(data):,}", a_class, data.licence)
+        return made
 
     def datasets(
         names: Annotated[list[str] | None, typer.Argument(help="Names or folders to count; by default none.")] = None,
     ) -> None:
-        table = counted([load_images(name, split="all") for name in names]) if names else known(list_sources())
-        table.title = (
-            None if names else "Also any folder of class folders, by its path. PUDNET_DATA names the data folder."
-        )
         console = Console(markup=False, highlight=False)
-        # A table in a file or a pipe is as wide as it has to be: cells that are cut in lines can't be searched.
-        console.print(table, soft_wrap=False, width=None if console.is_terminal else 240)
+        if not console.is_terminal:
+            console = Console(markup=False, highlight=False, width=WIDE)
+        if names:
+            console.print(counted([load_images(name, split="all") for name in names]))
+            return
+        console.print(known(list_sources()))
+        console.print(f"\nPlaces are below {data_folder()} (PUDNET_DATA names another folder), or in the package.")
+        console.print("Any folder of class folders, or of train/ and test/ with them, loads by its path.")
 
     return datasets
