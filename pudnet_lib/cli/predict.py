@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pudnet_lib.datasets import ImageDataset
 
 HELP = "Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training."
 DETAILS = (
@@ -93,7 +96,7 @@ def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would i
     return predictor, default_pool(pool.get("size", 32), channels, tuple(names)) if names else None
 
 
-def _dataset(images: str, channels: int):
+def _dataset(images: str, channels: int) -> ImageDataset:
     """Load a name, a folder or a zip."""
     from pudnet_lib.datasets import load_images
 

@@ -1,0 +1,110 @@
+"""Who takes part in the intra-dataset comparison, and how each is meta-trained.
+
+Our choice: every meta-trained method gets the same images, groups and number of steps, and the learning rate that the
+ablations' validation on held-out training classes favours for its kind. Two designs of PudNet stand side by side:
+``paper`` is the plain one [code] with standardised filters and wider generators; ``kit`` generates a residual on a
+base that was meta-trained as a shared network, and refines it on the labelled sketch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pudnet_lib.baselines.rivals import RIVALS, RivalConfig, trained_rival
+from pudnet_lib.datasets import GroupConfig
+from pudnet_lib.datasets.pool import PoolConfig
+from pudnet_lib.errors import unknown_name
+from pudnet_lib.experiments.profiles import replace_fields
+from pudnet_lib.hypernetwork import PudNetConfig
+from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.cache import trained
+from pudnet_lib.training.meta import MetaConfig
+from pudnet_lib.training.run import TrainConfig, TrainOutcome
+
+#: Predictor → what differs from ``TrainConfig``'s defaults.
+PREDICTORS: dict[str, dict[str, Any]] = {
+    "PudNet (paper)": {
+        "pudnet.generator_width": 32,
+        "pudnet.filter_norm": "standardise",
+        "meta.learning_rate": 1e-2,
+    },
+    "PudNet (kit)": {
+        "pudnet.generator_width": 32,
+        "pudnet.residual": True,
+        "pudnet.refine": 1,
+        "meta.learning_rate": 1e-3,
+        "meta.direct_learning_rate": 2e-3,
+        "base_learning_rate": 4e-2,
+    },
+    "shared network": {"kind": "shared", "meta.learning_rate": 2e-2},
+    "constant embedding": {
+        "pudnet.embedding": "constant",
+        "pudnet.generator_width": 32,
+        "pudnet.filter_norm": "standardise",
+        "meta.learning_rate": 1e-2,
+    },
+}
+#: The share of a residual design's steps that comes after its base.
+OWN_SHARE = 0.3
+#: Those that look at the dataset, for which the swapped sketches are measured.
+CONDITIONED = ("PudNet (paper)", "PudNet (kit)")
+#: The rivals' own modules (LSTMs, coordinates) want a smaller rate than a backbone's weights.
+RIVAL_RATES = {"learning_rate": 3e-3, "direct_learning_rate": 2e-2}
+#: One shared network for each source alone: the ceiling of what knowing the kind of images can give.
+SPECIALIST = "specialist"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What all contenders have in common.
+
+    Attributes:
+        sources: The pool.
+        target: The target network.
+        groups: What a training group holds.
+        steps: Meta-training steps.
+        accelerator: Lightning Fabric's.
+    """
+
+    sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
+    target: TargetConfig = field(default_factory=TargetConfig)
+    groups: GroupConfig = field(default_factory=GroupConfig)
+    steps: int = 1000
+    accelerator: str = "cpu"
+
+
+def train_config(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
+    """Build a contender's meta-training run.
+
+    Args:
+        contest: What all have in common.
+        method: One of ``PREDICTORS``, ``RIVALS`` or ``"specialist"``.
+        seed: Seed of weights and groups.
+        source: The one source of a specialist.
+
+    Returns:
+        The run's configuration.
+
+    Raises:
+        PudNetError: If there is no such method.
+    """
+    meta = MetaConfig(steps=contest.steps, seed=seed, validate_every=0, accelerator=contest.accelerator)
+    pool = PoolConfig((source,) if method == SPECIALIST else contest.sources)
+    if method in RIVALS:
+        meta = replace(meta, **RIVAL_RATES)  # type: ignore[arg-type]
+        return RivalConfig(method, contest.target, seed, pool, contest.groups, meta, seed)
+    name = "shared network" if method == SPECIALIST else method
+    if name not in PREDICTORS:
+        raise unknown_name("method", method, (*PREDICTORS, *RIVALS, SPECIALIST))
+    base = TrainConfig("pudnet", PudNetConfig(contest.target, seed=seed), pool, contest.groups, meta, seed)
+    changed = replace_fields(base, PREDICTORS[name])
+    if not changed.pudnet.residual:
+        return changed
+    own = max(1, round(OWN_SHARE * contest.steps))  # the base's steps count: the same groups for everybody
+    return replace(changed, meta=replace(changed.meta, steps=own), base_steps=max(1, contest.steps - own))
+
+
+def train(config: TrainConfig | RivalConfig) -> TrainOutcome:
+    """Give the run's model, from the cache if it was trained before."""
+    return trained_rival(config) if isinstance(config, RivalConfig) else trained(config, progress=False)

@@ -1,0 +1,238 @@
+"""Intra-dataset prediction: unseen classes of the sources that meta-training has seen, against every rival.
+
+Paper, Section 4.2 [rec]: Fashion-set 6/4, CIFAR-100-set 80/20; ConvNet-3 and ResNet-18. Our choice: emoji and glyphs,
+groups of several sizes, the swap controls, the shared network, the constant embedding, and one meta-training step
+budget for all. Meta-trained models are kept in the cache, so that a second run only evaluates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Literal
+
+import pandas as pd
+import torch
+
+from pudnet_lib.baselines.from_scratch import Optimiser, ScratchFit
+from pudnet_lib.baselines.metric import MetricFit
+from pudnet_lib.baselines.pretrained import PretrainedFit
+from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
+from pudnet_lib.datasets import GroupConfig
+from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.evaluation import Swap, Swapper, evaluate_fits, evaluate_groups
+from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, SPECIALIST, Contest, train, train_config
+from pudnet_lib.experiments.intra_tables import answer, gains, headline, summary
+from pudnet_lib.experiments.parallel import parallel
+from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.run import TrainConfig
+from pudnet_lib.training.scratch import ScratchConfig
+
+__all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "gains", "headline", "run", "summary"]
+
+TITLE = "Unseen classes of the same source"
+QUESTION = "Do parameters predicted for these classes beat one good network for all of them, and training from scratch?"
+
+#: Target's name → its config; the number is the width.
+TARGETS = {
+    "ConvNet-3, width 4": TargetConfig(width=4),
+    "ConvNet-3, width 8": TargetConfig(width=8),
+    "ConvNet-3, width 16": TargetConfig(width=16),
+    "ConvNet-3, width 64": TargetConfig(width=64),
+    "ResNet-18": TargetConfig("resnet18", 64),
+}
+META_TRAINED = (*PREDICTORS, *RIVALS, SPECIALIST)
+#: Methods that learn on each group by gradient steps and start from a meta-trained network; method → that network.
+TUNED = {"pretrained": "shared network", "fine-tuned": "shared network"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The comparison's configuration.
+
+    Attributes:
+        sources: The pool: embedded packs, names of datasets, or image folders (Tiny-ImageNet, say).
+        targets: Names of ``TARGETS``.
+        methods: Which of the predictors, rivals and tuned networks take part.
+        ways: Sizes K of the unseen groups; a source takes part where it has that many unseen classes.
+        seeds: Seeds of meta-training, for all meta-trained methods.
+        steps: Meta-training steps.
+        groups: Unseen groups a source, for methods that take no gradient step on them.
+        fit_groups: The first so many of them, for methods that are trained on each group.
+        optimisers: Trained from scratch with these.
+        scratch_epochs: For so many epochs each.
+        tuned_epochs: Epochs of the pretrained network's head and of fine-tuning.
+        training_groups: What a group of meta-training holds.
+        unseen_groups: What an unseen group holds; its ``ways`` is not used.
+        accelerator: Lightning Fabric's.
+        jobs: Runs side by side.
+        seed: Seed of the unseen groups and of training from scratch.
+    """
+
+    sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
+    targets: tuple[str, ...] = ("ConvNet-3, width 8",)
+    methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
+    ways: tuple[int, ...] = (4, 10)
+    seeds: tuple[int, ...] = (0, 1)
+    steps: int = 500
+    groups: int = 100
+    fit_groups: int = 10
+    optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")
+    scratch_epochs: tuple[int, ...] = (1, 10, 30, 50)
+    tuned_epochs: int = 10
+    training_groups: GroupConfig = field(default_factory=GroupConfig)
+    unseen_groups: GroupConfig = field(default_factory=GroupConfig)
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    jobs: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (
+            ("target", self.targets, TARGETS),
+            ("method", self.methods, (*META_TRAINED, *TUNED)),
+        ):
+            for name in given:
+                if name not in known:
+                    raise unknown_name(kind, name, known)
+        if min(self.groups, self.fit_groups) < 2:
+            raise PudNetError("Config.groups and fit_groups must be at least 2; an interval needs two groups.")
+
+    def contest(self, target: str) -> Contest:
+        """What all meta-trained methods have in common."""
+        return Contest(self.sources, TARGETS[target], self.training_groups, self.steps, self.accelerator)
+
+
+_SMALL = GroupConfig(4, 3, 3, 5)
+PROFILES = {
+    "smoke": Config(
+        targets=("ConvNet-3, width 4",), ways=(4,), steps=4, groups=2, fit_groups=2, scratch_epochs=(1, 2),
+        optimisers=("GC",), tuned_epochs=1, training_groups=_SMALL, unseen_groups=_SMALL, jobs=1,
+    ),
+    "laptop": Config(),
+    "paper": Config(
+        targets=("ConvNet-3, width 8", "ConvNet-3, width 16", "ConvNet-3, width 64", "ResNet-18"),
+        ways=(4, 5, 10, 20), seeds=(0, 1, 2), steps=10_000, groups=200, fit_groups=100, tuned_epochs=30,
+        accelerator="auto", jobs=1,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation: a method with a seed on all groups of one size."""
+
+    config: Config
+    target: str
+    method: str
+    seed: int
+    ways: int
+
+
+def scratch_fits(config: Config, target: str) -> dict[str, ScratchFit]:
+    """Name the networks that are trained from scratch, ``"GC, 30 epochs"`` and so on."""
+    return {
+        f"{optimiser}, {epochs} epoch{'s' * (epochs > 1)}": ScratchFit(
+            TARGETS[target], optimiser, epochs, seed=config.seed, accelerator=config.accelerator
+        )
+        for optimiser in config.optimisers
+        for epochs in config.scratch_epochs
+    }
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Meta-train what the cache lacks, then let every method classify the same unseen groups.
+
+    Args:
+        config: What to run.
+
+    Returns:
+        Long form: target, ways, method (with ", far swap" and ", near swap"), dataset, seed, group, metric, value
+        (accuracy in %), chance in %, prediction_seconds (of a trained network: its training), meta_training_seconds.
+    """
+    trainings: list[TrainConfig | RivalConfig] = []
+    jobs: list[Job] = []
+    for target in config.targets:
+        for method in config.methods:
+            for seed in config.seeds:
+                trainings += _trainings(config, target, method, seed)
+                jobs += [Job(config, target, method, seed, ways) for ways in config.ways]
+        fits = scratch_fits(config, target)
+        jobs += [Job(config, target, method, config.seed, ways) for method in fits for ways in config.ways]
+    parallel(train, list(dict.fromkeys(trainings)), config.jobs, "meta-training")
+    return pd.concat(parallel(evaluate, jobs, config.jobs, "evaluating"), ignore_index=True)
+
+
+def _trainings(config: Config, target: str, method: str, seed: int) -> list[TrainConfig | RivalConfig]:
+    sources = config.sources if method == SPECIALIST else ("",)
+    return [train_config(config.contest(target), TUNED.get(method, method), seed, source) for source in sources]
+
+
+@lru_cache(maxsize=2)
+def _pool(sources: tuple[str, ...]) -> Pool:
+    return Pool(PoolConfig(sources))
+
+
+def evaluate(job: Job) -> pd.DataFrame:
+    """Evaluate one method on the unseen groups of one size.
+
+    Args:
+        job: Which.
+
+    Returns:
+        Rows of ``run``'s table.
+    """
+    config = job.config
+    pool = _pool(config.sources)
+    sampler = pool.unseen_groups(replace(config.unseen_groups, ways=job.ways), config.seed)
+    taking_part = [s for s, usable in enumerate(sampler.usable) if len(usable) >= job.ways]
+    tables = []
+    fits = scratch_fits(config, job.target)
+    if job.method in fits:
+        tables.append(evaluate_fits(fits[job.method], sampler, config.fit_groups, taking_part))
+    elif job.method == SPECIALIST:
+        for source in taking_part:
+            run_config = _trainings(config, job.target, SPECIALIST, job.seed)[source]
+            outcome = train(run_config)
+            found = evaluate_groups(outcome.model.to(_device(config)), sampler, config.groups, sources=[source])
+            tables.append(found.assign(meta_training_seconds=outcome.seconds))
+    else:
+        outcome = train(_trainings(config, job.target, job.method, job.seed)[0])
+        model = outcome.model.to(_device(config))
+        if job.method in TUNED:
+            training = _tuning(config, job.method)
+            found = evaluate_fits(PretrainedFit(model, training), sampler, config.fit_groups, taking_part)
+        elif job.method in RIVALS:
+            found = evaluate_fits(MetricFit(model), sampler, config.groups, taking_part)
+        else:
+            swaps: tuple[Swap, ...] = ("own", "far", "near") if job.method in CONDITIONED else ("own",)
+            if len(config.sources) == 1 and job.method in CONDITIONED:
+                swaps = ("own", "near")  # a far swap needs another source
+            swapper = Swapper(pool.train, config.unseen_groups.sketch_per_class, config.seed)
+            found = evaluate_groups(model, sampler, config.groups, swapper, swaps, sources=taking_part)
+        tables.append(found.assign(meta_training_seconds=outcome.seconds))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if table.empty:
+        raise PudNetError(f"No source has {job.ways} unseen classes; lower Config.ways.")
+    suffix = table["swap"].map({"own": "", "far": ", far swap", "near": ", near swap"}) if "swap" in table else ""
+    table["method"] = job.method + suffix
+    table = table.assign(target=job.target, ways=job.ways, seed=job.seed, metric="accuracy")
+    return table.drop(columns="swap", errors="ignore").rename(columns={"seconds": "prediction_seconds"})
+
+
+def _tuning(config: Config, method: str) -> ScratchConfig:
+    trainable: Literal["full", "probe"] = "probe" if method == "pretrained" else "full"
+    return ScratchConfig(
+        trainable=trainable,
+        learning_rate=0.03 if method == "pretrained" else 3e-3,
+        gradient_centralization=False,
+        epochs=config.tuned_epochs,
+        batch_size=32,
+        evaluations=1,
+        seed=config.seed,
+        accelerator=config.accelerator,
+    )
+
+
+def _device(config: Config) -> torch.device:
+    return torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
