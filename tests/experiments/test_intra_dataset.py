@@ -1,0 +1,75 @@
+"""The intra-dataset comparison: its tables by hand, equal budgets for all, a tiny run from end to end."""
+
+import pandas as pd
+import pytest
+
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.experiments import intra_dataset, intra_tables
+from pudnet_lib.experiments.contenders import PREDICTORS, Contest, train_config
+from pudnet_lib.report import intra_dataset_figures as figures
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    values = {
+        "PudNet (kit)": [80.0, 90.0],
+        "PudNet (kit), far swap": [70.0, 80.0],
+        "PudNet (kit), near swap": [79.0, 89.0],
+        "shared network": [81.0, 91.0],
+        "GC, 30 epochs": [85.0, 85.0],
+    }
+    rows = [
+        {"method": m, "group": g, "value": v, "prediction_seconds": 3.0 if m.startswith("GC") else 1.0}
+        | ({} if m.startswith("GC") else {"meta_training_seconds": 100.0})
+        for m, vs in values.items()
+        for g, v in enumerate(vs)
+    ]
+    return pd.DataFrame(rows).assign(dataset="toy", target="ConvNet-3, width 4", ways=4, seed=0, chance=25.0)
+
+
+def test_gains_and_break_even_by_hand(table):
+    gains = intra_tables.gains(table)
+    found = gains[gains["dataset"] == "toy"].set_index("metric")["mean"]
+    assert found.to_dict() == pytest.approx(
+        {"far gain": 10, "near gain": 1, "gain over shared": -1, "gain over GC, 30 epochs": 0}
+    )
+    rows = intra_tables.summary(table)
+    rows = rows[rows["dataset"] == "toy"].set_index("method")
+    assert rows.loc["PudNet (kit)", "break_even"] == pytest.approx(50)  # 100 s over 2 s saved a dataset
+    assert "gain over shared -1.0" in intra_tables.answer(table)
+
+
+def test_figures_name_every_method(table):
+    drawn = figures.figure_accuracies(intra_tables.summary(table), 4)
+    assert {t.get_text() for t in drawn.axes[0].get_yticklabels()} == set(table["method"])
+    panels = figures.figure_gains(intra_tables.gains(table), 4).axes
+    assert [ax.get_title() for ax in panels] == ["toy", "all sources"]
+
+
+@pytest.mark.parametrize("method", PREDICTORS)
+def test_all_get_the_same_number_of_steps(method):
+    config = train_config(Contest(steps=10), method, 0)
+    assert config.base_steps + config.meta.steps == 10
+
+
+def test_unknown_methods_and_too_few_groups():
+    with pytest.raises(PudNetError, match="Unknown method"):
+        intra_dataset.Config(methods=("PudNett",))
+    with pytest.raises(PudNetError, match="at least 2"):
+        intra_dataset.Config(groups=1)
+
+
+def test_a_tiny_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
+    smoke = intra_dataset.PROFILES["smoke"]
+    config = intra_dataset.replace(
+        smoke,
+        sources=("fashion", "glyphs"),
+        methods=("PudNet (kit)", "shared network"),
+        scratch_epochs=(1,),
+        seeds=(0,),
+    )
+    found = intra_dataset.run(config)
+    assert {"PudNet (kit), near swap", "shared network", "GC, 1 epoch"} <= set(found["method"])
+    assert found["value"].between(0, 100).all()
+    assert "PudNet (kit)" in intra_dataset.answer(found)
