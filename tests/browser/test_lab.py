@@ -10,7 +10,7 @@ from pudnet_lib.report.notebook import read_notebook, strip
 
 ROOT = Path(__file__).parents[2]
 #: Milliseconds to wait for anything; a test that passes never waits that long on an idle machine.
-PATIENCE = 180_000
+PATIENCE = 120_000
 WIDGETS = ("Panel(", "ipywidgets", "interact", "_panel(", "widget")
 
 
