@@ -43,7 +43,8 @@ test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	rm -f .coverage .coverage.*
-	PUDNET_PROFILE=smoke $(BIN)/python -m pytest --cov --cov-report=
+	PUDNET_PROFILE=smoke $(BIN)/python -m pytest --ignore=tests/browser --cov --cov-report=
+	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser  # alone: a browser's event loop runs as long as it lives
 	$(if $(NOTEBOOKS),PUDNET_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 120 --nbval-kernel-startup-timeout 120 \
 		--cov --cov-append --cov-report= $(NOTEBOOKS))

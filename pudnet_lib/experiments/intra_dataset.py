@@ -73,11 +73,11 @@ class Config:
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
     targets: tuple[str, ...] = ("ConvNet-3, width 8",)
     methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
-    ways: tuple[int, ...] = (4, 10)
+    ways: tuple[int, ...] = (5,)
     seeds: tuple[int, ...] = (0, 1)
     steps: int = 500
     groups: int = 100
-    fit_groups: int = 10
+    fit_groups: int = 4
     optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")
     scratch_epochs: tuple[int, ...] = (1, 10, 30, 50)
     tuned_epochs: int = 10

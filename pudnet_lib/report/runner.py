@@ -167,21 +167,24 @@ def _read_progress(process: subprocess.Popen[bytes], cells: int, say: Callable[[
 
 def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[str, float]:
     """Wait for the end, the time limit or a hang; tell the reason to stop ("" for the end) and the idle seconds."""
-    busy_at, used = time.monotonic(), 0.0
+    last, awake, used, idle = started, 0.0, 0.0, 0.0
     while True:
         try:
             process.wait(timeout=0.5)
-            return "", time.monotonic() - busy_at
+            return "", idle
         except subprocess.TimeoutExpired:
             pass
         now, total = time.monotonic(), _processor_seconds(process.pid)
+        # A machine that was asleep in between is no hang: a step counts for a few seconds at most.
+        step, last = min(now - last, 5.0), now
+        awake, idle = awake + step, idle + step
         # A waiting kernel wakes up now and then; work uses more than 2 % of a core.
-        if total < used or total - used > 0.02 * (now - busy_at) + 0.05:
-            busy_at, used = now, total
-        if now - busy_at > job.idle_limit:
-            return f"hung: no processor time for {job.idle_limit:g} s", now - busy_at
-        if now - started > job.time_limit + GRACE:
-            return f"not done after {job.time_limit:g} s", now - busy_at
+        if total < used or total - used > 0.02 * idle + 0.05:
+            idle, used = 0.0, total
+        if idle > job.idle_limit:
+            return f"hung: no processor time for {job.idle_limit:g} s", idle
+        if awake > job.time_limit + GRACE:
+            return f"not done after {job.time_limit:g} s", idle
 
 
 def _tree(pid: int) -> list[psutil.Process]:
