@@ -8,24 +8,28 @@ budget for all. Meta-trained models are kept in the cache, so that a second run 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import pandas as pd
 import torch
+from torch import nn
 
 from pudnet_lib.baselines.from_scratch import Optimiser, ScratchFit
 from pudnet_lib.baselines.metric import MetricFit
 from pudnet_lib.baselines.pretrained import PretrainedFit
 from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
-from pudnet_lib.datasets import GroupConfig
+from pudnet_lib.datasets import GroupConfig, ImageDataset
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluation import Swap, Swapper, evaluate_fits, evaluate_groups
 from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, SPECIALIST, Contest, train, train_config
 from pudnet_lib.experiments.intra_tables import answer, gains, headline, summary
 from pudnet_lib.experiments.parallel import parallel
+from pudnet_lib.hypernetwork import ParameterModel
+from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.run import TrainConfig
 from pudnet_lib.training.scratch import ScratchConfig
 
@@ -44,7 +48,7 @@ TARGETS = {
 }
 META_TRAINED = (*PREDICTORS, *RIVALS, SPECIALIST)
 #: Methods that learn on each group by gradient steps and start from a meta-trained network; method → that network.
-TUNED = {"pretrained": "shared network", "fine-tuned": "shared network"}
+TUNED = {"pretrained": "shared network", "fine-tuned": "PudNet (kit)"}
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,14 @@ class Config:
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
     targets: tuple[str, ...] = ("ConvNet-3, width 8",)
     methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
-    ways: tuple[int, ...] = (5,)
-    seeds: tuple[int, ...] = (0, 1)
-    steps: int = 500
+    ways: tuple[int, ...] = (4,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 1500
     groups: int = 100
-    fit_groups: int = 4
+    fit_groups: int = 8
     optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")
     scratch_epochs: tuple[int, ...] = (1, 10, 30, 50)
-    tuned_epochs: int = 10
+    tuned_epochs: int = 30
     training_groups: GroupConfig = field(default_factory=GroupConfig)
     unseen_groups: GroupConfig = field(default_factory=GroupConfig)
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
@@ -201,7 +205,10 @@ def evaluate(job: Job) -> pd.DataFrame:
         model = outcome.model.to(_device(config))
         if job.method in TUNED:
             training = _tuning(config, job.method)
-            found = evaluate_fits(PretrainedFit(model, training), sampler, config.fit_groups, taking_part)
+            fit = (
+                PretrainedFit(model, training) if job.method == "pretrained" else partial(_fine_tuned, model, training)
+            )
+            found = evaluate_fits(fit, sampler, config.fit_groups, taking_part)
         elif job.method in RIVALS:
             found = evaluate_fits(MetricFit(model), sampler, config.groups, taking_part)
         else:
@@ -220,11 +227,15 @@ def evaluate(job: Job) -> pd.DataFrame:
     return table.drop(columns="swap", errors="ignore").rename(columns={"seconds": "prediction_seconds"})
 
 
+def _fine_tuned(model: ParameterModel, training: ScratchConfig, data: ImageDataset) -> nn.Module:
+    return finetune(predict(model, data), data, None, training).network
+
+
 def _tuning(config: Config, method: str) -> ScratchConfig:
     trainable: Literal["full", "probe"] = "probe" if method == "pretrained" else "full"
     return ScratchConfig(
         trainable=trainable,
-        learning_rate=0.03 if method == "pretrained" else 3e-3,
+        learning_rate=0.03 if method == "pretrained" else 0.0,  # 0: fine-tuning's own default
         gradient_centralization=False,
         epochs=config.tuned_epochs,
         batch_size=32,
