@@ -10,8 +10,8 @@ import typer
 
 HELP = "Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped."
 DETAILS = (
-    "Writes RUN/model.safetensors, log.csv and TensorBoard events. Example, the shipped predictor: "
-    "`make shipped` holds the command."
+    "Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped predictors: "
+    "`python scripts/build_shipped.py` makes them."
 )
 
 
