@@ -44,12 +44,8 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
     for metric, colour, offset in (("far gain", PALETTE[1], 0.14), ("near gain", PALETTE[3], -0.14)):
         rows = effects[effects["metric"] == metric]
         _dots(right, rows, places, colour, offset)
-        if len(rows):
-            top = rows.iloc[int(rows["method"].map(places).argmax())]
-            right.annotate(
-                metric, (top["mean"], places[top["method"]] + offset), (0, 6),
-                textcoords="offset points", color=colour, ha="center", fontsize=9,
-            )  # fmt: skip
+        place = (0.0 if metric == "far gain" else 0.35, 1.02)
+        right.annotate(metric, place, xycoords="axes fraction", color=colour, fontsize=10, va="bottom")
     right.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)
     right.set_yticks(range(len(places)), [])
     right.set_ylim(left.get_ylim())
