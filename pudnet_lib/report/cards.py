@@ -69,6 +69,10 @@ def with_interval(mean: float | None, low: float | None, high: float | None) -> 
     return f"{mean:,.{places}f} ± {half:.{places}f}"
 
 
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
 def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """Lay a result's rows out as a table.
 
@@ -83,14 +87,16 @@ def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]
         k for k in named if k not in LABELS and k not in ("low", "high")
     ]
     keys = [key for key in ordered if any(row.get(key) is not None for row in rows)]
-    numeric = {k for k in keys if k in NUMERIC or all(isinstance(row.get(k), int | float | None) for row in rows)}
+    numeric = {k for k in keys if k in NUMERIC or all(_is_number(row.get(k)) for row in rows)}
     columns = [{"label": LABELS.get(k, k.replace("_", " ")), "numeric": k in numeric} for k in keys]
 
     def text(row: Mapping[str, Any], key: str) -> str:
         if key == "mean":
             return with_interval(row["mean"], row.get("low"), row.get("high"))
         value = row.get(key)
-        return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value or "—")
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return number(value) if isinstance(value, int | float) else str(value or "—")
 
     return columns, [[text(row, key) for key in keys] for row in rows]
 
@@ -174,9 +180,8 @@ def inline_svg(text: str, alt: str, name: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"(fill|stroke): #000000", r"\1: currentColor", text)
-    text = text.replace("<text ", '<text fill="currentColor" ')
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
     # A page has one scope for style sheets: the file's own rule would reach every element.
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
-    label = f'<svg role="img" aria-label="{html.escape(alt)}" stroke-linejoin="round"'
+    label = f'<svg role="img" aria-label="{html.escape(alt)}" fill="currentColor" stroke-linejoin="round"'
     return re.sub(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text.replace("<svg", label, 1), count=1)

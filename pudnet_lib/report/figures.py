@@ -78,8 +78,8 @@ def figure(width: float = 6.4, height: float = 3.4, rows: int = 1, columns: int 
 
 
 def colour_of(method: str, position: int = 0) -> str:
-    """Give a method its colour: the fixed one, or the palette's at this position."""
-    return METHOD_COLOURS.get(method, PALETTE[position % len(PALETTE)])
+    """Give a method its colour: the fixed one ("PudNet, far swap" has that of "far swap"), or the palette's."""
+    return METHOD_COLOURS.get(method.rpartition(", ")[2], PALETTE[position % len(PALETTE)])
 
 
 def intervals(rows: pd.DataFrame, axes: Axes, label: str = "method", unit: str = "accuracy (%)") -> Axes:

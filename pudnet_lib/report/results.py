@@ -29,6 +29,10 @@ VARIANT_VARIABLE = "PUDNET_VARIANT"
 MAX_SVG_BYTES = 1_500_000
 
 
+#: Columns that number the values; their means say nothing.
+COUNTERS = ("value", "seed", "group", "index", "fold")
+
+
 def summarise(table: pd.DataFrame, by: Sequence[str] = ("method", "dataset", "metric")) -> pd.DataFrame:
     """Turn a long-form table into means with 95 % intervals.
 
@@ -50,7 +54,7 @@ def summarise(table: pd.DataFrame, by: Sequence[str] = ("method", "dataset", "me
             f"summarise needs rows with a 'value' column; got {len(table)} rows of {list(table.columns)}."
         )
     keys = [name for name in by if name in table]
-    numeric = [c for c in table.select_dtypes("number") if c not in (*keys, "value", "seed")]
+    numeric = [c for c in table.select_dtypes("number") if c not in (*keys, *COUNTERS)]
     rows = []
     for values, part in table.groupby(keys, sort=False, dropna=False):
         sample = part["value"].dropna().to_numpy(dtype=float)

@@ -32,7 +32,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, draw: Callable[..., Figure], **controls: Any) -> None:
         self.draw = draw
         self.controls = {name: _control(name, given) for name, given in controls.items()}
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain"))
+        self.image = ipywidgets.Image(
+            format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
+        )
         self.message = ipywidgets.HTML()
         self._latest: asyncio.TimerHandle | None = None
         super().__init__([ipywidgets.HBox(list(self.controls.values())), self.image, self.message])

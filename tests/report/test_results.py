@@ -135,3 +135,11 @@ def test_places_without_any_variable(monkeypatch, tmp_path):
     assert project_root() == tmp_path
     assert results_folder("laptop") == tmp_path / "reports" / "results"
     assert results_folder("smoke") == tmp_path / "runs" / "smoke" / "results"
+
+
+def test_a_variant_of_a_method_has_the_variants_colour():
+    assert colour_of("PudNet, far swap") == colour_of("far swap") != colour_of("PudNet")
+
+
+def test_counters_are_not_averaged():
+    assert "group" not in summarise(TABLE.assign(group=[0, 1, 2, 3, 0]))
