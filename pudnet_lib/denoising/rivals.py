@@ -35,7 +35,7 @@ def _nlm(image: np.ndarray, factor: float, sigma: float) -> np.ndarray:
     out: np.ndarray = denoise_nl_means(
         image, patch_size=5, patch_distance=6, h=factor * sigma, sigma=sigma, fast_mode=True, channel_axis=-1
     )
-    return out
+    return out.reshape(image.shape)  # it drops a single channel
 
 
 def _tv(image: np.ndarray, factor: float, sigma: float) -> np.ndarray:

@@ -30,6 +30,8 @@ from pudnet_lib.evaluation import Interval, interval
 TITLE = "Denoising: predicted U-Nets"
 QUESTION = "Does a U-Net predicted from a dataset's noisy images clean them, and does the dataset matter?"
 CLASSIC = ("non-local means", "total variation")
+#: Methods of the figure by source.
+MAIN = ("PudNet", "shared network", "PudNet, far swap", "non-local means", "total variation", "noisy")
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,45 @@ def _rows(method: str, case: Case, config: Config, estimate: Tensor, seconds: fl
     facts: dict[str, Any] = {"method": method, "dataset": case.dataset, "sigma": case.sigma, "seed": config.seed}
     facts |= {"prediction_seconds": seconds, "meta_training_seconds": meta}
     return pd.concat(parts, ignore_index=True).assign(**facts)
+
+
+def pictures(config: Config, count: int = 4) -> dict[str, Tensor]:
+    """Clean a few test images of the first source at the lowest noise level, for a look.
+
+    Args:
+        config: The experiment's configuration.
+        count: How many images.
+
+    Returns:
+        Title → (count, C, H, W) floating point: noisy, the predicted network's, the rivals', clean.
+    """
+    predictors = load_predictors(config.train)
+    case = next(cases(replace(config, sources=config.sources[:2], sigmas=(min(config.sigmas),))))
+    shown = {"noisy": case.noisy[:count]}
+    for predictor in predictors:
+        shown[predictor.name] = predict_denoiser(predictor.model, case.own, config.predict)(case.noisy[:count])
+    for name in CLASSIC:
+        shown[name] = classic(name, case.noisy[:count], case.sigma, case.own, case.gray)[0]
+    return shown | {"clean": case.clean[:count] / 255}
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and 95 % interval over images of each method, source, noise level and metric.
+
+    Args:
+        table: From ``run``.
+
+    Returns:
+        One row each: method, dataset, sigma, metric, mean, low, high, n, seeds, prediction_seconds and
+        meta_training_seconds.
+    """
+    rows = []
+    for (method, dataset, sigma, metric), part in table.groupby(["method", "dataset", "sigma", "metric"], sort=False):
+        found = interval(part["value"].to_numpy())
+        row = {"method": method, "dataset": dataset, "sigma": sigma, "metric": metric} | vars(found)
+        seconds = {name: float(part[name].mean()) for name in ("prediction_seconds", "meta_training_seconds")}
+        rows.append(row | seconds)
+    return pd.DataFrame(rows)
 
 
 def gain(table: pd.DataFrame, over: str, sigma: float, method: str = "PudNet", metric: str = "PSNR") -> Interval:
