@@ -79,7 +79,7 @@ class Config:
     methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
     ways: tuple[int, ...] = (4,)
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 1500
+    steps: int = 600
     groups: int = 100
     fit_groups: int = 8
     optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")

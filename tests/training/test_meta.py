@@ -275,6 +275,15 @@ def test_validation_classes_are_training_classes_and_never_unseen_ones():
     assert not names["train"] & names["unseen"]
 
 
+@pytest.fixture
+def _interruptible():
+    """A process started in the background ignores SIGINT; here it shall be as in a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_waits_for_the_block_and_a_second_one_does_not():
     reached: list[str] = []
     with pytest.raises(KeyboardInterrupt), interrupts_held():  # noqa: PT012 (the rest of the block must run)
