@@ -46,8 +46,7 @@ test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	PUDNET_PROFILE=smoke $(BIN)/python -m pytest --ignore=tests/browser --cov --cov-report=
 	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser  # alone: a browser's event loop runs as long as it lives
 	$(if $(NOTEBOOKS),PUDNET_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
-		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 120 --nbval-kernel-startup-timeout 120 \
-		--cov --cov-append --cov-report= $(NOTEBOOKS))
+		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 120 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS))
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_MIN)
 
 lint: $(STAMP) ## ruff and mypy, ruff with repairs
