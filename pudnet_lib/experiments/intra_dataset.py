@@ -24,6 +24,7 @@ from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluation import Swap, Swapper, evaluate_fits, evaluate_groups
 from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, SPECIALIST, Contest, train, train_config
+from pudnet_lib.experiments.diagnostics import diagnose
 from pudnet_lib.experiments.intra_tables import answer, gains, headline, summary
 from pudnet_lib.experiments.parallel import parallel
 from pudnet_lib.hypernetwork import ParameterModel
@@ -33,7 +34,7 @@ from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.run import TrainConfig
 from pudnet_lib.training.scratch import ScratchConfig
 
-__all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "gains", "headline", "run", "summary"]
+__all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "diagnostics", "gains", "headline", "run", "summary"]
 
 TITLE = "Unseen classes of the same source"
 QUESTION = "Do parameters predicted for these classes beat one good network for all of them, and training from scratch?"
@@ -64,6 +65,7 @@ class Config:
         steps: Meta-training steps.
         groups: Unseen groups a source, for methods that take no gradient step on them.
         fit_groups: The first so many of them, for methods that are trained on each group.
+        diagnosed_groups: The first so many groups a source, for the diagnostics.
         optimisers: Trained from scratch with these.
         scratch_epochs: For so many epochs each.
         tuned_epochs: Epochs of the pretrained network's head and of fine-tuning.
@@ -82,6 +84,7 @@ class Config:
     steps: int = 600
     groups: int = 100
     fit_groups: int = 8
+    diagnosed_groups: int = 20
     optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")
     scratch_epochs: tuple[int, ...] = (1, 10, 30, 50)
     tuned_epochs: int = 30
@@ -225,6 +228,27 @@ def evaluate(job: Job) -> pd.DataFrame:
     table["method"] = job.method + suffix
     table = table.assign(target=job.target, ways=job.ways, seed=job.seed, metric="accuracy")
     return table.drop(columns="swap", errors="ignore").rename(columns={"seconds": "prediction_seconds"})
+
+
+def diagnostics(config: Config) -> pd.DataFrame:
+    """Diagnose the PudNets of the first target on the first group size's unseen groups.
+
+    Args:
+        config: As given to ``run``, whose meta-trained models are taken from the cache.
+
+    Returns:
+        What ``diagnose`` gives; empty if no PudNet takes part.
+    """
+    pool, target = _pool(config.sources), config.targets[0]
+    sampler = pool.unseen_groups(replace(config.unseen_groups, ways=config.ways[0]), config.seed)
+    taking_part = [s for s, usable in enumerate(sampler.usable) if len(usable) >= config.ways[0]]
+    models = {
+        method: [train(_trainings(config, target, method, seed)[0]).model.to(_device(config)) for seed in config.seeds]
+        for method in CONDITIONED
+        if method in config.methods
+    }
+    swapper = Swapper(pool.train, config.unseen_groups.sketch_per_class, config.seed)
+    return diagnose(models, sampler, swapper, min(config.groups, config.diagnosed_groups), taking_part)
 
 
 def _fine_tuned(model: ParameterModel, training: ScratchConfig, data: ImageDataset) -> nn.Module:

@@ -110,9 +110,9 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rows_to_publish(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies and gains in one table for the result file; infinite break-evens become empty."""
-    return pd.concat([summary(table), gains(table)], ignore_index=True).replace([np.inf], np.nan)
+def rows_to_publish(table: pd.DataFrame, *more: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies and gains in one table for the result file, and more rows; infinite break-evens become empty."""
+    return pd.concat([summary(table), gains(table), *more], ignore_index=True).replace([np.inf], np.nan)
 
 
 def answer(table: pd.DataFrame) -> str:
