@@ -68,7 +68,7 @@ def figure_sensitivity(summary: pd.DataFrame) -> Figure:
     rows = summary[summary["metric"] == "sensitivity"]
     methods, layers = list(dict.fromkeys(rows["method"])), list(dict.fromkeys(rows["layer"]))
     drawn, axes = figure(3.2 * len(methods) + 1.4, 3.0, 1, len(methods))
-    for column, (ax, method) in enumerate(zip(axes[0], methods, strict=True)):
+    for ax, method in zip(axes[0], methods, strict=True):
         for c, change in enumerate(CHANGES):
             part = rows[(rows["method"] == method) & (rows["change"] == change)].set_index("layer")
             if part.empty:
@@ -76,15 +76,14 @@ def figure_sensitivity(summary: pd.DataFrame) -> Figure:
             part = part.loc[layers]
             places = np.arange(len(layers)) + 0.1 * (c - 1)
             error = [part["mean"] - part["low"], part["high"] - part["mean"]]
-            ax.errorbar(places, part["mean"], yerr=error, fmt="o-", color=PALETTE[c], markersize=4, linewidth=1.5)
-            if column == 0:
-                ax.annotate(
-                    change, (0.02, 0.98 - 0.08 * c), xycoords="axes fraction", color=PALETTE[c], fontsize=9, va="top"
-                )
+            ax.errorbar(
+                places, part["mean"], yerr=error, fmt="o-", color=PALETTE[c], markersize=4, linewidth=1.5, label=change
+            )
         ax.set_xticks(range(len(layers)), [str(n + 1) for n in range(len(layers))])
         ax.set_xlim(-0.4, len(layers) - 0.6)
-        ax.set_ylim(0, 1.35 * float(rows[rows["method"] == method]["mean"].max()) + 1e-9)
+        ax.set_ylim(0, 1.05 * float(rows[rows["method"] == method][["mean", "high"]].max().max()) + 1e-9)
         ax.set(title=method, xlabel="convolution", ylabel="change of the weights (%)")
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
     return drawn
 
 

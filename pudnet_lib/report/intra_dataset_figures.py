@@ -49,14 +49,13 @@ def figure_gains(gains: pd.DataFrame, ways: int) -> Figure:
             part = part.loc[[m for m in metrics if m in part.index]]
             y = [metrics.index(str(m)) + 0.24 * (d - (len(designs) - 1) / 2) for m in part.index]
             error = [part["mean"] - part["low"], part["high"] - part["mean"]]
-            ax.errorbar(part["mean"], y, xerr=error, fmt="o", color=PALETTE[d], markersize=4, elinewidth=2)
-            if column == 0:
-                ax.annotate(
-                    design, (0, -0.28 - 0.12 * d), xycoords="axes fraction", color=PALETTE[d], fontsize=9, va="top"
-                )
+            ax.errorbar(
+                part["mean"], y, xerr=error, fmt="o", color=PALETTE[d], markersize=4, elinewidth=2, label=design
+            )
         ax.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)
         ax.set_yticks(range(len(metrics)), metrics if column == 0 else [])
         ax.set_ylim(len(metrics) - 0.5, -0.5)
         ax.set_title(dataset)
         ax.set_xlabel("points")
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
     return drawn
