@@ -1,7 +1,9 @@
 """Who takes part in the intra-dataset comparison, and how each is meta-trained.
 
-Our choice: every meta-trained method gets the same images, groups and number of steps. The learning rates of PudNets,
-shared network and constant embedding are the best of three on held-out training classes (width 8, 600 steps, 3 seeds). Two designs of PudNet stand side by side:
+Our choice: every meta-trained method gets the same images, groups and number of steps. The learning rates of the plain
+PudNet, the shared network and the constant embedding were the best of three each on held-out training classes (width 8,
+600 steps, 3 seeds), by margins within the seeds' spread, in a search that is no command of this repository; the kit's
+base has the shared network's rate, and the metric rivals' rates were not searched. Two designs of PudNet are compared:
 ``paper`` is the plain one [code] with standardised filters and wider generators; ``kit`` generates a residual on a
 base that was meta-trained as a shared network, and refines it on the labelled sketch.
 """
