@@ -6,6 +6,7 @@ beside this one, each with its deviations; ``PudNetConfig`` holds every switch o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -19,7 +20,7 @@ from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder, Pooling
 from pudnet_lib.hypernetwork.refine import Refiner
 from pudnet_lib.hypernetwork.weight_generator import FilterNorm, WeightGenerator
 from pudnet_lib.targets import TargetConfig, build_target
-from pudnet_lib.targets.layout import Unsupported
+from pudnet_lib.targets.layout import PredictedTensor, Unsupported
 
 Embedding = Literal["dataset", "constant"]
 _CHOICES = {
@@ -47,6 +48,7 @@ class PudNetConfig:
         residual: Learned base weights plus a generated residual.
         refine: Learned gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
         seed: Seed of the initial weights.
+        share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
     """
 
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -61,6 +63,7 @@ class PudNetConfig:
     residual: bool = False
     refine: int = 0
     seed: int = 0
+    share_generators: bool = False
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -97,10 +100,7 @@ class PudNet(ParameterModel):
             else:
                 self.encoder = DatasetEncoder(config.dim, config.states, config.target.channels, config.pooling)
             self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
-            self.generators = nn.ModuleList(
-                WeightGenerator(t, config.dim, config.generator_width, config.filter_norm, config.residual)
-                for t in self.layout.predicted
-            )
+            self.generators = nn.ModuleList(_generators(self.layout.predicted, config))
             self.refiner = Refiner(self.layout.predicted, config.refine) if config.refine else None
 
     def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -176,3 +176,17 @@ class PudNet(ParameterModel):
             raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
         refined: Parameters = self.refiner(parameters, lambda p: self.features(p, sketch), labels, self.scale)
         return refined
+
+
+def _generators(tensors: Sequence[PredictedTensor], config: PudNetConfig) -> list[WeightGenerator]:
+    """One generator a layer; where they are shared, layers of one shape hold the same parameters."""
+    built: list[WeightGenerator] = []
+    first: dict[object, WeightGenerator] = {}
+    for tensor in tensors:
+        shape = (tensor.shape, tensor.transposed)
+        like = first.get(shape) if config.share_generators else None
+        built.append(
+            WeightGenerator(tensor, config.dim, config.generator_width, config.filter_norm, config.residual, like)
+        )
+        first.setdefault(shape, built[-1])
+    return built

@@ -27,6 +27,8 @@ class WeightGenerator(nn.Module):
         width: Channels before the last step; 16 in the authors' code, and half as many before that.
         filter_norm: ``"none"``; or ``"standardise"``, each filter to mean 0 and a spread of sqrt(2 / fan-in).
         residual: Add the generated weight, initially zero, to a learned base weight that no dataset changes.
+        like: Share everything but the base with this generator of a tensor of the same shape; the two layers' codes
+            then make the difference (our choice, to save memory).
     """
 
     def __init__(
@@ -36,11 +38,20 @@ class WeightGenerator(nn.Module):
         width: int = 16,
         filter_norm: FilterNorm = "none",
         residual: bool = False,
+        like: WeightGenerator | None = None,
     ) -> None:
         super().__init__()
         self.tensor, self.filter_norm = tensor, filter_norm
         first, second, height, width_px = tensor.shape
         self.kernel = height * width_px
+        self.base: nn.Parameter | None = None
+        if like is not None:
+            self.code: nn.Linear = like.code
+            self.mix: nn.Linear = like.mix
+            self.basis: nn.Parameter = like.basis
+            if residual:
+                self.base = nn.Parameter(torch.randn(tensor.shape) * math.sqrt(2 / tensor.fan_in))
+            return
         self.code = nn.Linear(dim, max(1, width // 2) * self.kernel)
         self.mix = nn.Linear(max(1, width // 2), width)
         # He-like at the start: a GELU'd mix has a mean square of about mean_square, which the last step must undo.
@@ -49,7 +60,6 @@ class WeightGenerator(nn.Module):
             mean_square = float(self.hidden(z).pow(2).mean())
         deviation = math.sqrt(2 / tensor.fan_in / (width * max(mean_square, 1e-8)))
         self.basis = nn.Parameter(torch.randn(first * second, width) * deviation)
-        self.base: nn.Parameter | None = None
         if residual:
             self.base = nn.Parameter(torch.randn(tensor.shape) * math.sqrt(2 / tensor.fan_in))
             nn.init.zeros_(self.basis)

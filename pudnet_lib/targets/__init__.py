@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,10 +11,11 @@ from torch import nn
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.targets.convnet import ConvNet3
 from pudnet_lib.targets.layout import ParameterLayout, PredictedTensor
-from pudnet_lib.targets.resnet import Stem, resnet18
+from pudnet_lib.targets.resnet import Stem, resnet18, resnet34, resnet50
+from pudnet_lib.targets.torchvision_nets import mobilenet_small, vgg11_bn
 from pudnet_lib.targets.unet import UNet
 
-TargetName = Literal["convnet3", "resnet18", "unet"]
+TargetName = Literal["convnet3", "resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small", "unet"]
 
 __all__ = [
     "ConvNet3",
@@ -22,7 +24,11 @@ __all__ = [
     "TargetConfig",
     "UNet",
     "build_target",
+    "mobilenet_small",
     "resnet18",
+    "resnet34",
+    "resnet50",
+    "vgg11_bn",
 ]
 
 
@@ -31,10 +37,12 @@ class TargetConfig:
     """Which target network.
 
     Attributes:
-        name: ``"convnet3"``, ``"resnet18"``, or ``"unet"`` (depth 2) for denoising.
-        width: Channels of ConvNet-3, of ResNet-18's first stage, or of the U-Net at full resolution.
+        name: ``"convnet3"``, ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"vgg11_bn"``, ``"mobilenet_v3_small"``,
+            or ``"unet"`` (depth 2) for denoising.
+        width: Channels of ConvNet-3, of a ResNet's first stage, of VGG's first layer, or of the U-Net at full
+            resolution; MobileNet's multiplier times 64.
         channels: C of the images, 1 or 3.
-        stem: ResNet-18's first layer, ``"cifar"`` or ``"imagenet"``; the others have none.
+        stem: First layer of the ResNets and of MobileNet, ``"cifar"`` or ``"imagenet"``; the others have no choice.
     """
 
     name: TargetName = "convnet3"
@@ -61,8 +69,14 @@ def build_target(config: TargetConfig) -> nn.Module:
         A module from normalised images (N, C, H, W) to features (N, F), or to images (N, C, H, W) for the U-Net, with
         attribute ``feature_dim`` = F, or C.
     """
-    if config.name == "convnet3":
-        return ConvNet3(config.width, config.channels)
-    if config.name == "unet":
-        return UNet(config.width, config.channels)
-    return resnet18(config.width, config.channels, config.stem)
+    width, channels, stem = config.width, config.channels, config.stem
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "convnet3": lambda: ConvNet3(width, channels),
+        "resnet18": lambda: resnet18(width, channels, stem),
+        "resnet34": lambda: resnet34(width, channels, stem),
+        "resnet50": lambda: resnet50(width, channels, stem),
+        "vgg11_bn": lambda: vgg11_bn(width, channels),
+        "mobilenet_v3_small": lambda: mobilenet_small(width, channels, stem),
+        "unet": lambda: UNet(width, channels),
+    }
+    return builders[config.name]()

@@ -1,4 +1,4 @@
-"""ResNet-18, the paper's large target network [abs]; torchvision's, with a width and a stem for small images.
+"""ResNet-18, the paper's large target network [abs], and its deeper kin; torchvision's, with a width and a small stem.
 
 Deviation: no classifier layer, since the class means take its place (paper, Section 3.2); ``width`` scales all stages.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 Stem = Literal["cifar", "imagenet"]
 
@@ -17,10 +17,12 @@ Stem = Literal["cifar", "imagenet"]
 class _Headless(ResNet):  # type: ignore[misc]  # torchvision has no types
     """Torchvision's ResNet with the first stage's width as a parameter and features as output."""
 
-    def __init__(self, width: int, channels: int, stem: Stem) -> None:
+    def __init__(
+        self, block: type[BasicBlock | Bottleneck], depths: tuple[int, ...], width: int, channels: int, stem: Stem
+    ) -> None:
         with torch.device("meta"):  # every layer with parameters is rebuilt below: spend no time on these
-            super().__init__(BasicBlock, [2, 2, 2, 2])
-        self.feature_dim = 8 * width
+            super().__init__(block, list(depths))
+        self.feature_dim = 8 * width * int(block.expansion)
         self.inplanes = width
         if stem == "cifar":  # 32-pixel images would be 1 pixel wide after the ImageNet stem's stages
             self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -28,10 +30,10 @@ class _Headless(ResNet):  # type: ignore[misc]  # torchvision has no types
         else:
             self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = self._make_layer(BasicBlock, width, 2)
-        self.layer2 = self._make_layer(BasicBlock, 2 * width, 2, stride=2)
-        self.layer3 = self._make_layer(BasicBlock, 4 * width, 2, stride=2)
-        self.layer4 = self._make_layer(BasicBlock, 8 * width, 2, stride=2)
+        self.layer1 = self._make_layer(block, width, depths[0])
+        self.layer2 = self._make_layer(block, 2 * width, depths[1], stride=2)
+        self.layer3 = self._make_layer(block, 4 * width, depths[2], stride=2)
+        self.layer4 = self._make_layer(block, 8 * width, depths[3], stride=2)
         self.fc = nn.Identity()
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -49,4 +51,14 @@ def resnet18(width: int = 64, channels: int = 3, stem: Stem = "cifar") -> nn.Mod
     Returns:
         The network, with attribute ``feature_dim``.
     """
-    return _Headless(width, channels, stem)
+    return _Headless(BasicBlock, (2, 2, 2, 2), width, channels, stem)
+
+
+def resnet34(width: int = 64, channels: int = 3, stem: Stem = "cifar") -> nn.Module:
+    """Build a ResNet-34; see ``resnet18``. Features (N, 8 · width)."""
+    return _Headless(BasicBlock, (3, 4, 6, 3), width, channels, stem)
+
+
+def resnet50(width: int = 64, channels: int = 3, stem: Stem = "cifar") -> nn.Module:
+    """Build a ResNet-50; see ``resnet18``. Features (N, 32 · width)."""
+    return _Headless(Bottleneck, (3, 4, 6, 3), width, channels, stem)
