@@ -179,13 +179,16 @@ def advise(facts: dict[str, Any], distance: PoolDistance | None, config: TrustCo
         The advice and its reasons.
     """
     reasons = []
-    failed = facts["low"] <= max(facts["chance"], facts["pixel_accuracy"])
+    good = facts["accuracy"] >= config.good and facts["low"] > facts["chance"]
+    failed = not good and facts["low"] <= max(facts["chance"], facts["pixel_accuracy"])
     if facts["low"] <= facts["chance"]:
         reasons.append("The prediction is not reliably better than guessing.")
     elif failed:
         reasons.append("Its features are not reliably better than raw pixels.")
     if distance is not None and distance.ratio > config.far:
         reasons.append("The images are unlike all that the predictor was trained with.")
+    if good and facts["low"] <= facts["pixel_accuracy"]:
+        reasons.append("Raw pixels do as well: these images are easy, and say little about the prediction.")
     per_class = facts["images_per_class"]
     if failed and per_class >= config.scratch_from:
         return "train from scratch", (*reasons, f"{per_class} images a class are enough to train on.")
