@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pudnet_lib.datasets.cache import take
 from pudnet_lib.datasets.image_dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 
@@ -136,6 +137,13 @@ class GroupSampler:
         query_pool: The same sources' other images (a test split) for the query sets, classes in the same order; by
             default queries come from ``pool``.
         weights: Probability of each source; by default equal.
+        classes: Of each source, the classes that groups are drawn from; by default all. Nothing is copied, so that a
+            memory-mapped source of any size stays on disk but for the groups' images.
+
+    Attributes:
+        classes: Of each source, (K,) int64 class indices that groups are drawn from.
+        offsets: Where each source's classes begin in the numbering over the whole pool.
+        usable: Of each source, those places in ``classes`` whose classes have enough images.
 
     Raises:
         PudNetError: If a source has fewer than two usable classes, or the two pools do not match.
@@ -148,6 +156,7 @@ class GroupSampler:
         seed: int = 0,
         query_pool: Sequence[ImageDataset] | None = None,
         weights: Sequence[float] | None = None,
+        classes: Sequence[Sequence[int]] | None = None,
     ) -> None:
         if not pool:
             raise PudNetError("The pool of sources is empty; expected at least one dataset.")
@@ -159,11 +168,24 @@ class GroupSampler:
         if raw.shape != (len(pool),) or raw.min() < 0 or raw.sum() <= 0:
             raise PudNetError(f"weights {raw.tolist()} must be {len(pool)} non-negative numbers, one a source.")
         self.weights = raw / raw.sum()
-        self.offsets = np.cumsum([0] + [d.num_classes for d in pool])
-        self._by_class = [[ids.numpy() for ids in d.indices_by_class()] for d in self.pool]
-        self._query_by_class = [[ids.numpy() for ids in d.indices_by_class()] for d in self.query_pool or ()]
+        drawn = [range(d.num_classes) for d in pool] if classes is None else classes
+        self.classes = [np.asarray(part, dtype=np.int64) for part in drawn]
+        self.offsets = np.cumsum([0] + [len(part) for part in self.classes])
+        self._by_class = self._indices(self.pool)
+        self._query_by_class = self._indices(self.query_pool or ())
         self._items = [d.items.numpy() for d in self.pool]
         self.usable = [self._usable_classes(s) for s in range(len(self.pool))]
+
+    def _indices(self, pool: Sequence[ImageDataset]) -> list[list[np.ndarray]]:
+        found = [(data.indices_by_class(), classes) for data, classes in zip(pool, self.classes, strict=False)]
+        return [[ids[c].numpy() for c in classes] for ids, classes in found]
+
+    def images_and_classes(self) -> dict[str, list[object]]:
+        """Name each source's number of images and its classes, as far as groups are drawn from them."""
+        return {
+            data.name: [sum(map(len, self._by_class[s])), *(data.class_names[c] for c in self.classes[s])]
+            for s, data in enumerate(self.pool)
+        }
 
     def _usable_classes(self, s: int) -> np.ndarray:
         need = 2 if self.query_pool is not None else 3
@@ -185,7 +207,7 @@ class GroupSampler:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes over the whole pool, for the auxiliary classifier."""
+        """Number of classes over the whole pool that groups are drawn from, for the auxiliary classifier."""
         return int(self.offsets[-1])
 
     def _shuffled(self, rng: np.random.Generator, ids: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -227,19 +249,19 @@ class GroupSampler:
         drawn = int(rng.choice(len(self.pool), p=self.weights))
         s = drawn if source is None else source
         ways = min(self.config.ways, len(self.usable[s]))
-        classes = rng.choice(self.usable[s], size=ways, replace=False)
-        splits = [self._split_class(rng, s, int(c)) for c in classes]
+        places = rng.choice(self.usable[s], size=ways, replace=False)
+        splits = [self._split_class(rng, s, int(c)) for c in places]
         query_images = (self.query_pool or self.pool)[s].images
         gathered: dict[str, Tensor] = {}
         for part, name in enumerate(("sketch", "support", "query")):
             picks = [split[part] for split in splits]
             images = query_images if name == "query" else self.pool[s].images
-            gathered[name] = images[torch.from_numpy(np.concatenate(picks))]
+            gathered[name] = take(images, torch.from_numpy(np.concatenate(picks)))
             gathered[f"{name}_labels"] = torch.from_numpy(np.repeat(np.arange(ways), [len(p) for p in picks]))
         return Group(
             source=self.pool[s].name,
             source_index=s,
-            classes=torch.from_numpy(classes.astype(np.int64)),
-            pool_classes=torch.from_numpy((classes + self.offsets[s]).astype(np.int64)),
+            classes=torch.from_numpy(self.classes[s][places]),
+            pool_classes=torch.from_numpy((places + self.offsets[s]).astype(np.int64)),
             **gathered,
         )

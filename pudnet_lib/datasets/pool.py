@@ -71,7 +71,7 @@ class Pool:
 
     def training_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
         """Groups of the training classes, for meta-training."""
-        return GroupSampler(self._classes(self.train, "train"), groups, seed)
+        return GroupSampler(self.train, groups, seed, classes=[split.train for split in self.splits])
 
     def validation_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
         """Groups of the held-out training classes, to select models on.
@@ -82,13 +82,10 @@ class Pool:
         if not self.config.hold_out:
             raise PudNetError("This pool trains on its validation classes (hold_out=False); nothing to validate on.")
         kept = [i for i, split in enumerate(self.splits) if len(split.validation) >= 2]
-        data = [self.train[i].select_classes(self.splits[i].validation) for i in kept]
-        return GroupSampler(data, groups, seed + 1_000_003)
+        classes = [self.splits[i].validation for i in kept]
+        return GroupSampler([self.train[i] for i in kept], groups, seed + 1_000_003, classes=classes)
 
     def unseen_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
         """Groups of the unseen classes: support from training images, query from test images."""
-        support, query = self._classes(self.train, "unseen"), self._classes(self.test, "unseen")
-        return GroupSampler(support, groups, seed + 2_000_003, query_pool=query)
-
-    def _classes(self, data: tuple[ImageDataset, ...], part: str) -> list[ImageDataset]:
-        return [d.select_classes(getattr(s, part)) for d, s in zip(data, self.splits, strict=True)]
+        classes = [split.unseen for split in self.splits]
+        return GroupSampler(self.train, groups, seed + 2_000_003, query_pool=self.test, classes=classes)

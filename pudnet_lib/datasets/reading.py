@@ -232,35 +232,38 @@ def _no_class_lost(source: IndexedSource, kept: Sequence[int], skipped: Sequence
         )
 
 
-def in_parallel(read: Callable[[int], Pixels], count: int, workers: int = _WORKERS) -> Iterator[Pixels | PudNetError]:
+def in_parallel(
+    read: Callable[[int], Pixels], count: int, workers: int = _WORKERS, chunk: int = _CHUNK
+) -> Iterator[Pixels | PudNetError]:
     """Call ``read`` on 0..count-1 in threads.
 
     Args:
         read: Reads an image, or raises PudNetError.
         count: N.
         workers: Threads.
+        chunk: Images a task.
 
     Yields:
         Results in order, errors as values. Only a few chunks are ever held.
     """
 
-    def chunk(start: int) -> list[Pixels | PudNetError]:
+    def task(start: int) -> list[Pixels | PudNetError]:
         results: list[Pixels | PudNetError] = []
-        for i in range(start, min(start + _CHUNK, count)):
+        for i in range(start, min(start + chunk, count)):
             try:
                 results.append(read(i))
             except PudNetError as error:
                 results.append(error)
         return results
 
-    starts = iter(range(0, count, _CHUNK))
+    starts = iter(range(0, count, chunk))
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[list[Pixels | PudNetError]]] = deque()
         try:
-            waiting.extend(pool.submit(chunk, s) for s in islice(starts, 2 * workers))
+            waiting.extend(pool.submit(task, s) for s in islice(starts, 2 * workers))
             while waiting:
                 done = waiting.popleft().result()
-                waiting.extend(pool.submit(chunk, s) for s in islice(starts, 1))
+                waiting.extend(pool.submit(task, s) for s in islice(starts, 1))
                 yield from done
         finally:
             for future in waiting:

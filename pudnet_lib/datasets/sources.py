@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pudnet_lib.datasets.cache import data_folder
 from pudnet_lib.datasets.image_dataset import ImageDataset
 from pudnet_lib.datasets.packs import load_pack, manifest, pack_names
+from pudnet_lib.datasets.prepared import open_prepared
 from pudnet_lib.datasets.published import scan_any
 from pudnet_lib.datasets.reading import OnError, Reading, Split, read_listing
 from pudnet_lib.datasets.torchvision_sources import TORCHVISION, has_local_copy, load_torchvision, unpacked_copy
@@ -134,23 +135,40 @@ def load_images(
         return _resized(load_pack(name, split), size).with_channels(channels)
     if name in TORCHVISION:
         return load_torchvision(name, split, how)
+    folder, shown, licence = find_folder(name_or_folder)
+    prepared = open_prepared(shown, folder, split, how)
+    return prepared or read_listing(scan_any(folder, shown), folder, split, how, licence)
+
+
+def find_folder(name_or_folder: str | Path) -> tuple[Path, str, str]:
+    """Find the folder of a source that lies on disk as image files.
+
+    Args:
+        name_or_folder: One of ``PUBLISHED``, or a folder.
+
+    Returns:
+        The folder, the source's name, its licence.
+
+    Raises:
+        PudNetError: If there is no such folder.
+    """
+    name = str(name_or_folder)
     if name in PUBLISHED:
-        folder = _published_folder(name)
-        if folder is None:
+        found = _published_folder(name)
+        if found is None:
             source = PUBLISHED[name]
             raise PudNetError(
                 f"{name} is not in {data_folder()} (looked for {', '.join(source.folders)}). To get it: "
                 f"{source.how_to_get}. The environment variable PUDNET_DATA names another folder to look in."
             )
-        return read_listing(scan_any(folder, name), folder, split, how, PUBLISHED[name].licence)
+        return found, name, PUBLISHED[name].licence
     known = [*pack_names(), *TORCHVISION, *PUBLISHED]
     folder = Path(name_or_folder).expanduser()
     if folder.is_file():
         raise PudNetError(f"{folder} is a file; expected a folder of class folders. Unpack an archive first.")
     if folder.is_dir():
         plain = folder.resolve().name
-        shown = f"{plain} (folder)" if plain in known else plain
-        return read_listing(scan_any(folder, shown), folder, split, how)
+        return folder, f"{plain} (folder)" if plain in known else plain, "unknown"
     if len(folder.parts) > 1:
         raise PudNetError(f"The folder {folder} does not exist; expected a folder with one subfolder for each class.")
     raise unknown_name("dataset", name, known, "Or give the path of an image folder.")

@@ -147,6 +147,10 @@ class _Batches:
         self.config, self.weights, self.num_classes = NoisyGroupConfig(), np.ones(1), 0
         self.pool: tuple[Any, ...] = ()
 
+    def images_and_classes(self) -> dict[str, list[object]]:
+        """No classes here; see ``GroupSampler.images_and_classes``."""
+        return {}
+
     def group(self, index: int) -> NoisyGroup:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         images = self.noisy[torch.randint(len(self.noisy), (self.batch,), generator=generator)]

@@ -250,7 +250,7 @@ def _identity(model: ParameterModel, sampler: GroupSampler, config: MetaConfig) 
         "model": asdict(own),
         "groups": asdict(sampler.config),
         "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
-        "pool": {data.name: [len(data), *data.class_names] for data in sampler.pool},
+        "pool": sampler.images_and_classes(),
     }
 
 

@@ -16,12 +16,12 @@ def test_classes_of_the_three_stages_are_disjoint_and_complete(pool):
     groups = GroupConfig(2)
     stages = [getattr(pool, f"{stage}_groups")(groups) for stage in ("training", "validation", "unseen")]
     for source in range(2):
-        names = [set(sampler.pool[source].class_names) for sampler in stages]
+        names = [set(list(sampler.images_and_classes().values())[source][1:]) for sampler in stages]
         assert not names[0] & names[1]
         assert not names[0] & names[2]
         assert not names[1] & names[2]
         assert set.union(*names) == set(pool.train[source].class_names)
-    assert [len(set(s.pool[0].class_names)) for s in stages] == [4, 2, 4]  # fashion: 6 (two held out) and 4
+    assert [len(s.classes[0]) for s in stages] == [4, 2, 4]  # fashion: 6 (two held out) and 4
 
 
 def test_unseen_groups_query_test_images(pool):
@@ -33,7 +33,7 @@ def test_unseen_groups_query_test_images(pool):
 
 def test_without_hold_out_validation_classes_are_trained_on():
     pool = Pool(PoolConfig(("fashion",), hold_out=False))
-    assert pool.training_groups(GroupConfig(2)).pool[0].num_classes == 6
+    assert pool.training_groups(GroupConfig(2)).num_classes == 6
     with pytest.raises(PudNetError, match="nothing to validate on"):
         pool.validation_groups(GroupConfig(2))
 

@@ -262,7 +262,7 @@ def test_validation_classes_are_training_classes_and_never_unseen_ones():
     pool = Pool(PoolConfig(sources=("emoji", "glyphs"), max_per_class=15))
     config = GroupConfig(5, 2, 2, 2)
     names = {
-        stage: {(d.name, c) for d in sampler.pool for c in d.class_names}
+        stage: {(name, c) for name, (_, *classes) in sampler.images_and_classes().items() for c in classes}
         for stage, sampler in (
             ("train", pool.training_groups(config)),
             ("validation", pool.validation_groups(config)),

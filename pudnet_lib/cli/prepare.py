@@ -1,0 +1,44 @@
+"""``pudnet prepare``: a large image folder to one memory-mapped file a split and size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+HELP = "Decode a large image folder (ImageNet-1K, say) once, in parallel; a run that was cut off goes on."
+DETAILS = """Example: pudnet prepare imagenet --sizes 84,128,224
+
+`load_images` and every experiment find the files by themselves; without them a folder is decoded when first loaded."""
+
+
+def build() -> Callable[..., None]:
+    """Build the command."""
+    from pudnet_lib.datasets.prepared import estimate, prepare
+    from pudnet_lib.datasets.published import scan_any
+    from pudnet_lib.datasets.reading import Reading
+    from pudnet_lib.datasets.sources import find_folder
+    from pudnet_lib.errors import PudNetError
+
+    def command(
+        source: Annotated[str, typer.Argument(help="A name of `pudnet datasets`, or an image folder.")],
+        sizes: Annotated[str, typer.Option(help="Heights in pixels, one file a split each.", metavar="N,…")] = "84",
+        channels: Annotated[int, typer.Option(help="1 (gray) or 3 (RGB).")] = 3,
+        workers: Annotated[int, typer.Option(help="Threads; 0 for one more than there are cores.")] = 0,
+        only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
+    ) -> None:
+        try:
+            wanted = [int(size) for size in sizes.split(",")]
+        except ValueError:
+            raise PudNetError(f"--sizes is {sizes!r}; expected whole numbers such as 84,128,224.") from None
+        folder, name, licence = find_folder(source)
+        listing = scan_any(folder, name)
+        for size in wanted:
+            how = Reading(size, channels)
+            typer.echo(f"{name} at {size} pixels: {estimate(listing, how, workers)} in all")
+            if not only_estimate:
+                for path in prepare(listing, folder, how, licence, workers):
+                    typer.echo(str(path))
+
+    return command
