@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.hypernetwork.weight_generator import WeightGenerator, _narrow_product
+from pudnet_lib.hypernetwork import weight_generator
+from pudnet_lib.hypernetwork.weight_generator import WeightGenerator, narrow_product
 from pudnet_lib.targets import PredictedTensor
 
 SHAPES = [(6, 4, 3, 3), (5, 3, 1, 1), (8, 1, 5, 5), (4, 2, 3, 1)]
@@ -72,11 +73,22 @@ def test_a_residual_starts_as_its_base():
     assert float(generator.base.detach().std()) == pytest.approx((2 / 36) ** 0.5, rel=0.2)
 
 
-def test_two_rows_at_a_time_give_the_plain_product():
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("onednn", [True, False])
+def test_the_narrow_product_is_the_plain_product(onednn: bool, monkeypatch: pytest.MonkeyPatch):
+    if not onednn:
+        monkeypatch.setattr(weight_generator, "_ONEDNN", None)
     for rows, columns in ((6, 9), (7, 9), (6, 1), (4, 25)):
-        basis = torch.randn(rows, 3, generator=generator)
-        hidden = torch.randn(3, columns, generator=generator)
-        plain = torch.stack([(row[:, None] * hidden).sum(0) for row in basis])
+        basis, hidden = torch.randn(rows, 3), torch.randn(columns, 3)
+        plain = torch.stack([(row * hidden).sum(1) for row in basis])
         with torch.no_grad():
-            assert torch.allclose(_narrow_product(basis, hidden), plain, atol=1e-6)
+            torch.testing.assert_close(narrow_product(basis, hidden), plain, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("switches", [{}, {"filter_norm": "standardise"}, {"residual": True}], ids=str)
+def test_the_same_weights_with_and_without_gradients(switches: dict[str, object]):
+    generator = WeightGenerator(PredictedTensor("w", (6, 4, 3, 3)), dim=8, **switches)  # type: ignore[arg-type]
+    torch.nn.init.normal_(generator.basis)
+    for codes in (torch.randn(1, 8), torch.randn(3, 8)):
+        with torch.no_grad():
+            fast = generator(codes)
+        torch.testing.assert_close(fast, generator(codes).detach(), atol=1e-5, rtol=1e-5)
