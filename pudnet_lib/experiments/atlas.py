@@ -1,12 +1,14 @@
 """The parameter atlas: do predicted parameters land near the trained ones of the same group, nearer than the mean does?
 
-Our choice; the paper has no counterpart. Distances are Euclidean over all convolution weights. From a random start the
-filters of trained networks stand in another order than predicted ones, so a second zoo starts from the mean prediction:
-there "near" has a meaning.
+Our choice; the paper has no counterpart. Distances are Euclidean over all convolution weights, every filter brought to
+length 1: a batch norm follows each, so that its length changes nothing. From a random start the filters of trained
+networks stand in another order than predicted ones, so a second zoo starts from the mean prediction: there "near" has a
+meaning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -15,8 +17,10 @@ import numpy as np
 import pandas as pd
 
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.evaluation import interval
+from pudnet_lib.experiments.parameter_features import LAYERS, layer_tensors
 from pudnet_lib.experiments.zoo import ZooTraining
-from pudnet_lib.experiments.zoo_groups import PARTS, Part, ZooGroups
+from pudnet_lib.experiments.zoo_groups import PARTS, Part
 from pudnet_lib.experiments.zoo_predicted import predict_groups, predictor_width
 from pudnet_lib.experiments.zoo_store import ZooConfig, load_zoo, parameter_shapes
 
@@ -37,25 +41,21 @@ class AtlasConfig:
         held_out_groups: Held-out groups a source, whose distances are measured.
     """
 
-    train_groups: int = 40
+    train_groups: int = 20
     held_out_groups: int = 20
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """Trained and predicted convolution weights of one source's groups.
+    """Trained and predicted convolution weights of one source's groups, filters of length 1.
 
     Attributes:
         trained: Part to (G, P).
         predicted: Part to (G, P), the same groups.
-        groups: The sampler.
-        indices: Part to the groups' numbers.
     """
 
     trained: dict[Part, np.ndarray]
     predicted: dict[Part, np.ndarray]
-    groups: ZooGroups
-    indices: dict[Part, np.ndarray]
 
 
 @lru_cache(maxsize=16)
@@ -74,15 +74,21 @@ def landscape(source: str, start: Start, config: AtlasConfig, seed: int = 0) -> 
     zoo_config = ZooConfig(source, start, training=ZooTraining(predictor_width()), seed=seed)
     zoo = load_zoo(zoo_config, config.train_groups, config.held_out_groups)
     shapes = parameter_shapes(zoo_config)
-    convolutions = np.concatenate([np.full(int(np.prod(s)), len(s) == 4) for s in shapes.values()])
     trained, predicted = {}, {}
     for part in PARTS:
         rows = zoo.part(part)
-        trained[part] = rows.parameters[:, convolutions].astype(float)
         found = predict_groups(zoo.groups, part, rows.indices)
-        tensors = [found[name].flatten(1).numpy() for name, shape in shapes.items() if len(shape) == 4]
-        predicted[part] = np.concatenate(tensors, 1).astype(float)
-    return Landscape(trained, predicted, zoo.groups, {part: zoo.part(part).indices for part in PARTS})
+        layers = [layer for layer in LAYERS if layer.startswith("convolution")]
+        trained[part] = unit_filters([layer_tensors(rows.parameters, shapes, layer)[0] for layer in layers])
+        predicted[part] = unit_filters([found[LAYERS[layer][0]].numpy() for layer in layers])
+    return Landscape(trained, predicted)
+
+
+def unit_filters(tensors: Sequence[np.ndarray]) -> np.ndarray:
+    """Bring every filter to length 1 and flatten: (G, out, in, k, k) each to (G, P) in all."""
+    flat = [tensor.reshape(*tensor.shape[:2], -1).astype(float) for tensor in tensors]
+    scaled = [t / np.linalg.norm(t, axis=2, keepdims=True).clip(1e-12) for t in flat]
+    return np.concatenate([t.reshape(len(t), -1) for t in scaled], 1)
 
 
 def guess_distances(trained: np.ndarray, predicted: np.ndarray, means: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -137,16 +143,27 @@ def distances(sources: tuple[str, ...], config: AtlasConfig, seed: int = 0) -> p
     return pd.DataFrame(rows)
 
 
+def atlas_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean relative distance of each guess with its 95 % interval over groups, for the table of results."""
+    rows = []
+    for (start, source, method), part in table.groupby(["start", "dataset", "method"], sort=False):
+        found = interval(part["value"].to_numpy())
+        facts = {"method": f"atlas: {method}", "dataset": f"{source}, {start}", "metric": "relative distance"}
+        rows.append(facts | vars(found) | {"seeds": 1})
+    return pd.DataFrame(rows)
+
+
 def atlas_answer(table: pd.DataFrame) -> str:
     """Answer from the distances: is the own prediction nearer than the mean, and nearer than another group's?"""
-    parts = []
+    parts, count = [], 0
     for start, part in table.groupby("start", sort=False):
         wide = part.pivot_table(index=["dataset", "group"], columns="method", values="value")
-        gain = wide[OTHER] - wide[OWN]
-        half = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
-        nearer = "nearer than" if wide[OWN].mean() < 1 else "farther than"
+        own, gain = interval(wide[OWN].to_numpy()), interval((wide[OTHER] - wide[OWN]).to_numpy())
+        word = "nearer than" if own.high < 1 else "farther than" if own.low > 1 else "as near as"
         parts.append(
-            f"{start}: {wide[OWN].mean():.2f} times the mean's distance ({nearer} the mean), {gain.mean():+.4f} "
-            f"[{gain.mean() - half:+.4f}, {gain.mean() + half:+.4f}] nearer than another group's prediction"
+            f"{start}: at {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] times the distance of the mean of trained "
+            f"parameters ({word} the mean), and {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] nearer than "
+            "another group's prediction"
         )
-    return f"Predicted parameters on {len(wide)} held-out groups, {'; '.join(parts)}."
+        count = len(wide)
+    return f"Predicted parameters beside the trained ones of the same {count} held-out groups, {'; '.join(parts)}."

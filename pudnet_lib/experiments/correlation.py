@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.cross_decomposition import CCA
@@ -23,36 +24,49 @@ from pudnet_lib.experiments.similarity import Against
 BLOCK = 250  # permutations at a time, to bound memory
 
 
-def _parts(x: Reduced, y: Reduced) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    return (x.train, y.train), (x.test, y.test)
-
-
 def _fit(x: Reduced, y: Reduced) -> CCA:
     """Canonical directions by scikit-learn, fitted on training groups."""
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the tests compare with closed form
         return CCA(x.train.shape[1], scale=False, max_iter=2000, tol=1e-9).fit(x.train, y.train)
 
 
-def closed_form_canonical(
-    x: Reduced, y: Reduced, train_order: np.ndarray, test_order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+class Shuffled(NamedTuple):
+    """Canonical correlations under B pairings, (B, k) each.
+
+    Attributes:
+        in_sample: On the training groups, shuffled.
+        held_out: On the held-out groups, shuffled as well.
+        transfer: On the held-out groups in their true pairing, with directions fitted to shuffled training groups.
+    """
+
+    in_sample: np.ndarray
+    held_out: np.ndarray
+    transfer: np.ndarray
+
+
+def shuffled_canonical(x: Reduced, y: Reduced, train_orders: np.ndarray, test_orders: np.ndarray) -> Shuffled:
     """CCA for many pairings at once; PCA scores are orthonormal, so it is one k × k SVD a pairing.
 
     Args:
         x: One side.
         y: The other.
-        train_order: (B, n) which training group's ``y`` belongs to each ``x``.
-        test_order: (B, m) the same for held-out groups.
+        train_orders: (B, n) which training group's ``y`` belongs to each ``x``.
+        test_orders: (B, m) the same for held-out groups.
 
     Returns:
-        In-sample and held-out correlations, (B, k) each.
+        The correlations.
     """
-    n = len(x.train)
-    cross = np.einsum("ni,bnj->bij", x.train, y.train[train_order]) / (n - 1)  # (B, k, k)
+    cross = x.train.T @ y.train[train_orders] / (len(x.train) - 1)  # (B, k, k)
     left, inside, right = np.linalg.svd(cross)
-    u = np.einsum("mi,bij->bmj", x.test, left)
-    v = np.einsum("bmi,bji->bmj", y.test[test_order], right)
-    return np.minimum(inside, 1.0), _columnwise(u, v)
+    u, v = x.test @ left, y.test @ right.transpose(0, 2, 1)  # (B, m, k)
+    moved = np.take_along_axis(v, test_orders[..., None], 1)
+    return Shuffled(np.minimum(inside, 1.0), _columnwise(u, moved), _columnwise(u, v))
+
+
+def _correlations(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Correlations of the columns of (m, k) with those of (m, k), (k,)."""
+    found: np.ndarray = _columnwise(u[None], v[None])[0]
+    return found
 
 
 def _columnwise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -121,23 +135,20 @@ def canonical(
     """
     rng = np.random.default_rng(seed)
     fit = _fit(x, y)
-    inside, outside = (_columnwise(*(np.asarray(s)[None] for s in fit.transform(a, b)))[0] for a, b in _parts(x, y))
+    u, v = fit.transform(x.test, y.test)
+    inside, outside = _correlations(*fit.transform(x.train, y.train)), _correlations(u, v)
     n, m = len(x.train), len(x.test)
     train, test = strata or (None, None)
     orders = shuffles(permutations, n, rng, train), shuffles(permutations, m, rng, test)
-    straight = np.broadcast_to(np.arange(m), orders[1].shape)
-    nulls: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for b in (slice(start, start + BLOCK) for start in range(0, permutations, BLOCK)):
-        null_inside, null_outside = closed_form_canonical(x, y, orders[0][b], orders[1][b])
-        nulls.append((null_inside, null_outside, closed_form_canonical(x, y, orders[0][b], straight[b])[1]))
-    null_in, null_out, null_transfer = (np.concatenate(parts) for parts in zip(*nulls, strict=True))
-    u, v = fit.transform(x.test, y.test)
+    blocks = [slice(start, start + BLOCK) for start in range(0, permutations, BLOCK)]
+    nulls = [shuffled_canonical(x, y, orders[0][block], orders[1][block]) for block in blocks]
+    null = Shuffled(*(np.concatenate(parts) for parts in zip(*nulls, strict=True)))
     low, high = _bootstrap(u, v, np.arange(m) if clusters is None else clusters, permutations, rng)
     return Canonical(
-        Against(float(outside.mean()), low, high, null_out.mean(1), null_transfer.mean(1)),
-        Against(float(inside.mean()), np.nan, np.nan, null_in.mean(1)),
+        Against(float(outside.mean()), low, high, null.held_out.mean(1), null.transfer.mean(1)),
+        Against(float(inside.mean()), np.nan, np.nan, null.in_sample.mean(1)),
         outside,
-        null_out,
+        null.held_out,
         np.stack([u[:, 0], v[:, 0]], 1),
         (x.explained, y.explained),
     )

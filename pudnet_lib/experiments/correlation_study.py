@@ -6,17 +6,18 @@ Our choice; what is measured, and why, is in ``parameter_correlations.py``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.experiments.atlas import AtlasConfig
 from pudnet_lib.experiments.correlation import Canonical, canonical, shuffles
-from pudnet_lib.experiments.dataset_features import DatasetFeature, dataset_features
+from pudnet_lib.experiments.dataset_features import DATASET_FEATURES, DatasetFeature, dataset_features
 from pudnet_lib.experiments.parameter_features import ParameterFeature, parameter_features
-from pudnet_lib.experiments.reduction import reduce_side, standardise
+from pudnet_lib.experiments.reduction import Reduced, reduce_side, standardise
 from pudnet_lib.experiments.similarity import Against, linear_cka, mantel
 from pudnet_lib.experiments.zoo import ZooTraining
 from pudnet_lib.experiments.zoo_groups import PARTS, Part
@@ -24,6 +25,9 @@ from pudnet_lib.experiments.zoo_store import Initialisation, Zoo, ZooConfig, loa
 
 POOLED, WITHIN = "all sources", "all sources, shuffled within"
 CKA, MANTEL = "linear CKA, held-out classes", "Mantel test, held-out classes"
+
+Side = Literal["dataset", "parameters", "strata", "class set"]
+Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Config:
         initialisations: ``"same"`` and/or ``"different"``.
         train_groups: Groups of training classes that directions are fitted on (a small zoo of 120 ships).
         held_out_groups: Groups of held-out classes (60 ship).
+        dataset_features: Descriptions of the datasets.
         components: k, principal components a side, and pairs of canonical directions.
         permutations: Shuffles of the nulls, and bootstrap samples.
         training: How each network of the zoo is trained.
@@ -46,6 +51,7 @@ class Config:
     initialisations: tuple[Initialisation, ...] = ("same", "different")
     train_groups: int = 120
     held_out_groups: int = 60
+    dataset_features: tuple[DatasetFeature, ...] = DATASET_FEATURES
     components: int = 5
     permutations: int = 1000
     training: ZooTraining = field(default_factory=ZooTraining)
@@ -90,8 +96,8 @@ class Study:
     """
 
     def __init__(self, config: Config) -> None:
-        if not config.sources or not config.initialisations:
-            raise PudNetError("Config.sources and Config.initialisations need at least one entry each.")
+        if not (config.sources and config.initialisations and config.dataset_features):
+            raise PudNetError("sources, initialisations and dataset_features of the config need an entry each.")
         self.config = config
         self.zoos: dict[tuple[str, str], Zoo] = {
             (source, initialisation): load_zoo(
@@ -103,8 +109,9 @@ class Study:
             for initialisation in config.initialisations
         }
         self.shapes = parameter_shapes(next(iter(self.zoos.values())).config)
-        self._features: dict[tuple[str, str, str], dict[Part, np.ndarray]] = {}
         self.canonical = lru_cache(maxsize=4096)(self._canonical)
+        self._reduced = lru_cache(maxsize=4096)(self._reduce)
+        self._of_datasets = lru_cache(maxsize=None)(self._describe_datasets)
 
     @property
     def sources(self) -> list[str]:
@@ -127,60 +134,68 @@ class Study:
             raise unknown_name("zoo", f"{source}, {initialisation}", [", ".join(key) for key in self.zoos])
         return self.zoos[source, initialisation]
 
-    def diverged(self) -> int:
-        """Networks left out because their training diverged."""
-        return sum(zoo.part(part).diverged for zoo in self.zoos.values() for part in PARTS)
+    def side(self, choice: Choice, side: Side) -> Split:
+        """One description of all groups of a cell.
 
-    def sides(self, choice: Choice, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Both descriptions of a part's groups, their sources' numbers and the names of their class sets.
+        Args:
+            choice: The cell.
+            side: ``"dataset"``, ``"parameters"``, ``"strata"`` (number of the group's source) or ``"class set"``.
 
         Returns:
-            (G, p), (G, q), (G,) and (G,).
+            Rows of the groups to fit on, and of those to test on.
         """
-        x, y, strata, sets = [], [], [], []
-        for number, source in enumerate(self.members(choice.source)):
-            zoo = self.zoo(source, choice.initialisation)
-            kept = slice(None, choice.groups or None) if part == "train" else slice(None)
+        by_part = [
+            np.concatenate([self._rows(choice, side, part, source) for source in self.members(choice.source)])
+            for part in PARTS
+        ]
+        if choice.same_classes:
+            last = np.arange(len(by_part[0])) % 3 == 2
+            return by_part[0][~last], by_part[0][last]
+        return by_part[0], by_part[1]
+
+    def _rows(self, choice: Choice, side: Side, part: Part, source: str) -> np.ndarray:
+        zoo = self.zoo(source, choice.initialisation)
+        kept = slice(None, choice.groups or None) if part == "train" else slice(None)
+        indices = zoo.part(part).indices[kept]
+        if side == "dataset":
+            described: np.ndarray = self._of_datasets(source, choice.dataset_feature, part)[indices]
+            return described
+        if side == "parameters":
             rows = zoo.part(part).parameters[kept]
-            x.append(self._dataset_side(source, choice.initialisation, choice.dataset_feature)[part][kept])
-            y.append(parameter_features(rows, self.shapes, choice.layer, choice.parameter_feature))
-            strata.append(np.full(len(rows), number))
-            names = zoo.groups.class_sets(part, zoo.part(part).indices[kept])
-            sets.append(np.array([f"{source} {'-'.join(map(str, row))}" for row in names]))
-        return np.concatenate(x), np.concatenate(y), np.concatenate(strata), np.concatenate(sets)
+            return parameter_features(rows, self.shapes, choice.layer, choice.parameter_feature)
+        if side == "strata":
+            return np.full(len(indices), self.config.sources.index(source))
+        return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.groups.class_sets(part, indices)])
 
-    def _dataset_side(self, source: str, initialisation: str, feature: DatasetFeature) -> dict[Part, np.ndarray]:
-        key = (source, initialisation, feature)
-        if key not in self._features:
-            zoo = self.zoo(source, initialisation)
-            self._features[key] = {
-                part: dataset_features(feature, source, zoo.groups, part, zoo.part(part).indices) for part in PARTS
-            }
-        return self._features[key]
+    def _describe_datasets(self, source: str, feature: DatasetFeature, part: Part) -> np.ndarray:
+        """Describe the datasets of all groups of a part, (G, p): the same ones for every initialisation."""
+        groups = self.zoo(source, self.config.initialisations[0]).groups
+        count = self.config.train_groups if part == "train" else self.config.held_out_groups
+        return dataset_features(feature, source, groups, part, np.arange(count))
 
-    def _split(self, choice: Choice) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-        train = self.sides(choice, "train")
-        if not choice.same_classes:
-            return train, self.sides(choice, "held-out")
-        last = np.arange(len(train[0])) % 3 == 2
-        return tuple(a[~last] for a in train), tuple(a[last] for a in train)
+    def _reduce(self, choice: Choice, side: Side) -> Reduced:
+        return reduce_side(*self.side(choice, side), choice.components, _name(choice, side))
 
     def _canonical(self, choice: Choice) -> Canonical:
         """Canonical correlations of a cell; cached as ``canonical``."""
-        train, test = self._split(choice)
-        x = reduce_side(train[0], test[0], choice.components, choice.dataset_feature)
-        y = reduce_side(train[1], test[1], choice.components, f"{choice.parameter_feature} of the {choice.layer}")
-        strata = (train[2], test[2]) if choice.source == WITHIN else None
-        return canonical(x, y, self.config.permutations, test[3], strata, self.config.seed)
+        plain = Choice("")  # a side is reduced once for all cells that share it
+        x = self._reduced(replace(choice, layer=plain.layer, parameter_feature=plain.parameter_feature), "dataset")
+        y = self._reduced(replace(choice, dataset_feature=plain.dataset_feature), "parameters")
+        strata = self.side(choice, "strata") if choice.source == WITHIN else None
+        clusters = self.side(choice, "class set")[1]
+        return canonical(x, y, self.config.permutations, clusters, strata, self.config.seed)
 
     def similarities(self, choice: Choice) -> dict[str, Against]:
         """Linear CKA and the Mantel test on held-out groups."""
-        train, test = self._split(choice)
-        x = standardise(train[0], test[0], choice.dataset_feature)[1]
-        y = standardise(train[1], test[1], f"{choice.parameter_feature} of the {choice.layer}")[1]
-        strata = test[2] if choice.source == WITHIN else None
+        sides: tuple[Side, Side] = ("dataset", "parameters")
+        x, y = (standardise(*self.side(choice, side), _name(choice, side))[1] for side in sides)
+        strata = self.side(choice, "strata")[1] if choice.source == WITHIN else None
         orders = shuffles(self.config.permutations, len(x), np.random.default_rng(self.config.seed), strata)
         return {CKA: linear_cka(x, y, orders), MANTEL: mantel(x, y, orders)}
+
+
+def _name(choice: Choice, side: Side) -> str:
+    return choice.dataset_feature if side == "dataset" else f"{choice.parameter_feature} of the {choice.layer}"
 
 
 @lru_cache(maxsize=4)

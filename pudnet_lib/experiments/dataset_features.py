@@ -21,7 +21,7 @@ from pudnet_lib.datasets.cache import cache_folder
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.experiments.zoo_groups import Part, ZooGroups, source_images
 from pudnet_lib.hypernetwork import PudNet
-from pudnet_lib.shipped import load_pudnet, shipped_models
+from pudnet_lib.shipped import load_pudnet
 
 DatasetFeature = Literal["HOG", "pixel statistics", "PudNet's embedding", "untrained embedding"]
 DATASET_FEATURES: tuple[DatasetFeature, ...] = get_args(DatasetFeature)
@@ -57,14 +57,9 @@ def dataset_features(
     return np.concatenate([codes.mean(1), codes.std(1)], 1).astype(float)
 
 
-def available_features() -> tuple[DatasetFeature, ...]:
-    """Features that can be computed here; PudNet's embedding needs the shipped predictor."""
-    return tuple(f for f in DATASET_FEATURES if "pudnet" in shipped_models() or not f.startswith("PudNet"))
-
-
 @lru_cache(maxsize=2)
 def _predictor(trained: bool) -> PudNet:
-    model = load_pudnet() if "pudnet" in shipped_models() else PudNet().eval()
+    model = load_pudnet()
     return model if trained else PudNet(model.config).eval()
 
 

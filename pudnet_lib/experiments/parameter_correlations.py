@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 from tqdm.auto import tqdm
 
 from pudnet_lib.experiments.atlas import AtlasConfig
 from pudnet_lib.experiments.correlation_study import POOLED, WITHIN, Choice, Config, Study, study
-from pudnet_lib.experiments.dataset_features import available_features
 from pudnet_lib.experiments.parameter_features import LAYERS, PARAMETER_FEATURES
 from pudnet_lib.experiments.zoo_groups import PARTS
 
@@ -31,9 +31,10 @@ PROFILES = {
         ("fashion", "glyphs"),
         train_groups=40,
         held_out_groups=20,
+        dataset_features=("HOG", "pixel statistics"),
         components=3,
         permutations=100,
-        atlas=AtlasConfig(train_groups=6, held_out_groups=4),
+        atlas=AtlasConfig(train_groups=4, held_out_groups=3),
     ),
     "laptop": Config(),
     "paper": Config(
@@ -48,7 +49,7 @@ def choices(config: Config) -> list[Choice]:
         Choice(source, initialisation, layer, feature, parameters, config.components)
         for source in study(config).sources
         for initialisation in config.initialisations
-        for feature in available_features()
+        for feature in config.dataset_features
         for parameters in PARAMETER_FEATURES
         for layer in LAYERS
     ]
@@ -101,6 +102,26 @@ def _cell_rows(loaded: Study, choice: Choice) -> list[dict[str, object]]:
     ]
 
 
+def zoo_table(config: Config) -> pd.DataFrame:
+    """Say what was trained: groups, those left out because training diverged, class sets, accuracy, seconds."""
+    return pd.DataFrame(
+        {
+            "source": source,
+            "initialisation": initialisation,
+            "part": part,
+            "groups": len(zoo.part(part).indices),
+            "diverged": zoo.part(part).diverged,
+            "different sets of classes": len(np.unique(zoo.groups.class_sets(part, zoo.part(part).indices), axis=0)),
+            "classes a group": zoo.groups.ways,
+            "accuracy (%)": float(zoo.part(part).accuracy.mean()),
+            "chance (%)": 100 / zoo.groups.ways,
+            "seconds of training": zoo.part(part).seconds,
+        }
+        for (source, initialisation), zoo in study(config).zoos.items()
+        for part in PARTS
+    )
+
+
 def verdict(value: float, p: float, p_transfer: float) -> str:
     """Say in words whether a correlation survives its nulls.
 
@@ -133,11 +154,13 @@ def result_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(table: pd.DataFrame) -> str:
-    """Answer the question from the numbers: HOG and flattened weights first, then all cells."""
+    """Answer the question from the numbers: the first feature (HOG) and flattened weights, then all cells."""
     cells = table[(table["metric"] == HELD_OUT) & ~table["dataset"].isin([POOLED, WITHIN])]
-    main = cells[(cells["layer"] == "whole network") & (cells["method"] == "HOG") & (cells["parameters"] == "weights")]
+    feature, initialisation = cells["method"].iloc[0], cells["initialisation"].iloc[0]
+    main = cells[(cells["layer"] == "whole network") & (cells["parameters"] == "weights")]
+    main = main[(main["method"] == feature) & (main["initialisation"] == initialisation)]
     parts = []
-    for row in main[main["initialisation"] == main["initialisation"].iloc[0]].to_dict(orient="records"):
+    for row in main.to_dict(orient="records"):
         survives = row["p"] < 0.05 and not row["p_transfer"] >= 0.05
         parts.append(
             f"{row['dataset']} {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}], null up to "
@@ -145,7 +168,7 @@ def answer(table: pd.DataFrame) -> str:
         )
     significant = int((cells["p_adjusted"] < 0.05).sum())
     return (
-        "Mean canonical correlation of HOG and flattened weights on held-out classes, same initialisation: "
-        f"{'; '.join(parts)}. Over all layers, features and initialisations of single sources {significant} of "
-        f"{len(cells)} cells survive both nulls after correction."
+        f"Mean canonical correlation of {feature} and flattened weights on held-out classes, {initialisation} "
+        f"initialisation: {'; '.join(parts)}. Over all layers, features and initialisations of single sources "
+        f"{significant} of {len(cells)} cells survive both nulls after correction."
     )

@@ -25,6 +25,10 @@ from pudnet_lib.hypernetwork.base import Parameters, seeded
 from pudnet_lib.targets import TargetConfig, build_target
 
 
+class TrainingCancelledError(PudNetError):
+    """The user stopped a long training; nothing is wrong."""
+
+
 @dataclass(frozen=True)
 class ZooTraining:
     """How every network of a zoo is trained.
@@ -140,7 +144,7 @@ def train_networks(
         The networks, on the images' device.
 
     Raises:
-        PudNetError: If training was cancelled.
+        TrainingCancelledError: If ``keep_going`` said so.
     """
     groups, m = images.shape[:2]
     classes, device = int(labels.max()) + 1, images.device
@@ -156,7 +160,7 @@ def train_networks(
     loss = torch.zeros(groups, device=device, dtype=dtype)
     for epoch in range(config.epochs):
         if keep_going is not None and not keep_going():
-            raise PudNetError("Training of the zoo was cancelled.")
+            raise TrainingCancelledError("Training of the zoo was cancelled.")
         loss = torch.zeros(groups, device=device, dtype=dtype)
         for part in orders[:, epoch].split(config.batch_size, 1):  # (G, B)
             optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)

@@ -43,6 +43,7 @@ class ZooGroups:
     ) -> None:
         self.train, self.test, self.per_class, self.test_per_class = train, test, per_class, test_per_class
         self.seed = seed
+        self.indices = lru_cache(maxsize=1 << 16)(self._indices)
         self._train_ids = [ids.numpy() for ids in train.indices_by_class()]
         self._test_ids = [ids.numpy() for ids in test.indices_by_class()]
         split = default_class_split(train.name, train.num_classes)
@@ -74,8 +75,8 @@ class ZooGroups:
         """How many different sets of K classes there are to draw from."""
         return comb(len(self.classes[part]), self.ways)
 
-    def indices(self, part: Part, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw group number ``index``: its classes (K,), training image ids (M,) and test image ids (N,)."""
+    def _indices(self, part: Part, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw a group's classes (K,), training image ids (M,) and test image ids (N,); cached as ``indices``."""
         rng = np.random.default_rng((self.seed, PARTS.index(part), index))
         classes = np.sort(rng.choice(self.classes[part], self.ways, replace=False))
         train = [rng.choice(self._train_ids[c], self.per_class, replace=False) for c in classes]

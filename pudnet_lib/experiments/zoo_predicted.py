@@ -19,7 +19,7 @@ from pudnet_lib.hypernetwork.base import Parameters
 from pudnet_lib.shipped import load_pudnet
 
 SKETCH_PER_CLASS = 10
-MEAN_OF = 40  # training groups whose predictions are averaged
+MEAN_OF = 20  # training groups whose predictions are averaged
 
 
 @lru_cache(maxsize=1)

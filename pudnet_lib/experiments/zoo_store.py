@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +27,10 @@ from tqdm.auto import tqdm
 
 from pudnet_lib.datasets.cache import cache_folder
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.zoo import ZooTraining, accuracies, train_networks
+from pudnet_lib.experiments.zoo import TrainingCancelledError, ZooTraining, accuracies, train_networks
 from pudnet_lib.experiments.zoo_groups import PARTS, Part, ZooGroups, source_images
 from pudnet_lib.experiments.zoo_predicted import predicted_mean, predictor_fingerprint
+from pudnet_lib.hypernetwork.base import Parameters
 from pudnet_lib.targets import TargetConfig, build_target
 
 Initialisation = Literal["same", "different", "predicted"]
@@ -136,33 +138,28 @@ def load_zoo(
         The zoo, with exactly the groups wanted, less those that diverged.
 
     Raises:
-        PudNetError: If it was cancelled (finished chunks are kept), or nearly all groups diverged.
+        TrainingCancelledError: If it was cancelled; finished chunks are kept.
+        PudNetError: If most groups diverged, or a file is damaged.
     """
     if min(train, held_out) < 2:
         raise PudNetError(f"A zoo of {train} training and {held_out} held-out groups tells nothing; take at least 2.")
-    root = cache_folder() / "zoo" if root is None else root
-    folder, groups, wanted = (
-        root / zoo_name(config),
-        zoo_groups(config),
-        dict(zip(PARTS, (train, held_out), strict=True)),
-    )
+    folder = (cache_folder() / "zoo" if root is None else root) / zoo_name(config)
+    groups, wanted = zoo_groups(config), dict(zip(PARTS, (train, held_out), strict=True))
     missing = [
-        (part, start)
+        (part, start, min(start + CHUNK, wanted[part]))
         for part in PARTS
         for start in range(_rows_there(folder, part), wanted[part], CHUNK)
-    ]  # fmt: skip
-    total, done = sum(min(CHUNK, wanted[part] - start) for part, start in missing), 0
+    ]
+    total, done = sum(stop - start for _, start, stop in missing), 0
+    mean = predicted_mean(groups, config.training.width) if missing and config.initialisation == "predicted" else None
     with _bar(progress, total, config.source) as tell:
-        for part, start in missing:
-            stop = min(start + CHUNK, wanted[part])
-
-            def keep_going(done: int = done) -> bool:
-                return tell(done, total)
-
+        for part, start, stop in missing:
             try:
-                _train_chunk(folder, config, groups, part, start, stop, keep_going)
-            except PudNetError as error:
-                raise PudNetError(f"{error} {done} of {total} groups are kept; the next run goes on there.") from None
+                tensors = _train_chunk(config, groups, part, range(start, stop), mean, partial(tell, done, total))
+            except TrainingCancelledError as error:
+                kept = f"{done} of {total} groups are kept; the next run goes on there."
+                raise TrainingCancelledError(f"{error} {kept}") from None
+            write_rows(folder, part, start, stop, tensors, config)
             done += stop - start
             tell(done, total)
     return Zoo(config, groups, *(_read(folder, part, wanted[part], config) for part in PARTS))
@@ -183,34 +180,23 @@ def _bar(progress: Callable[[int, int], bool] | None, total: int, source: str) -
 
 
 def _train_chunk(
-    folder: Path,
-    config: ZooConfig,
-    groups: ZooGroups,
-    part: Part,
-    start: int,
-    stop: int,
-    keep_going: Callable[[], bool] | None,
-) -> None:
-    indices, began = np.arange(start, stop), time.perf_counter()
-    images, test = groups.images(part, indices)
+    config: ZooConfig, groups: ZooGroups, part: Part, rows: range, mean: Parameters | None, go_on: Callable[[], bool]
+) -> dict[str, Tensor]:
+    began = time.perf_counter()
+    images, test = groups.images(part, np.array(rows))
+    seeds = [config.seed] * len(rows)
     if config.initialisation == "different":
-        seeds = np.random.default_rng((config.seed, 7, PARTS.index(part))).permutation(1_000_000)[start:stop].tolist()
-    else:
-        seeds = [config.seed] * len(indices)
-    initial = predicted_mean(groups, config.training.width) if config.initialisation == "predicted" else None
-    trained = train_networks(
-        images, groups.labels, config.training, seeds, keep_going=keep_going, start=initial
-    )  # fmt: skip
-    rows = torch.cat([trained.parameters[name].flatten(1) for name in parameter_shapes(config)], 1)
-    halves = rows.half()
-    tensors = {
+        drawn = np.random.default_rng((config.seed, 7, PARTS.index(part))).permutation(1_000_000)
+        seeds = drawn[rows.start : rows.stop].tolist()
+    trained = train_networks(images, groups.labels, config.training, seeds, keep_going=go_on, start=mean)
+    halves = torch.cat([trained.parameters[name].flatten(1) for name in parameter_shapes(config)], 1).half()
+    return {
         "parameters": halves,
         "finite": trained.finite & halves.isfinite().all(1),
         "accuracy": accuracies(trained.parameters, test, groups.test_labels),
         "loss": trained.loss,
         "seconds": torch.full((len(rows),), (time.perf_counter() - began) / len(rows)),
     }
-    write_rows(folder, part, start, stop, tensors, config)
 
 
 def write_rows(folder: Path, part: Part, start: int, stop: int, tensors: dict[str, Tensor], config: ZooConfig) -> None:
