@@ -1,4 +1,4 @@
-"""Who takes part in the intra-dataset comparison, and how each is meta-trained.
+"""Who takes part in a comparison, within a source or between sources, and how each is meta-trained.
 
 Our choice: every meta-trained method gets the same images, groups and number of steps. The learning rates of the plain
 PudNet, the shared network and the constant embedding were the best of three each on held-out training classes (width 8,
@@ -15,7 +15,7 @@ from typing import Any
 
 from pudnet_lib.baselines.rivals import RIVALS, RivalConfig, trained_rival
 from pudnet_lib.datasets import GroupConfig
-from pudnet_lib.datasets.pool import PoolConfig
+from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.experiments.profiles import replace_fields
 from pudnet_lib.hypernetwork import PudNetConfig
@@ -67,6 +67,7 @@ class Contest:
         groups: What a training group holds.
         steps: Meta-training steps.
         accelerator: Lightning Fabric's.
+        max_per_class: At most so many training images a class of the pool; 0 for all.
     """
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
@@ -74,6 +75,11 @@ class Contest:
     groups: GroupConfig = field(default_factory=GroupConfig)
     steps: int = 1000
     accelerator: str = "cpu"
+    max_per_class: int = 0
+
+    def pool(self, source: str = "") -> PoolConfig:
+        """The images: the one source of a specialist, or all."""
+        return PoolConfig((source,) if source else self.sources, max_per_class=self.max_per_class)
 
 
 def train_config(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
@@ -92,7 +98,7 @@ def train_config(contest: Contest, method: str, seed: int, source: str = "") -> 
         PudNetError: If there is no such method.
     """
     meta = MetaConfig(steps=contest.steps, seed=seed, validate_every=0, accelerator=contest.accelerator)
-    pool = PoolConfig((source,) if method == SPECIALIST else contest.sources)
+    pool = contest.pool(source if method == SPECIALIST else "")
     if method in RIVALS:
         meta = replace(meta, **RIVAL_RATES)  # type: ignore[arg-type]
         return RivalConfig(method, contest.target, seed, pool, contest.groups, meta, seed)
@@ -107,6 +113,8 @@ def train_config(contest: Contest, method: str, seed: int, source: str = "") -> 
     return replace(changed, meta=replace(changed.meta, steps=own), base_steps=max(1, contest.steps - own))
 
 
-def train(config: TrainConfig | RivalConfig) -> TrainOutcome:
-    """Give the run's model, from the cache if it was trained before."""
-    return trained_rival(config) if isinstance(config, RivalConfig) else trained(config, progress=False)
+def train(config: TrainConfig | RivalConfig, pool: Pool | None = None) -> TrainOutcome:
+    """Give the run's model, from the cache if it was trained before; ``pool`` is its pool, if loaded already."""
+    if isinstance(config, RivalConfig):
+        return trained_rival(config, pool=pool)
+    return trained(config, progress=False, pool=pool)

@@ -8,31 +8,24 @@ budget for all. Meta-trained models are kept in the cache, so that a second run 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal
 
 import pandas as pd
-import torch
-from torch import nn
 
-from pudnet_lib.baselines.from_scratch import Optimiser, ScratchFit
-from pudnet_lib.baselines.metric import MetricFit
-from pudnet_lib.baselines.pretrained import PretrainedFit
-from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
-from pudnet_lib.datasets import GroupConfig, ImageDataset
+from pudnet_lib.baselines.from_scratch import Optimiser
+from pudnet_lib.baselines.rivals import RivalConfig
+from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.evaluation import Swap, Swapper, evaluate_fits, evaluate_groups
-from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, SPECIALIST, Contest, train, train_config
+from pudnet_lib.evaluation import Swap, Swapper
+from pudnet_lib.experiments.contenders import CONDITIONED, SPECIALIST, Contest, train
 from pudnet_lib.experiments.diagnostics import diagnose
 from pudnet_lib.experiments.intra_tables import answer, gains, headline, summary
+from pudnet_lib.experiments.measuring import META_TRAINED, TUNED, Protocol, Scene, measure, training_of
 from pudnet_lib.experiments.parallel import parallel
-from pudnet_lib.hypernetwork import ParameterModel
-from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.run import TrainConfig
-from pudnet_lib.training.scratch import ScratchConfig
 
 __all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "diagnostics", "gains", "headline", "run", "summary"]
 
@@ -47,9 +40,6 @@ TARGETS = {
     "ConvNet-3, width 64": TargetConfig(width=64),
     "ResNet-18": TargetConfig("resnet18", 64),
 }
-META_TRAINED = (*PREDICTORS, *RIVALS, SPECIALIST)
-#: Methods that learn on each group by gradient steps and start from a meta-trained network; method → that network.
-TUNED = {"pretrained": "shared network", "fine-tuned": "PudNet (kit)"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +99,13 @@ class Config:
         """What all meta-trained methods have in common."""
         return Contest(self.sources, TARGETS[target], self.training_groups, self.steps, self.accelerator)
 
+    def protocol(self) -> Protocol:
+        """How all methods are measured."""
+        return Protocol(
+            self.groups, self.fit_groups, self.optimisers, self.scratch_epochs, self.tuned_epochs, self.accelerator,
+            self.seed,
+        )  # fmt: skip
+
 
 _SMALL = GroupConfig(4, 3, 3, 5)
 PROFILES = {
@@ -136,17 +133,6 @@ class Job:
     ways: int
 
 
-def scratch_fits(config: Config, target: str) -> dict[str, ScratchFit]:
-    """Name the networks that are trained from scratch, ``"GC, 30 epochs"`` and so on."""
-    return {
-        f"{optimiser}, {epochs} epoch{'s' * (epochs > 1)}": ScratchFit(
-            TARGETS[target], optimiser, epochs, seed=config.seed, accelerator=config.accelerator
-        )
-        for optimiser in config.optimisers
-        for epochs in config.scratch_epochs
-    }
-
-
 def run(config: Config) -> pd.DataFrame:
     """Meta-train what the cache lacks, then let every method classify the same unseen groups.
 
@@ -164,7 +150,7 @@ def run(config: Config) -> pd.DataFrame:
             for seed in config.seeds:
                 trainings += _trainings(config, target, method, seed)
                 jobs += [Job(config, target, method, seed, ways) for ways in config.ways]
-        fits = scratch_fits(config, target)
+        fits = config.protocol().scratch_fits(TARGETS[target])
         jobs += [Job(config, target, method, config.seed, ways) for method in fits for ways in config.ways]
     parallel(train, list(dict.fromkeys(trainings)), config.jobs, "meta-training")
     return pd.concat(parallel(evaluate, jobs, config.jobs, "evaluating"), ignore_index=True)
@@ -172,7 +158,7 @@ def run(config: Config) -> pd.DataFrame:
 
 def _trainings(config: Config, target: str, method: str, seed: int) -> list[TrainConfig | RivalConfig]:
     sources = config.sources if method == SPECIALIST else ("",)
-    return [train_config(config.contest(target), TUNED.get(method, method), seed, source) for source in sources]
+    return [training_of(config.contest(target), method, seed, source) for source in sources]
 
 
 @lru_cache(maxsize=2)
@@ -189,45 +175,28 @@ def evaluate(job: Job) -> pd.DataFrame:
     Returns:
         Rows of ``run``'s table.
     """
-    config = job.config
-    pool = _pool(config.sources)
-    sampler = pool.unseen_groups(replace(config.unseen_groups, ways=job.ways), config.seed)
-    taking_part = [s for s, usable in enumerate(sampler.usable) if len(usable) >= job.ways]
-    tables = []
-    fits = scratch_fits(config, job.target)
-    if job.method in fits:
-        tables.append(evaluate_fits(fits[job.method], sampler, config.fit_groups, taking_part))
-    elif job.method == SPECIALIST:
-        for source in taking_part:
-            run_config = _trainings(config, job.target, SPECIALIST, job.seed)[source]
-            outcome = train(run_config)
-            found = evaluate_groups(outcome.model.to(_device(config)), sampler, config.groups, sources=[source])
-            tables.append(found.assign(meta_training_seconds=outcome.seconds))
-    else:
-        outcome = train(_trainings(config, job.target, job.method, job.seed)[0])
-        model = outcome.model.to(_device(config))
-        if job.method in TUNED:
-            training = _tuning(config, job.method)
-            fit = (
-                PretrainedFit(model, training) if job.method == "pretrained" else partial(_fine_tuned, model, training)
-            )
-            found = evaluate_fits(fit, sampler, config.fit_groups, taking_part)
-        elif job.method in RIVALS:
-            found = evaluate_fits(MetricFit(model), sampler, config.groups, taking_part)
-        else:
-            swaps: tuple[Swap, ...] = ("own", "far", "near") if job.method in CONDITIONED else ("own",)
-            if len(config.sources) == 1 and job.method in CONDITIONED:
-                swaps = ("own", "near")  # a far swap needs another source
-            swapper = Swapper(pool.train, config.unseen_groups.sketch_per_class, config.seed)
-            found = evaluate_groups(model, sampler, config.groups, swapper, swaps, sources=taking_part)
-        tables.append(found.assign(meta_training_seconds=outcome.seconds))
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    if table.empty:
+    config, scene = job.config, _scene(job.config, job.ways)
+    if not scene.sources:
         raise PudNetError(f"No source has {job.ways} unseen classes; lower Config.ways.")
-    suffix = table["swap"].map({"own": "", "far": ", far swap", "near": ", near swap"}) if "swap" in table else ""
-    table["method"] = job.method + suffix
-    table = table.assign(target=job.target, ways=job.ways, seed=job.seed, metric="accuracy")
-    return table.drop(columns="swap", errors="ignore").rename(columns={"seconds": "prediction_seconds"})
+    run_of = (config.contest(job.target), config.protocol(), job.method, job.seed)
+    if job.method == SPECIALIST:  # one network a source
+        parts = [measure(*run_of, replace(scene, sources=(s,)), config.sources[s]) for s in scene.sources]
+        table = pd.concat(parts, ignore_index=True)
+    else:
+        table = measure(*run_of, scene)
+    return table.assign(target=job.target, ways=job.ways)
+
+
+def _scene(config: Config, ways: int) -> Scene:
+    pool = _pool(config.sources)
+    sampler = pool.unseen_groups(replace(config.unseen_groups, ways=ways), config.seed)
+    swaps: tuple[Swap, ...] = ("own", "far", "near") if len(config.sources) > 1 else ("own", "near")
+    return Scene(
+        sampler,
+        Swapper(pool.train, config.unseen_groups.sketch_per_class, config.seed),
+        swaps,
+        tuple(s for s, usable in enumerate(sampler.usable) if len(usable) >= ways),
+    )
 
 
 def diagnostics(config: Config) -> pd.DataFrame:
@@ -239,35 +208,11 @@ def diagnostics(config: Config) -> pd.DataFrame:
     Returns:
         What ``diagnose`` gives; empty if no PudNet takes part.
     """
-    pool, target = _pool(config.sources), config.targets[0]
-    sampler = pool.unseen_groups(replace(config.unseen_groups, ways=config.ways[0]), config.seed)
-    taking_part = [s for s, usable in enumerate(sampler.usable) if len(usable) >= config.ways[0]]
+    scene, target, device = _scene(config, config.ways[0]), config.targets[0], config.protocol().device
     models = {
-        method: [train(_trainings(config, target, method, seed)[0]).model.to(_device(config)) for seed in config.seeds]
+        method: [train(_trainings(config, target, method, seed)[0]).model.to(device) for seed in config.seeds]
         for method in CONDITIONED
         if method in config.methods
     }
-    swapper = Swapper(pool.train, config.unseen_groups.sketch_per_class, config.seed)
-    return diagnose(models, sampler, swapper, min(config.groups, config.diagnosed_groups), taking_part)
-
-
-def _fine_tuned(model: ParameterModel, training: ScratchConfig, data: ImageDataset) -> nn.Module:
-    return finetune(predict(model, data), data, None, training).network
-
-
-def _tuning(config: Config, method: str) -> ScratchConfig:
-    trainable: Literal["full", "probe"] = "probe" if method == "pretrained" else "full"
-    return ScratchConfig(
-        trainable=trainable,
-        learning_rate=0.03 if method == "pretrained" else 0.0,  # 0: fine-tuning's own default
-        gradient_centralization=False,
-        epochs=config.tuned_epochs,
-        batch_size=32,
-        evaluations=1,
-        seed=config.seed,
-        accelerator=config.accelerator,
-    )
-
-
-def _device(config: Config) -> torch.device:
-    return torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    groups = min(config.groups, config.diagnosed_groups)
+    return diagnose(models, scene.sampler, scene.swapper, groups, list(scene.sources))
