@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pudnet_lib.datasets.image_dataset import normalise
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.hub import HubMixin
 from pudnet_lib.targets import TargetConfig, build_target
 from pudnet_lib.training.checkpoint import load_tensors, save_tensors
 from pudnet_lib.training.losses import cosine_logits
@@ -43,7 +44,7 @@ class Classification:
     probabilities: dict[str, float]
 
 
-class PredictedNetwork(nn.Module):
+class PredictedNetwork(HubMixin, nn.Module):
     """A target network with predicted parameters and a head of class means.
 
     Args:
@@ -191,6 +192,19 @@ class PredictedNetwork(nn.Module):
         )
         load_state(network, tensors, str(path))
         return network.eval()
+
+    def write_file(self, path: Path) -> None:
+        """Save as one file, for ``save_pretrained``; the same as ``save``."""
+        self.save(path)
+
+    @classmethod
+    def read_file(cls, path: Path, **build: Any) -> PredictedNetwork:
+        """Load what ``write_file`` wrote, for ``from_pretrained``; the same as ``load``."""
+        return cls.load(path, **build)
+
+    def card_text(self) -> str:
+        """The model card, for ``save_pretrained``."""
+        return self.model_card()
 
     def to_torch_export(self, path: Path | str | None = None) -> ExportedProgram:
         """Export with ``torch.export``; see ``pudnet_lib.export.to_torch_export``."""

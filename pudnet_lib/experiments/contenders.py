@@ -24,6 +24,14 @@ from pudnet_lib.training.cache import trained
 from pudnet_lib.training.meta import MetaConfig
 from pudnet_lib.training.run import TrainConfig, TrainOutcome
 
+#: Target's name → its config; the number is the width.
+TARGETS = {
+    "ConvNet-3, width 4": TargetConfig(width=4),
+    "ConvNet-3, width 8": TargetConfig(width=8),
+    "ConvNet-3, width 16": TargetConfig(width=16),
+    "ConvNet-3, width 64": TargetConfig(width=64),
+    "ResNet-18": TargetConfig("resnet18", 64),
+}
 #: Predictor → what differs from ``TrainConfig``'s defaults.
 PREDICTORS: dict[str, dict[str, Any]] = {
     "PudNet (paper)": {

@@ -19,27 +19,17 @@ from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluation import Swap, Swapper
-from pudnet_lib.experiments.contenders import CONDITIONED, SPECIALIST, Contest, train
+from pudnet_lib.experiments.contenders import CONDITIONED, SPECIALIST, TARGETS, Contest, train
 from pudnet_lib.experiments.diagnostics import diagnose
 from pudnet_lib.experiments.intra_tables import answer, gains, headline, summary
 from pudnet_lib.experiments.measuring import META_TRAINED, TUNED, Protocol, Scene, measure, training_of
 from pudnet_lib.experiments.parallel import parallel
-from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.run import TrainConfig
 
 __all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "diagnostics", "gains", "headline", "run", "summary"]
 
 TITLE = "Unseen classes of the same source"
 QUESTION = "Do parameters predicted for these classes beat one good network for all of them, and training from scratch?"
-
-#: Target's name → its config; the number is the width.
-TARGETS = {
-    "ConvNet-3, width 4": TargetConfig(width=4),
-    "ConvNet-3, width 8": TargetConfig(width=8),
-    "ConvNet-3, width 16": TargetConfig(width=16),
-    "ConvNet-3, width 64": TargetConfig(width=64),
-    "ResNet-18": TargetConfig("resnet18", 64),
-}
 
 
 @dataclass(frozen=True)

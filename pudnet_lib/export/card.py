@@ -1,4 +1,4 @@
-"""The model card of a predicted network, in the form that Hugging Face reads (YAML head, Markdown body).
+"""The model cards of predicted networks and predictors, in the form that Hugging Face reads (YAML head, Markdown body).
 
 Our choice; the paper has no counterpart. It says what was measured and by what, and nothing else.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pudnet_lib.predicted_network import PredictedNetwork
 
 if TYPE_CHECKING:
+    from pudnet_lib.hypernetwork.base import ParameterModel
     from pudnet_lib.trust import TrustReport
 
 _HEAD = """---
@@ -71,3 +72,41 @@ def model_card(network: PredictedNetwork, report: TrustReport | None = None, lic
 def _escape(name: str) -> str:
     """Keep a class name from breaking the table."""
     return name.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def predictor_card(model: ParameterModel) -> str:
+    """Write the card of a predictor (PudNet, shared network) that ``save_pretrained`` puts beside it.
+
+    Args:
+        model: The predictor.
+
+    Returns:
+        Markdown.
+    """
+    kind, layout = type(model).__name__, model.layout
+    target = (
+        "a user's own module" if model.own_target else f"{model.config.target.name}, width {model.config.target.width}"
+    )
+    own = ", target=YOUR_MODULE" if model.own_target else ""
+    lines = [
+        f"# {kind}: parameters of a ConvNet for a dataset that it has not seen",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Target network | {target} |",
+        f"| Predicted | {layout.num_predicted:,} numbers in {len(layout.predicted)} convolutions |",
+        f"| Learned, the same for every dataset | {', '.join((*layout.shared, *layout.kept)) or 'none'} |",
+        f"| Size of the predictor | {sum(p.numel() for p in model.parameters()):,} parameters |",
+        "",
+        "```python",
+        f"from {type(model).__module__} import {kind}",
+        "from pudnet_lib import load_images, predict",
+        "",
+        f'model = {kind}.from_pretrained("this folder or repository"{own})',
+        'network = predict(model, load_images("a folder of class folders"))',
+        "```",
+        "",
+        "What it was meta-trained on, and its measured accuracy, are not in this file; add them here.",
+        "",
+    ]
+    return _HEAD + "\n".join(lines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.func import functional_call
 
 from pudnet_lib.datasets.image_dataset import normalise
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.hub import HubMixin
 from pudnet_lib.targets.layout import ParameterLayout, Unsupported
 from pudnet_lib.training.losses import class_means, cosine_logits
 
@@ -46,7 +48,7 @@ def batch_statistics_template(target: nn.Module) -> nn.Module:
     return template.train()
 
 
-class ParameterModel(nn.Module):
+class ParameterModel(HubMixin, nn.Module):
     """A module that maps a sketch to a target network's parameters.
 
     Args:
@@ -151,6 +153,25 @@ class ParameterModel(nn.Module):
 
     def _kept_buffers(self) -> dict[str, Tensor]:
         return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
+
+    def write_file(self, path: Path) -> None:
+        """Save as one file; see ``pudnet_lib.training.models.save_model``."""
+        from pudnet_lib.training.models import save_model
+
+        save_model(self, path)
+
+    @classmethod
+    def read_file(cls, path: Path, **build: Any) -> ParameterModel:
+        """Load what ``write_file`` wrote; ``target`` and ``unsupported`` as for ``load_model``."""
+        from pudnet_lib.training.models import load_model
+
+        return load_model(path, **build)[0]
+
+    def card_text(self) -> str:
+        """Write a predictor's card; see ``pudnet_lib.export.card.predictor_card``."""
+        from pudnet_lib.export.card import predictor_card
+
+        return predictor_card(self)
 
     @property
     def device(self) -> torch.device:
