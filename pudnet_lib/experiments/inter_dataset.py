@@ -125,7 +125,7 @@ PROFILES = {
         sources=EMBEDDED, target="ConvNet-3, width 4", methods=("PudNet (kit)", "PudNet (paper)", "shared network",
         "constant embedding", "ProtoNet", "fine-tuned"), seeds=(0,), steps=4, groups=2, fit_groups=2,
         scratch_epochs=(1,), tuned_epochs=1, max_per_class=20, training_groups=_SMALL, unseen_groups=_SMALL,
-        whole=GroupConfig(5, 2, 2, 2), trust=TrustStudy(sizes=(6, 12), groups=2, fit_groups=1, fit_epochs=1), jobs=1,
+        whole=GroupConfig(5, 2, 2, 2), trust=TrustStudy(sizes=(6,), groups=2, fit_groups=1, fit_epochs=1), jobs=1,
     ),
     "laptop": Config(),
     "paper": Config(
