@@ -24,6 +24,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.hypernetwork.base import ParameterModel, seeded
 from pudnet_lib.training.interrupt import interrupts_held
 from pudnet_lib.training.losses import GroupLosses, LossWeights, losses_of_logits
+from pudnet_lib.training.memory import kept_memory
 from pudnet_lib.training.meta_log import MetaLog
 from pudnet_lib.training.meta_state import load_training_state, save_training_state
 
@@ -148,6 +149,7 @@ def validate(step: MetaStep, sampler: GroupSampler, groups: int, device: torch.d
     return float(total) / groups
 
 
+@kept_memory()
 def meta_train(
     model: ParameterModel,
     sampler: GroupSampler,
@@ -239,7 +241,9 @@ def _optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
             "peak": config.direct_learning_rate or config.learning_rate,
         },
     ]
-    return torch.optim.Adam([g for g in groups if g["params"]], lr=config.learning_rate, betas=(config.beta1, 0.999))
+    fused = config.precision != "16-mixed"  # one kernel for all tensors; Fabric's gradient scaler can't clip with it
+    groups = [g for g in groups if g["params"]]
+    return torch.optim.Adam(groups, lr=config.learning_rate, betas=(config.beta1, 0.999), fused=fused)
 
 
 def _identity(model: ParameterModel, sampler: GroupSampler, config: MetaConfig) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pudnet_lib.targets import TargetConfig, build_target
 from pudnet_lib.training.augmentation import augment
 from pudnet_lib.training.batches import Batches, Clock
 from pudnet_lib.training.classifier import ImageClassifier, accuracy
+from pudnet_lib.training.memory import kept_memory
 
 __all__ = ["ImageClassifier", "ScratchConfig", "ScratchResult", "accuracy", "train_from_scratch", "train_network"]
 
@@ -161,6 +162,7 @@ def train_from_scratch(
     return train_network(ImageClassifier(backbone, head), train, test, config, progress)
 
 
+@kept_memory()
 def train_network(
     network: ImageClassifier,
     train: ImageDataset,

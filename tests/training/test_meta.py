@@ -83,7 +83,8 @@ def test_the_first_step_equals_plain_adam(pudnet, groups):
     loss.backward()
     optimiser = torch.optim.Adam(reference.parameters(), 1e-3, betas=(0.5, 0.999))
     optimiser.step()
-    assert equal(model, reference)
+    for one, other in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)  # the trainer's Adam is the fused one
     assert result.history[0]["loss"] == loss.item()
 
 
