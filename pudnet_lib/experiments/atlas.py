@@ -39,10 +39,12 @@ class AtlasConfig:
     Attributes:
         train_groups: Training groups a source, for the means and the map.
         held_out_groups: Held-out groups a source, whose distances are measured.
+        epochs: Passes over a group's images; the other settings of the training are the zoo's.
     """
 
     train_groups: int = 20
     held_out_groups: int = 20
+    epochs: int = 10
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def landscape(source: str, start: Start, config: AtlasConfig, seed: int = 0) -> 
     Returns:
         Both.
     """
-    zoo_config = ZooConfig(source, start, training=ZooTraining(predictor_width()), seed=seed)
+    zoo_config = ZooConfig(source, start, training=ZooTraining(predictor_width(), config.epochs), seed=seed)
     zoo = load_zoo(zoo_config, config.train_groups, config.held_out_groups)
     shapes = parameter_shapes(zoo_config)
     trained, predicted = {}, {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -58,33 +59,34 @@ def shuffled_canonical(x: Reduced, y: Reduced, train_orders: np.ndarray, test_or
     """
     cross = x.train.T @ y.train[train_orders] / (len(x.train) - 1)  # (B, k, k)
     left, inside, right = np.linalg.svd(cross)
-    u, v = x.test @ left, y.test @ right.transpose(0, 2, 1)  # (B, m, k)
+    u, v = _unit_columns(x.test @ left), _unit_columns(y.test @ right.transpose(0, 2, 1))  # (B, m, k)
     moved = np.take_along_axis(v, test_orders[..., None], 1)
-    return Shuffled(np.minimum(inside, 1.0), _columnwise(u, moved), _columnwise(u, v))
+    return Shuffled(np.minimum(inside, 1.0), (u * moved).sum(1), (u * v).sum(1))
+
+
+def _unit_columns(u: np.ndarray) -> np.ndarray:
+    """Centre columns of (…, m, k) and bring them to length 1; a constant one becomes 0."""
+    centred = u - u.mean(-2, keepdims=True)
+    length = np.sqrt((centred**2).sum(-2, keepdims=True))
+    scaled: np.ndarray = np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)
+    return scaled
 
 
 def _correlations(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Correlations of the columns of (m, k) with those of (m, k), (k,)."""
-    found: np.ndarray = _columnwise(u[None], v[None])[0]
+    found: np.ndarray = (_unit_columns(u) * _unit_columns(v)).sum(0)
     return found
 
 
-def _columnwise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Correlations of the columns of (B, m, k) with those of (B, m, k); 0 where one is constant."""
-    u, v = u - u.mean(1, keepdims=True), v - v.mean(1, keepdims=True)
-    size = np.sqrt((u**2).sum(1) * (v**2).sum(1))
-    found: np.ndarray = np.divide((u * v).sum(1), size, out=np.zeros_like(size), where=size > 1e-12)
-    return found
-
-
-def shuffles(count: int, size: int, rng: np.random.Generator, strata: np.ndarray | None = None) -> np.ndarray:
-    """Draw permutations, (B, size); within strata (size,) if there are any."""
-    keys = rng.random((count, size))
+@lru_cache(maxsize=6)
+def shuffles(count: int, size: int, seed: int, strata: tuple[int, ...] | None = None) -> np.ndarray:
+    """Draw permutations, (B, size); within strata if there are any, one number a place. Kept: do not write to it."""
+    keys = np.random.default_rng((seed, size)).random((count, size))
     if strata is None:
-        plain: np.ndarray = keys.argsort(1)
+        plain: np.ndarray = keys.argsort(1).astype(np.int32)
         return plain
-    order = (keys + strata[None]).argsort(1)  # grouped by stratum, shuffled within
-    drawn: np.ndarray = np.empty_like(order)
+    order = (keys + np.array(strata)).argsort(1)  # grouped by stratum, shuffled within
+    drawn: np.ndarray = np.empty(order.shape, np.int32)
     drawn[:, np.argsort(strata, kind="stable")] = order
     return drawn
 
@@ -116,7 +118,7 @@ def canonical(
     y: Reduced,
     permutations: int = 1000,
     clusters: np.ndarray | None = None,
-    strata: tuple[np.ndarray, np.ndarray] | None = None,
+    strata: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
     seed: int = 0,
 ) -> Canonical:
     """Fit CCA on training groups and test it on held-out ones.
@@ -133,17 +135,16 @@ def canonical(
     Returns:
         The correlations.
     """
-    rng = np.random.default_rng(seed)
     fit = _fit(x, y)
     u, v = fit.transform(x.test, y.test)
     inside, outside = _correlations(*fit.transform(x.train, y.train)), _correlations(u, v)
-    n, m = len(x.train), len(x.test)
-    train, test = strata or (None, None)
-    orders = shuffles(permutations, n, rng, train), shuffles(permutations, m, rng, test)
+    in_train, in_test = strata or (None, None)
+    train_orders = shuffles(permutations, len(x.train), seed, in_train)
+    test_orders = shuffles(permutations, len(x.test), seed + 1, in_test)
     blocks = [slice(start, start + BLOCK) for start in range(0, permutations, BLOCK)]
-    nulls = [shuffled_canonical(x, y, orders[0][block], orders[1][block]) for block in blocks]
+    nulls = [shuffled_canonical(x, y, train_orders[block], test_orders[block]) for block in blocks]
     null = Shuffled(*(np.concatenate(parts) for parts in zip(*nulls, strict=True)))
-    low, high = _bootstrap(u, v, np.arange(m) if clusters is None else clusters, permutations, rng)
+    low, high = _bootstrap(u, v, np.arange(len(u)) if clusters is None else clusters, permutations, seed)
     return Canonical(
         Against(float(outside.mean()), low, high, null.held_out.mean(1), null.transfer.mean(1)),
         Against(float(inside.mean()), np.nan, np.nan, null.in_sample.mean(1)),
@@ -154,15 +155,14 @@ def canonical(
     )
 
 
-def _bootstrap(
-    u: np.ndarray, v: np.ndarray, clusters: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[float, float]:
+def _bootstrap(u: np.ndarray, v: np.ndarray, clusters: np.ndarray, count: int, seed: int) -> tuple[float, float]:
     """95 % interval of the mean held-out correlation, the fitted directions held fixed.
 
     A sample is a weight a row (how often its cluster was drawn), so that all samples are one product of matrices.
     """
     names, inverse = np.unique(clusters, return_inverse=True)
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), count)[:, inverse].astype(float)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), count)
+    weights = drawn[:, inverse].astype(float)
     weights /= weights.sum(1, keepdims=True)  # (B, m)
     mean_u, mean_v = weights @ u, weights @ v  # (B, k)
     size = np.sqrt((weights @ u**2 - mean_u**2).clip(0) * (weights @ v**2 - mean_v**2).clip(0))

@@ -181,7 +181,8 @@ class Study:
         plain = Choice("")  # a side is reduced once for all cells that share it
         x = self._reduced(replace(choice, layer=plain.layer, parameter_feature=plain.parameter_feature), "dataset")
         y = self._reduced(replace(choice, dataset_feature=plain.dataset_feature), "parameters")
-        strata = self.side(choice, "strata") if choice.source == WITHIN else None
+        fit, test = (tuple(rows.tolist()) for rows in self.side(choice, "strata"))
+        strata = (fit, test) if choice.source == WITHIN else None
         clusters = self.side(choice, "class set")[1]
         return canonical(x, y, self.config.permutations, clusters, strata, self.config.seed)
 
@@ -189,8 +190,8 @@ class Study:
         """Linear CKA and the Mantel test on held-out groups."""
         sides: tuple[Side, Side] = ("dataset", "parameters")
         x, y = (standardise(*self.side(choice, side), _name(choice, side))[1] for side in sides)
-        strata = self.side(choice, "strata")[1] if choice.source == WITHIN else None
-        orders = shuffles(self.config.permutations, len(x), np.random.default_rng(self.config.seed), strata)
+        strata = tuple(self.side(choice, "strata")[1].tolist()) if choice.source == WITHIN else None
+        orders = shuffles(self.config.permutations, len(x), self.config.seed, strata)
         return {CKA: linear_cka(x, y, orders), MANTEL: mantel(x, y, orders)}
 
 

@@ -34,7 +34,7 @@ PROFILES = {
         dataset_features=("HOG", "pixel statistics"),
         components=3,
         permutations=100,
-        atlas=AtlasConfig(train_groups=4, held_out_groups=3),
+        atlas=AtlasConfig(train_groups=4, held_out_groups=3, epochs=2),
     ),
     "laptop": Config(),
     "paper": Config(

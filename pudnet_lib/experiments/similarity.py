@@ -72,8 +72,7 @@ def linear_cka(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     if size < 1e-12:
         raise PudNetError("CKA: one side is constant over the groups; a constant aligns with nothing.")
-    null = [float((a * b[np.ix_(order, order)]).sum()) / size for order in orders]
-    return Against(float((a * b).sum()) / size, np.nan, np.nan, np.array(null))
+    return Against(float(np.vdot(a, b)) / size, np.nan, np.nan, _aligned(a, b, orders) / size)
 
 
 def mantel(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
@@ -90,10 +89,14 @@ def mantel(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
     a, b = pdist(x), pdist(y)
     if a.std() < 1e-12 or b.std() < 1e-12:
         raise PudNetError("Mantel test: all groups lie equally far apart on one side; nothing can correlate.")
-    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
-    square, (rows, columns) = squareform(b), np.triu_indices(len(x), 1)
-    null = [float(a @ square[order[rows], order[columns]]) / len(a) for order in orders]
-    return Against(float(a @ b) / len(a), np.nan, np.nan, np.array(null))
+    left, right = (squareform((d - d.mean()) / d.std(), checks=False) for d in (a, b))  # every pair twice
+    size = 2 * len(a)
+    return Against(float(np.vdot(left, right)) / size, np.nan, np.nan, _aligned(left, right, orders) / size)
+
+
+def _aligned(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Inner products of (m, m) with (m, m) whose rows and columns are shuffled alike, (B,)."""
+    return np.array([np.vdot(a, b.take(order, 0).take(order, 1)) for order in orders])
 
 
 def _centred_gram(x: np.ndarray) -> np.ndarray:

@@ -52,8 +52,7 @@ def test_the_closed_form_is_that_of_scikit_learn():
 
 def test_shuffled_is_a_loop_over_reordered_sides():
     x, y = pair(20, 12, (0.7,), width=3)
-    rng = np.random.default_rng(3)
-    train, test = shuffles(4, 20, rng), shuffles(4, 12, rng)
+    train, test = shuffles(4, 20, 0), shuffles(4, 12, 0)
     together = shuffled_canonical(x, y, train, test)
     for b in range(4):
         moved = Reduced(y.train[train[b]], y.test[test[b]], 1.0)
@@ -89,12 +88,11 @@ def test_intervals_cover_and_draw_whole_clusters():
 
 @given(st.integers(1, 40), st.integers(0, 5))
 def test_shuffles_are_permutations_and_keep_strata(size, seed):
-    rng = np.random.default_rng(seed)
-    strata = rng.integers(0, 3, size)
-    for order in shuffles(6, size, rng, strata):
+    strata = np.random.default_rng(seed).integers(0, 3, size)
+    for order in shuffles(6, size, seed, tuple(strata)):
         assert sorted(order) == list(range(size))
         np.testing.assert_array_equal(strata[order], strata)
-    for order in shuffles(3, size, rng):
+    for order in shuffles(3, size, seed):
         assert sorted(order) == list(range(size))
 
 
@@ -105,7 +103,7 @@ def test_pooled_sources_correlate_and_within_them_nothing_does():
     x, y = (source[:, None] * 6 + rng.standard_normal((80, 2)) for _ in range(2))
     sides = [reduce_side(s[:50], s[50:], 2, "clouds") for s in (x, y)]
     assert canonical(*sides, permutations=200).held_out.p < 0.02
-    assert canonical(*sides, permutations=200, strata=(source[:50], source[50:])).held_out.p > 0.05
+    assert canonical(*sides, permutations=200, strata=(tuple(source[:50]), tuple(source[50:]))).held_out.p > 0.05
 
 
 def test_a_value_beside_its_null_by_hand():
@@ -120,7 +118,7 @@ def test_a_value_beside_its_null_by_hand():
 def test_cka_and_mantel_by_hand():
     x = np.array([[1.0, 0], [-1, 0], [1, 0], [-1, 0]])
     y = np.array([[1.0], [1], [-1], [-1]])
-    orders = shuffles(50, 4, np.random.default_rng(0))
+    orders = shuffles(50, 4, 0)
     assert linear_cka(x, -3 * x, orders).value == pytest.approx(1)
     assert linear_cka(x, y, orders).value == pytest.approx(0)
     line = np.array([[0.0], [1], [3], [7]])

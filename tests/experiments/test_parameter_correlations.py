@@ -54,7 +54,10 @@ def test_answer_and_rows_for_the_result_file(table):
 
 
 def test_pooled_values_are_those_of_the_strict_null(loaded):
-    plain, strict = (loaded.canonical(Choice(source, components=2)) for source in (POOLED, WITHIN))
+    plain, strict = (
+        loaded.canonical(Choice(source, dataset_feature="pixel statistics", components=2))
+        for source in (POOLED, WITHIN)
+    )
     assert plain.held_out.value == strict.held_out.value
     assert not np.array_equal(plain.held_out.null, strict.held_out.null)
 
@@ -134,7 +137,7 @@ def test_the_atlas_answers_in_words():
 def test_a_tiny_atlas(tmp_path, monkeypatch):
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
     atlas.landscape.cache_clear()
-    found = atlas.distances(("glyphs",), atlas.AtlasConfig(2, 2))
+    found = atlas.distances(("glyphs",), atlas.AtlasConfig(2, 2, epochs=1))
     assert set(found["method"]) == set(atlas.GUESSES)
     assert set(found["start"]) == set(atlas.STARTS.values())
     assert found["value"].notna().all()
