@@ -39,8 +39,28 @@ TITLE = "Predicted parameters as an initialisation"
 QUESTION = "Does training from predicted parameters beat training from random ones, and for how long?"
 
 RATE_FACTORS = (0.3, 1.0, 3.0, 10.0)
-#: (start, optimiser, what is trained) → learning rate, from ``choose_rates``; what is not here takes the kit's own.
-RATES: dict[tuple[str, str, str], float] = {}
+#: (start, optimiser, what is trained) → learning rate, from ``choose_rates`` on two groups a source, for the shipped
+#: predictors; ``pudnet reproduce fine_tuning --grid rate_groups=2`` chooses anew. What is not here takes the kit's own.
+RATES: dict[tuple[str, str, str], float] = {
+    ("predicted", "Adam", "full"): 0.03,
+    ("shared network", "Adam", "full"): 0.003,
+    ("random", "Adam", "full"): 0.009,
+    ("predicted", "SGD", "full"): 0.3,
+    ("shared network", "SGD", "full"): 0.03,
+    ("random", "SGD", "full"): 0.03,
+    ("predicted", "GC", "full"): 0.03,
+    ("shared network", "GC", "full"): 0.3,
+    ("random", "GC", "full"): 0.1,
+    ("predicted", "Adam", "probe"): 0.03,
+    ("shared network", "Adam", "probe"): 0.003,
+    ("random", "Adam", "probe"): 0.03,
+    ("predicted", "SGD", "probe"): 0.03,
+    ("shared network", "SGD", "probe"): 0.03,
+    ("random", "SGD", "probe"): 0.3,
+    ("predicted", "GC", "probe"): 0.03,
+    ("shared network", "GC", "probe"): 0.03,
+    ("random", "GC", "probe"): 0.3,
+}
 
 
 @dataclass(frozen=True)
