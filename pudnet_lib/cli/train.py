@@ -11,7 +11,8 @@ import typer
 HELP = "Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped."
 DETAILS = (
     "Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped predictors: "
-    "`python scripts/build_shipped.py` makes them."
+    "`python scripts/build_shipped.py` makes them. On several GPUs: "
+    "torchrun --nproc-per-node 8 -m pudnet_lib train RUN --meta-groups-per-step 8 (docs/scaling.md)."
 )
 
 
@@ -19,13 +20,18 @@ def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
     from pudnet_lib.training.run import TrainConfig, train_run
+    from pudnet_lib.training.scale import ScaleConfig, is_first_rank
 
+    @with_options(ScaleConfig, "scale")
     @with_options(TrainConfig, "config")
     def train(
         config: TrainConfig,
+        scale: ScaleConfig,
         run: Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")],
     ) -> None:
-        outcome = train_run(config, run)
+        outcome = train_run(config, run, scale=scale)
+        if not is_first_rank():
+            return
         typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
         if outcome.validation is not None:
             typer.echo(f"accuracy on held-out training classes: {100 * outcome.validation:.1f} %")

@@ -21,7 +21,7 @@ from pudnet_lib.experiments.profiles import replace_fields
 from pudnet_lib.hypernetwork import PudNetConfig
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.cache import trained
-from pudnet_lib.training.meta import MetaConfig
+from pudnet_lib.training.meta import MetaConfig, Precision
 from pudnet_lib.training.run import TrainConfig, TrainOutcome
 
 #: Target's name → its config; the number is the width.
@@ -76,6 +76,9 @@ class Contest:
         steps: Meta-training steps.
         accelerator: Lightning Fabric's.
         max_per_class: At most so many training images a class of the pool; 0 for all.
+        size: Pixels, height and width.
+        groups_per_step: Groups whose gradients are averaged in a step.
+        precision: Lightning Fabric's.
     """
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
@@ -84,10 +87,13 @@ class Contest:
     steps: int = 1000
     accelerator: str = "cpu"
     max_per_class: int = 0
+    size: int = 32
+    groups_per_step: int = 1
+    precision: Precision = "32-true"
 
     def pool(self, source: str = "") -> PoolConfig:
         """The images: the one source of a specialist, or all."""
-        return PoolConfig((source,) if source else self.sources, max_per_class=self.max_per_class)
+        return PoolConfig((source,) if source else self.sources, size=self.size, max_per_class=self.max_per_class)
 
 
 def train_config(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
@@ -105,7 +111,14 @@ def train_config(contest: Contest, method: str, seed: int, source: str = "") -> 
     Raises:
         PudNetError: If there is no such method.
     """
-    meta = MetaConfig(steps=contest.steps, seed=seed, validate_every=0, accelerator=contest.accelerator)
+    meta = MetaConfig(
+        steps=contest.steps,
+        seed=seed,
+        validate_every=0,
+        accelerator=contest.accelerator,
+        groups_per_step=contest.groups_per_step,
+        precision=contest.precision,
+    )
     pool = contest.pool(source if method == SPECIALIST else "")
     if method in RIVALS:
         meta = replace(meta, **RIVAL_RATES)  # type: ignore[arg-type]

@@ -17,6 +17,8 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.training.checkpoint import load_tensors, save_tensors
 
 STATE = "state.safetensors"
+#: A run may go on on other devices, and on another number of them.
+ANYWHERE = ("config.accelerator", "config.devices")
 
 
 def save_training_state(
@@ -63,10 +65,9 @@ def load_training_state(
     if not path.is_file():
         return 0, 0.0
     tensors, description = load_tensors(path)
-    wanted = json.loads(json.dumps(identity))
-    if description["identity"] != wanted:
-        old, new = _flat(description["identity"]), _flat(wanted)
-        differing = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+    old, new = _flat(description["identity"]), _flat(json.loads(json.dumps(identity)))
+    differing = sorted(k for k in {*old, *new} - {*ANYWHERE} if old.get(k) != new.get(k))
+    if differing:
         first = differing[0]
         raise PudNetError(
             f"{run_dir} holds a run of another configuration: {first} was {old.get(first)}, now {new.get(first)}. "

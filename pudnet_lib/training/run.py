@@ -16,6 +16,7 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.training.meta import MetaConfig, MetaStep, meta_train
 from pudnet_lib.training.models import load_model, save_model
+from pudnet_lib.training.scale import ScaleConfig, is_first_rank
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,11 @@ def build_model(config: TrainConfig) -> ParameterModel:
 
 
 def train_run(
-    config: TrainConfig, run_dir: Path | None = None, progress: bool = True, pool: Pool | None = None
+    config: TrainConfig,
+    run_dir: Path | None = None,
+    progress: bool = True,
+    pool: Pool | None = None,
+    scale: ScaleConfig | None = None,
 ) -> TrainOutcome:
     """Meta-train, or load what a finished run left in its folder.
 
@@ -84,6 +89,7 @@ def train_run(
         run_dir: The run's folder; None keeps nothing.
         progress: Show a progress bar.
         pool: ``config.pool``, if it is loaded already.
+        scale: How the work is compiled and spread, when to stop early.
 
     Returns:
         The model and what it cost.
@@ -100,18 +106,23 @@ def train_run(
     pool = pool or Pool(config.pool)
     validation = pool.validation_groups(config.groups) if config.pool.hold_out and config.meta.validate_every else None
     groups = pool.training_groups(config.groups, config.group_seed)
-    base_seconds, step = _train_base(config, model, pool, run_dir, progress)
-    result = meta_train(model, groups, config.meta, validation, run_dir, progress, step_module=step)
+    base_seconds, step = _train_base(config, model, pool, run_dir, progress, scale)
+    result = meta_train(model, groups, config.meta, validation, run_dir, progress, step_module=step, scale=scale)
     steps, seconds = result.steps + config.base_steps, round(result.seconds + base_seconds, 2)
     last = next((row["validation"] for row in reversed(result.history) if "validation" in row), None)
     model.to("cpu").eval()
-    if path is not None:
+    if path is not None and is_first_rank():
         save_model(model, path, train=_plain(config), steps=steps, seconds=seconds, validation=last)
     return TrainOutcome(model, path, steps, seconds, last)
 
 
 def _train_base(
-    config: TrainConfig, model: ParameterModel, pool: Pool, run_dir: Path | None, progress: bool
+    config: TrainConfig,
+    model: ParameterModel,
+    pool: Pool,
+    run_dir: Path | None,
+    progress: bool,
+    scale: ScaleConfig | None,
 ) -> tuple[float, MetaStep | None]:
     """Meta-train the base of a residual PudNet on other groups, and hand it over with its auxiliary classifier."""
     if not config.base_steps:
@@ -123,9 +134,8 @@ def _train_base(
     )
     base = SharedNetwork(SharedConfig(config.pudnet.target, config.pudnet.seed))
     base_step = MetaStep(base, groups.num_classes, meta.weights, meta.seed)
-    result = meta_train(
-        base, groups, meta, None, None if run_dir is None else run_dir / "base", progress, step_module=base_step
-    )
+    folder = None if run_dir is None else run_dir / "base"
+    result = meta_train(base, groups, meta, None, folder, progress, step_module=base_step, scale=scale)
     model.adopt(base.cpu())
     step = MetaStep(model, groups.num_classes, meta.weights, meta.seed)
     step.auxiliary = base_step.auxiliary
