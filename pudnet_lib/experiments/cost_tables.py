@@ -149,7 +149,8 @@ def equal_accuracy(
     found = []
     for _, run in numbered.groupby(["method", "run"], sort=False):
         places = places_of(run, "seconds")
-        places = places[places >= run.groupby("group")["seconds"].min().max()]  # where all of them were measured
+        began = min(places[-1], run.groupby("group")["seconds"].min().max())
+        places = places[places >= began]  # where all of them were measured
         level = ours.set_index("group")["value"].loc[sorted(set(run["group"]))].to_numpy()
         found.append(crossing(places, on_grid(run, places, "seconds") - level[:, None], log=True))
     return earliest(found)
