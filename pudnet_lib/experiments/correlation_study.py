@@ -134,6 +134,17 @@ class Study:
             raise unknown_name("zoo", f"{source}, {initialisation}", [", ".join(key) for key in self.zoos])
         return self.zoos[source, initialisation]
 
+    def locate(self, choice: Choice, number: int) -> tuple[str, int]:
+        """Find a held-out group by its place among the cell's: its source, and its row in that zoo's part.
+
+        Args:
+            choice: The cell.
+            number: Place among the cell's held-out groups; the last is followed by the first again.
+        """
+        zoos = ((source, self.zoo(source, choice.initialisation)) for source in self.members(choice.source))
+        places = [(source, row) for source, zoo in zoos for row in range(len(zoo.held_out.indices))]
+        return places[number % len(places)]
+
     def side(self, choice: Choice, side: Side) -> Split:
         """One description of all groups of a cell.
 

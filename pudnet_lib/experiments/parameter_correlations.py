@@ -9,15 +9,17 @@ of classes, and are wide.
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 from tqdm.auto import tqdm
 
-from pudnet_lib.experiments.atlas import AtlasConfig
-from pudnet_lib.experiments.correlation_study import POOLED, WITHIN, Choice, Config, Study, study
+from pudnet_lib.experiments.atlas import AtlasConfig, atlas_rows
+from pudnet_lib.experiments.correlation_study import CKA, POOLED, WITHIN, Choice, Config, Study, study
 from pudnet_lib.experiments.parameter_features import LAYERS, PARAMETER_FEATURES
 from pudnet_lib.experiments.zoo_groups import PARTS
 
@@ -143,32 +145,42 @@ def verdict(value: float, p: float, p_transfer: float) -> str:
     return f"Survives the null: r = {value:.2f}; {100 * p:.1f} % of shuffled pairings do as well."
 
 
-def result_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows for the result file: the whole network, weights and norms; ``mean`` in place of ``value``."""
+def result_rows(table: pd.DataFrame, distances: pd.DataFrame) -> pd.DataFrame:
+    """Rows for the result file: the whole network, weights and norms, and the atlas; ``mean`` in place of ``value``."""
     kept = table[(table["layer"] == "whole network") & (table["parameters"] != "spectra")]
     named = kept.assign(
         method=kept["method"] + " × " + kept["parameters"], dataset=kept["dataset"] + ", " + kept["initialisation"]
     )
     columns = ["method", "dataset", "metric", "value", "low", "high", "n", "null_mean", "null_high", "p", "p_transfer"]
-    return named[[*columns, "p_adjusted"]].rename(columns={"value": "mean"}).assign(seeds=1).reset_index(drop=True)
+    correlations = named[[*columns, "p_adjusted"]].rename(columns={"value": "mean"}).assign(seeds=1)
+    return pd.concat([correlations, atlas_rows(distances)], ignore_index=True)
 
 
 def answer(table: pd.DataFrame) -> str:
     """Answer the question from the numbers: the first feature (HOG) and flattened weights, then all cells."""
+    feature, start = table["method"].iloc[0], table["initialisation"].iloc[0]
+    whole = table[(table["layer"] == "whole network") & (table["parameters"] == "weights")]
+    main = whole[(whole["method"] == feature) & (whole["initialisation"] == start)]
+    held_out = main[main["metric"] == HELD_OUT].to_dict(orient="records")
+    sources = [f"{row['dataset']} {_words(row)}" for row in held_out if row["dataset"] not in (POOLED, WITHIN)]
+    pooled = [_words(row) for row in held_out if row["dataset"] == POOLED]
+    within = [_survives(row) for row in held_out if row["dataset"] == WITHIN]
+    together = f"; all sources together {pooled[0]}, but shuffled within sources {within[0]}" if pooled else ""
+    cka = main[(main["metric"] == CKA) & ~main["dataset"].isin([POOLED, WITHIN])]
     cells = table[(table["metric"] == HELD_OUT) & ~table["dataset"].isin([POOLED, WITHIN])]
-    feature, initialisation = cells["method"].iloc[0], cells["initialisation"].iloc[0]
-    main = cells[(cells["layer"] == "whole network") & (cells["parameters"] == "weights")]
-    main = main[(main["method"] == feature) & (main["initialisation"] == initialisation)]
-    parts = []
-    for row in main.to_dict(orient="records"):
-        survives = row["p"] < 0.05 and not row["p_transfer"] >= 0.05
-        parts.append(
-            f"{row['dataset']} {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}], null up to "
-            f"{row['null_high']:.2f}, {'survives' if survives else 'does not survive'} (n = {row['n']})"
-        )
-    significant = int((cells["p_adjusted"] < 0.05).sum())
     return (
-        f"Mean canonical correlation of {feature} and flattened weights on held-out classes, {initialisation} "
-        f"initialisation: {'; '.join(parts)}. Over all layers, features and initialisations of single sources "
-        f"{significant} of {len(cells)} cells survive both nulls after correction."
+        f"Mean canonical correlation of {feature} and flattened weights on held-out classes, {start} initialisation: "
+        f"{'; '.join(sources)}{together}. Of all layers, features and initialisations of single sources "
+        f"{int((cells['p_adjusted'] < 0.05).sum())} of {len(cells)} cells survive both nulls after correction. "
+        f"Linear CKA, which fits nothing, exceeds its null on {int((cka['p'] < 0.05).sum())} of {len(cka)} sources."
     )
+
+
+def _survives(row: Mapping[Hashable, Any]) -> str:
+    passed = row["p"] < 0.05 and not row["p_transfer"] >= 0.05
+    return "it survives" if passed else "it does not survive"
+
+
+def _words(row: Mapping[Hashable, Any]) -> str:
+    value = f"{row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    return f"{value}, null up to {row['null_high']:.2f}, {_survives(row).removeprefix('it ')} (n = {row['n']})"

@@ -37,7 +37,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         )
         self.message = ipywidgets.HTML()
         self._latest: asyncio.TimerHandle | None = None
-        super().__init__([ipywidgets.HBox(list(self.controls.values())), self.image, self.message])
+        row = ipywidgets.HBox(list(self.controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
+        super().__init__([row, self.image, self.message])
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self.redraw()
