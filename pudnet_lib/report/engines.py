@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.experiments.parallel import dask_client
 from pudnet_lib.report.runner import Job, Outcome, run_job, stop_all
 
 Progress = Callable[[str, str], None]
@@ -53,17 +53,9 @@ def run_dask(
     Raises:
         PudNetError: If dask is not installed, or the scheduler does not answer.
     """
-    try:
-        from distributed import Client
-        from distributed import as_completed as dask_as_completed
-    except ImportError:
-        raise PudNetError("The dask engine needs the package distributed: pip install 'pudnet-kit[dask]'.") from None
-    try:
-        client = Client(scheduler, timeout=15)
-    except (OSError, ValueError) as error:
-        raise PudNetError(
-            f"No dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`."
-        ) from None
+    client = dask_client(scheduler)
+    from distributed import as_completed as dask_as_completed
+
     with client:
         futures = {}
         for job in jobs:

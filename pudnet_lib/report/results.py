@@ -78,6 +78,7 @@ def publish(
     headline: Sequence[Headline] = (),
     by: Sequence[str] = ("method", "dataset", "metric"),
     seconds: float | None = None,
+    variant: str = "",
 ) -> Path:
     """Write an experiment's result file and figures; the last cell of each notebook calls this.
 
@@ -91,6 +92,7 @@ def publish(
         headline: Lines of the report's headline table, if the experiment has any.
         by: What makes a row of the table of results.
         seconds: Wall-clock seconds; by default those since ``configure`` (with the pauses, in a notebook left open).
+        variant: Makes the result one beside the profile's own, such as "emoji for tiny-imagenet".
 
     Returns:
         The JSON file.
@@ -102,7 +104,8 @@ def publish(
     if missing:
         raise PudNetError(f"Experiment {experiment.__name__} lacks {', '.join(missing)}; add them to its module.")
     elapsed = seconds_since_configure() if seconds is None else seconds
-    name, variant = experiment.__name__.rpartition(".")[2], os.environ.get(VARIANT_VARIABLE, "")
+    name = experiment.__name__.rpartition(".")[2]
+    variant = ", ".join(part for part in (os.environ.get(VARIANT_VARIABLE, ""), variant) if part)
     folder = results_folder(profile, as_profiled=_as_profiled(experiment, config, profile))
     stem = file_stem(f"{name}.{profile}", variant)
     drawn = {key: (svg_text(figure, f"{stem}-{key}"), alt) for key, (figure, alt) in (figures or {}).items()}
