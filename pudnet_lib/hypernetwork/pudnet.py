@@ -47,6 +47,7 @@ class PudNetConfig:
         filter_norm: ``"none"`` or ``"standardise"``.
         residual: Learned base weights plus a generated residual.
         refine: Learned gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
+        refine_norms: Correct batch norm's scales and shifts, too.
         seed: Seed of the initial weights.
         share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
     """
@@ -62,6 +63,7 @@ class PudNetConfig:
     filter_norm: FilterNorm = "none"
     residual: bool = False
     refine: int = 0
+    refine_norms: bool = False
     seed: int = 0
     share_generators: bool = False
 
@@ -101,7 +103,10 @@ class PudNet(ParameterModel):
                 self.encoder = DatasetEncoder(config.dim, config.states, config.target.channels, config.pooling)
             self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
             self.generators = nn.ModuleList(_generators(self.layout.predicted, config))
-            self.refiner = Refiner(self.layout.predicted, config.refine) if config.refine else None
+            self.refiner: Refiner | None = None
+            if config.refine:
+                norms = {n: t.numel() for n, t in self.shared_parameters().items() if n in self.layout.shared}
+                self.refiner = Refiner(self.layout.predicted, config.refine, norms if config.refine_norms else None)
 
     def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
         """Embed a sketch.

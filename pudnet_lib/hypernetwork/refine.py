@@ -8,7 +8,7 @@ them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,15 +43,25 @@ class Refiner(nn.Module):
     Args:
         tensors: The predicted tensors.
         steps: How many steps; each has its own factors.
-        initial: Initial factor: the share of a layer's norm that a step may change.
+        norms: Batch-norm scales and shifts to correct as well, name to number of channels.
+        initial: Initial factor: the share of a layer's norm that a step may change; of a scale or shift, whose size is
+            about 1, the root mean square of the change.
     """
 
-    def __init__(self, tensors: Sequence[PredictedTensor], steps: int, initial: float = 0.05) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[PredictedTensor],
+        steps: int,
+        norms: Mapping[str, int] | None = None,
+        initial: float = 0.05,
+    ) -> None:
         super().__init__()
-        self.tensors, self.steps = tuple(tensors), steps
-        self.factors = nn.ParameterList(
-            nn.Parameter(torch.full((steps, t.shape[1 if t.transposed else 0]), initial)) for t in tensors
-        )
+        self.steps = steps
+        # Name to the shape that lets one factor a filter (a channel) be multiplied with the tensor.
+        self.shapes = {t.name: (1, -1, 1, 1) if t.transposed else (-1, 1, 1, 1) for t in tensors}
+        self.shapes |= {name: (-1,) for name in norms or {}}
+        filters = [t.shape[1 if t.transposed else 0] for t in tensors] + list((norms or {}).values())
+        self.factors = nn.ParameterList(nn.Parameter(torch.full((steps, n), initial)) for n in filters)
 
     def forward(
         self,
@@ -74,16 +84,15 @@ class Refiner(nn.Module):
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             for step in range(self.steps):
-                weights = [parameters[t.name] for t in self.tensors]
+                weights = [parameters[name] for name in self.shapes]
                 weights = [w if w.requires_grad else w.requires_grad_() for w in weights]
-                parameters = parameters | {t.name: w for t, w in zip(self.tensors, weights, strict=True)}
+                parameters = parameters | dict(zip(self.shapes, weights, strict=True))
                 loss = leave_one_out_loss(features(parameters), labels, scale)
                 gradients = torch.autograd.grad(loss, weights, create_graph=training)
-                for tensor, factor, weight, gradient in zip(
-                    self.tensors, self.factors, weights, gradients, strict=True
+                for (name, shape), factor, weight, gradient in zip(
+                    self.shapes.items(), self.factors, weights, gradients, strict=True
                 ):
-                    shape = [1] * 4
-                    shape[1 if tensor.transposed else 0] = -1
-                    step_size = factor[step].view(shape) * weight.norm() / gradient.norm().clamp_min(1e-12)
-                    parameters[tensor.name] = weight - step_size * gradient
-        return parameters if training else {n: w.detach() for n, w in parameters.items()}
+                    size = weight.norm() if weight.ndim == 4 else weight.numel() ** 0.5
+                    step_size = factor[step].view(shape) * size / gradient.norm().clamp_min(1e-12)
+                    parameters[name] = weight - step_size * gradient
+        return parameters if training else parameters | {n: parameters[n].detach() for n in self.shapes}

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pudnet_lib.datasets import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.hypernetwork import PudNet, PudNetConfig
 from pudnet_lib.hypernetwork.refine import leave_one_out_loss
+from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
 
 LABELS = torch.tensor([0, 0, 0, 1, 1])
@@ -66,3 +68,29 @@ def test_gradients_reach_factors_and_generators(sketch):
 def test_it_needs_the_sketchs_labels(sketch):
     with pytest.raises(PudNetError, match="labels"):
         refined()(sketch)
+
+
+def test_norms_are_corrected_only_if_asked_and_the_models_own_stay(sketch):
+    plain = refined()
+    model = PudNet(PudNetConfig(TargetConfig(width=3), refine=2, refine_norms=True)).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        corrected, kept = model(sketch, LABELS), plain(sketch, LABELS)
+    norms = model.layout.shared
+    assert len(norms) == 6
+    for name in norms:
+        assert torch.equal(kept[name], plain.shared_parameters()[name])
+        # A scale or shift moves by factor times the root of the channels over two steps, 2 * 0.05 * sqrt(3) at most.
+        moved = (corrected[name] - model.shared_parameters()[name]).norm().item()
+        assert 0 < moved <= 2 * 0.05 * 3**0.5 + 1e-6
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_predicted_network_owns_its_parameters(sketch):
+    model = refined()
+    with torch.no_grad():
+        predicted = model(sketch, LABELS)
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    network = predict(model, ImageDataset(sketch, LABELS, ("a", "b"), "toy"))
+    assert not own & {parameter.data_ptr() for parameter in network.backbone.parameters()}
+    assert all(isinstance(predicted[name], torch.nn.Parameter) for name in model.shared_parameters())

@@ -1,0 +1,213 @@
+"""What makes the dataset matter? One variant after the other, all at the same number of meta-training steps.
+
+    python scripts/search_conditioning.py                          # all variants, three seeds; hours on one core
+    python scripts/search_conditioning.py --seeds 0 -- kit kit-3   # some; what has been trained is found again
+    python scripts/search_conditioning.py --table                  # only the result file, from what has been trained
+
+ConvNet-3 of width 16, the training classes of the embedded packs. Selection looks at the column "validation" (held-out
+training classes); unseen classes only tell how it went. Writes reports/results/conditioning_search.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pudnet_lib.datasets import GroupConfig
+from pudnet_lib.datasets.pool import Pool
+from pudnet_lib.evaluation import Swap, Swapper, difference, evaluate_fits, evaluate_groups
+from pudnet_lib.experiments.ablations import effects
+from pudnet_lib.experiments.profiles import replace_fields
+from pudnet_lib.experiments.record import atomic_write, provenance, write_result
+from pudnet_lib.hypernetwork import PudNetConfig
+from pudnet_lib.prediction import predict
+from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.finetune import finetune
+from pudnet_lib.training.meta import MetaConfig
+from pudnet_lib.training.run import TrainConfig, train_run
+from pudnet_lib.training.scratch import ScratchConfig
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "conditioning"
+STEPS, GROUPS = 3000, 60
+
+#: The kit's design: a residual on a base meta-trained as a shared network; a third of the steps is its own.
+KIT: dict[str, Any] = {
+    "pudnet.residual": True,
+    "pudnet.generator_width": 32,
+    "pudnet.refine": 1,
+    "meta.steps": 1000,
+    "meta.learning_rate": 1e-3,
+    "meta.direct_learning_rate": 2e-3,
+    "base_steps": STEPS - 1000,
+    "base_learning_rate": 2e-2,
+}
+PLAIN: dict[str, Any] = {
+    "pudnet.generator_width": 32,
+    "pudnet.filter_norm": "standardise",
+    "meta.learning_rate": 1e-2,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "shared network, lr 1e-2": {"kind": "shared", "meta.learning_rate": 1e-2},
+    "shared network, lr 2e-2": {"kind": "shared", "meta.learning_rate": 2e-2},
+    "shared network, lr 4e-2": {"kind": "shared", "meta.learning_rate": 4e-2},
+    "constant embedding, lr 3e-3": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 3e-3},
+    "constant embedding, lr 1e-2": {**PLAIN, "pudnet.embedding": "constant"},
+    "constant embedding, lr 2e-2": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 2e-2},
+    "plain": PLAIN,
+    "plain, α = 0.5": {**PLAIN, "pudnet.alpha": 0.5},
+    "plain, class pooling": {**PLAIN, "pudnet.pooling": "class"},
+    "residual": {**KIT, "pudnet.refine": 0},
+    "residual, 1 step": KIT,
+    "residual, 3 steps": {**KIT, "pudnet.refine": 3},
+    "residual, 3 steps, norms": {**KIT, "pudnet.refine": 3, "pudnet.refine_norms": True},
+    "residual, 3 steps, norms, base lr 1e-2": {
+        **KIT,
+        "pudnet.refine": 3,
+        "pudnet.refine_norms": True,
+        "meta.direct_learning_rate": 1e-2,
+    },
+    "residual, 5 steps, norms, base lr 5e-3": {
+        **KIT,
+        "pudnet.refine": 5,
+        "pudnet.refine_norms": True,
+        "meta.direct_learning_rate": 5e-3,
+    },
+    "constant embedding, 3 steps, norms, base lr 1e-2": {
+        **KIT,
+        "pudnet.embedding": "constant",
+        "pudnet.refine": 3,
+        "pudnet.refine_norms": True,
+        "meta.direct_learning_rate": 1e-2,
+    },
+}
+REFERENCE = "shared network, lr 2e-2"
+TUNED = "shared network, fine-tuned (ceiling)"
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What was searched, for the result's provenance."""
+
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int = STEPS
+    groups: int = GROUPS
+    seed: int = 0
+
+
+def train_config(variant: str, seed: int) -> TrainConfig:
+    base = TrainConfig(
+        pudnet=PudNetConfig(TargetConfig(width=16), seed=seed),
+        meta=MetaConfig(steps=STEPS, seed=seed, validate_every=0, accelerator="cpu"),
+        group_seed=seed,
+    )
+    return replace_fields(base, VARIANTS[variant])
+
+
+def folder(variant: str, seed: int) -> Path:
+    return RUNS / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in variant)}-{seed}"
+
+
+def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
+    """Meta-train a variant, or find it again, and let it classify validation and unseen groups."""
+    run, config = folder(variant, seed), train_config(variant, seed)
+    path = run / "rows.csv"
+    if path.is_file():
+        return pd.read_csv(path)
+    base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}-{seed}"  # the same for many variants
+    outcome = train_run(config, run, progress=False, pool=pool, base_dir=base)
+    blind = config.kind == "shared" or (config.pudnet.embedding == "constant" and not config.pudnet.refine)
+    swapper, tables = Swapper(pool.train, GroupConfig().sketch_per_class), []
+    for classes in ("validation", "unseen"):
+        sampler = getattr(pool, f"{classes}_groups")(GroupConfig())
+        swaps: tuple[Swap, ...] = ("own",) if blind or classes == "validation" else ("own", "far", "near")
+        tables.append(evaluate_groups(outcome.model, sampler, GROUPS, swapper, swaps).assign(classes=classes))
+        if variant == REFERENCE and classes == "unseen":
+            tuning = ScratchConfig(
+                learning_rate=0.03, epochs=30, batch_size=32, evaluations=1, accelerator="cpu", seed=seed,
+                gradient_centralization=False,
+            )  # fmt: skip
+            fit = partial(fine_tuned, outcome.model, tuning)
+            tables.append(evaluate_fits(fit, sampler, 20).assign(classes=classes, swap="own", method=TUNED))
+    table = pd.concat(tables, ignore_index=True).rename(columns={"seconds": "prediction_seconds"})
+    names = table["method"].fillna(variant) if "method" in table else variant
+    table = table.assign(method=names, seed=seed, metric="accuracy", meta_training_seconds=outcome.seconds)
+    atomic_write(path, table.to_csv(index=False))
+    return table
+
+
+def fine_tuned(model: Any, tuning: ScratchConfig, data: Any) -> torch.nn.Module:
+    return finetune(predict(model, data), data, None, tuning).network
+
+
+def rows_to_publish(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, validation, difference from the reference, far and near gain; over all sources and for each."""
+    tables = [effects(table, REFERENCE).assign(dataset="all sources")]
+    tables += [effects(part, REFERENCE).assign(dataset=name) for name, part in table.groupby("dataset")]
+    costs = table[table["swap"] == "own"].groupby("method")[["prediction_seconds", "meta_training_seconds"]].median()
+    chance = table["chance"].groupby(table["dataset"]).mean()
+    found = pd.concat(tables, ignore_index=True).join(costs, on="method")
+    return found.assign(chance=found["dataset"].map(chance).fillna(chance.mean()))
+
+
+def answer(table: pd.DataFrame) -> str:
+    """Name the best design and the best blind rival on held-out training classes, and what lies between them."""
+    found = effects(table, REFERENCE)
+    chosen = found[(found["metric"] == "validation") & (found["method"] != TUNED)].set_index("method")["mean"]
+    blind = [m for m in chosen.index if m.startswith(("shared", "constant")) and "steps" not in m]
+    ours = [m for m in chosen.index if m not in blind and not m.startswith("constant")]
+    rival, best = chosen[blind].idxmax(), chosen[ours].idxmax()
+    own = table[(table["classes"] == "unseen") & (table["swap"] == "own")]
+    mine = table[(table["classes"] == "unseen") & (table["method"] == best)]
+    swapped = mine.assign(method=mine["swap"])
+    gain = difference(own, best, rival)
+    ceiling = (
+        f", the fine-tuned ceiling by {difference(own, TUNED, rival).signed()}" if TUNED in set(own["method"]) else ""
+    )
+    return (
+        f"Chosen on held-out training classes, “{best}” differs from the best blind rival, “{rival}”, by "
+        f"{gain.signed()} points on unseen classes (n = {gain.n}, {gain.seeds} seeds){ceiling}; its far gain is "
+        f"{difference(swapped, 'own', 'far').signed()}, its near gain {difference(swapped, 'own', 'near').signed()}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", choices=[*VARIANTS, []], help="which; all of them by default")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--table", action="store_true", help="train nothing; tabulate what has been measured")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds, began = [int(s) for s in options.seeds.split(",")], time.perf_counter()
+    wanted = [(v, s) for s in seeds for v in options.variants or VARIANTS]
+    pool = None if options.table else Pool()
+    for variant, seed in wanted if pool is not None else []:
+        rows = measure(variant, seed, pool)  # type: ignore[arg-type]
+        means = rows.groupby(["method", "classes", "swap", "dataset"])["value"].mean().unstack()
+        print(means.assign(mean=means.mean(axis=1)).round(1).to_string(header=seed == seeds[0]), flush=True)
+    found = [(v, s) for v in VARIANTS for s in seeds if (folder(v, s) / "rows.csv").is_file()]
+    table = pd.concat([pd.read_csv(folder(v, s) / "rows.csv") for v, s in found], ignore_index=True)
+    config = SearchConfig(tuple(dict.fromkeys(v for v, _ in found)), tuple(sorted({s for _, s in found})))
+    write_result(
+        ROOT / "reports" / "results" / "conditioning_search.json",
+        "conditioning_search",
+        "Which design makes predicted parameters fit the dataset they were predicted for?",
+        answer(table),
+        rows_to_publish(table),
+        provenance(config, time.perf_counter() - began),
+        title="The search for what makes the dataset matter",
+        profile="laptop",
+    )
+    print(answer(table))
+
+
+if __name__ == "__main__":
+    main()
