@@ -108,7 +108,9 @@ class Swapper:
         self.sources, self.per_class, self.seed = tuple(sources), per_class, seed
         self._by_class = [[ids.numpy() for ids in d.indices_by_class()] for d in sources]
 
-    def sketch(self, group: Group, names: Sequence[str], index: int, swap: Swap) -> tuple[Tensor, Tensor]:
+    def sketch(
+        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Draw a swapped sketch of as many classes as the group has.
 
         Args:
@@ -116,6 +118,7 @@ class Swapper:
             names: Its class names, which a near swap leaves out.
             index: Number of the group, for the seed.
             swap: ``"far"`` or ``"near"``.
+            support: For a predictor that looks at the support, too: draw as many images a class more.
 
         Returns:
             Sketch (S, C, H, W) and labels (S,).
@@ -137,7 +140,8 @@ class Swapper:
         if ways < 2:
             raise PudNetError(f"{data.name} has {ways} classes outside the group; a near swap needs at least two.")
         chosen = rng.choice(free, size=ways, replace=False)
-        picks = [rng.permutation(self._by_class[source][c])[: self.per_class] for c in chosen]
+        per_class = self.per_class + (len(group.support) // len(group.classes) if support else 0)
+        picks = [rng.permutation(self._by_class[source][c])[:per_class] for c in chosen]
         labels = np.repeat(np.arange(ways), [len(p) for p in picks])
         return data.images[torch.from_numpy(np.concatenate(picks))], torch.from_numpy(labels)
 
@@ -174,11 +178,11 @@ def evaluate_groups(
             training = group_dataset(group, data)
             for swap in swaps:
                 if swap == "own":
-                    sketch: tuple[Tensor, Tensor] = group.sketch, group.sketch_labels
+                    sketch = group.given(model.sees_support)
                 elif swapper is None:
                     raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
                 else:
-                    sketch = swapper.sketch(group, training.class_names, index, swap)
+                    sketch = swapper.sketch(group, training.class_names, index, swap, model.sees_support)
                 network = predict(model, training, config, sketch)
                 rows.append(_row(network, group, data.name, index, sum(network.seconds.values())) | {"swap": swap})
     return pd.DataFrame(rows)
@@ -214,8 +218,7 @@ def evaluate_fits(
 def group_dataset(group: Group, source: ImageDataset) -> ImageDataset:
     """A group's training images, sketch and support together: what every method may learn from."""
     return ImageDataset(
-        torch.cat([group.sketch, group.support]),
-        torch.cat([group.sketch_labels, group.support_labels]),
+        *group.given(support=True),
         tuple(source.class_names[int(c)] for c in group.classes),
         source.name,
     )

@@ -29,6 +29,7 @@ class PredictConfig:
 
     Attributes:
         sketch_per_class: Images a class that the hypernetwork looks at ([code]: 10).
+        support_per_class: Further images a class, for a hypernetwork that refines on labelled images.
         recalibrate: Collect batch norm's statistics on the dataset's own images.
         recalibration_images: At most so many images for that.
         batch_size: Images a forward pass.
@@ -36,6 +37,7 @@ class PredictConfig:
     """
 
     sketch_per_class: int = 10
+    support_per_class: int = 10
     recalibrate: bool = True
     recalibration_images: int = 2000
     batch_size: int = 256
@@ -146,7 +148,8 @@ def predict(
         )
     clock, was_training = _Clock(model.device), model.training
     with clock.part("sketch"):
-        drawn = dataset.sketch_with_labels(config.sketch_per_class, config.seed) if sketch is None else sketch
+        per_class = config.sketch_per_class + (config.support_per_class if model.sees_support else 0)
+        drawn = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
         labels, images = drawn[1], drawn[0].to(model.device)
         labels = None if labels is None else labels.to(model.device)
     model.eval()

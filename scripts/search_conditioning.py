@@ -11,6 +11,7 @@ training classes); unseen classes only tell how it went. Writes reports/results/
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,7 @@ KIT: dict[str, Any] = {
     "pudnet.residual": True,
     "pudnet.generator_width": 32,
     "pudnet.refine": 1,
+    "pudnet.refine_support": True,
     "meta.steps": 1000,
     "meta.learning_rate": 1e-3,
     "meta.direct_learning_rate": 2e-3,
@@ -65,28 +67,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain, α = 0.5": {**PLAIN, "pudnet.alpha": 0.5},
     "plain, class pooling": {**PLAIN, "pudnet.pooling": "class"},
     "residual": {**KIT, "pudnet.refine": 0},
+    "residual, 1 step on the sketch": {**KIT, "pudnet.refine_support": False},
     "residual, 1 step": KIT,
     "residual, 3 steps": {**KIT, "pudnet.refine": 3},
-    "residual, 3 steps, norms": {**KIT, "pudnet.refine": 3, "pudnet.refine_norms": True},
-    "residual, 3 steps, norms, base lr 1e-2": {
-        **KIT,
-        "pudnet.refine": 3,
-        "pudnet.refine_norms": True,
-        "meta.direct_learning_rate": 1e-2,
-    },
-    "residual, 5 steps, norms, base lr 5e-3": {
-        **KIT,
-        "pudnet.refine": 5,
-        "pudnet.refine_norms": True,
-        "meta.direct_learning_rate": 5e-3,
-    },
-    "constant embedding, 3 steps, norms, base lr 1e-2": {
-        **KIT,
-        "pudnet.embedding": "constant",
-        "pudnet.refine": 3,
-        "pudnet.refine_norms": True,
-        "meta.direct_learning_rate": 1e-2,
-    },
+    "residual, 5 steps": {**KIT, "pudnet.refine": 5},
+    "residual, 5 steps, norms": {**KIT, "pudnet.refine": 5, "pudnet.refine_norms": True},
+    "residual, 5 steps, base lr 1e-2": {**KIT, "pudnet.refine": 5, "meta.direct_learning_rate": 1e-2},
+    "residual, 10 steps": {**KIT, "pudnet.refine": 10},
+    "constant embedding, 5 steps": {**KIT, "pudnet.refine": 5, "pudnet.embedding": "constant"},
 }
 REFERENCE = "shared network, lr 2e-2"
 TUNED = "shared network, fine-tuned (ceiling)"
@@ -123,7 +111,11 @@ def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
     if path.is_file():
         return pd.read_csv(path)
     base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}-{seed}"  # the same for many variants
-    outcome = train_run(config, run, progress=False, pool=pool, base_dir=base)
+    if config.base_steps and base.is_dir() and not run.exists():
+        shutil.copytree(base, run / "base")
+    outcome = train_run(config, run, progress=False, pool=pool)
+    if config.base_steps and not base.is_dir():
+        shutil.copytree(run / "base", base)
     blind = config.kind == "shared" or (config.pudnet.embedding == "constant" and not config.pudnet.refine)
     swapper, tables = Swapper(pool.train, GroupConfig().sketch_per_class), []
     for classes in ("validation", "unseen"):

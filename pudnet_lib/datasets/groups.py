@@ -106,6 +106,12 @@ class Group(NamedTuple):
     query: Tensor
     query_labels: Tensor
 
+    def given(self, support: bool = False) -> tuple[Tensor, Tensor]:
+        """What a predictor looks at: the sketch and its labels, or sketch and support together."""
+        if not support:
+            return self.sketch, self.sketch_labels
+        return torch.cat([self.sketch, self.support]), torch.cat([self.sketch_labels, self.support_labels])
+
     def to(self, device: torch.device | str) -> Group:
         """Copy every tensor to a device."""
         moved: dict[str, Any] = {

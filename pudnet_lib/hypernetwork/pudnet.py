@@ -48,6 +48,7 @@ class PudNetConfig:
         residual: Learned base weights plus a generated residual.
         refine: Learned gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
         refine_norms: Correct batch norm's scales and shifts, too.
+        refine_support: Refine on all labelled images, support included: those that every rival learns from.
         seed: Seed of the initial weights.
         share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
     """
@@ -64,6 +65,7 @@ class PudNetConfig:
     residual: bool = False
     refine: int = 0
     refine_norms: bool = False
+    refine_support: bool = False
     seed: int = 0
     share_generators: bool = False
 
@@ -96,6 +98,7 @@ class PudNet(ParameterModel):
         with seeded(config.seed):
             super().__init__(build_target(config.target) if target is None else target, unsupported)
             self.config, self.own_target = config, target is not None
+            self.sees_support = bool(config.refine and config.refine_support)
             layers = len(self.layout.predicted)
             if config.embedding == "constant":
                 self.constant = nn.Parameter(torch.randn(config.states, config.dim))

@@ -1,9 +1,9 @@
 """Refinement: the hypernetwork looks at its own first prediction on the labelled sketch and corrects it.
 
 Not in the paper (our choice, the ``kit`` design). The correction of a layer is the gradient of the sketch's own
-class-mean loss, scaled to the layer's weights and by a learned factor for each of its filters. It is the one part of
-the model that knows *which classes* it sees: pooled image codes tell what kind of images they are, not how to tell
-them apart.
+class-mean loss, scaled to the layer's weights and by a learned factor for each of its filters; several such steps may
+follow one another. It is the one part of the model that knows *which classes* it sees: pooled image codes tell what
+kind of images they are, not how to tell them apart. What it costs is a forward and a backward pass a step.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor) -> Tenso
 
 
 class Refiner(nn.Module):
-    """Learned gradient steps on the sketch.
+    """Learned gradient steps on the sketch; first-order, no gradient flows through a gradient.
 
     Args:
         tensors: The predicted tensors.
         steps: How many steps; each has its own factors.
         norms: Batch-norm scales and shifts to correct as well, name to number of channels.
-        initial: Initial factor: the share of a layer's norm that a step may change; of a scale or shift, whose size is
-            about 1, the root mean square of the change.
+        initial: Initial factor of the first step: the share of a layer's norm that it may change; of a scale or shift,
+            whose size is about 1, the root mean square of the change.
+        decay: Initial factor of a step over that of the step before.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class Refiner(nn.Module):
         tensors: Sequence[PredictedTensor],
         steps: int,
         norms: Mapping[str, int] | None = None,
-        initial: float = 0.05,
+        initial: float = 0.1,
+        decay: float = 0.7,
     ) -> None:
         super().__init__()
         self.steps = steps
@@ -61,7 +63,8 @@ class Refiner(nn.Module):
         self.shapes = {t.name: (1, -1, 1, 1) if t.transposed else (-1, 1, 1, 1) for t in tensors}
         self.shapes |= {name: (-1,) for name in norms or {}}
         filters = [t.shape[1 if t.transposed else 0] for t in tensors] + list((norms or {}).values())
-        self.factors = nn.ParameterList(nn.Parameter(torch.full((steps, n), initial)) for n in filters)
+        start = initial * decay ** torch.arange(steps)  # (steps,)
+        self.factors = nn.ParameterList(nn.Parameter(start[:, None].repeat(1, n)) for n in filters)
 
     def forward(
         self,
@@ -79,20 +82,19 @@ class Refiner(nn.Module):
             scale: τ.
 
         Returns:
-            The corrected parameters; gradients flow through the correction while training.
+            The corrected parameters; gradients flow through the weights and the factors while training.
         """
-        training = torch.is_grad_enabled()
-        with torch.enable_grad():
-            for step in range(self.steps):
-                weights = [parameters[name] for name in self.shapes]
-                weights = [w if w.requires_grad else w.requires_grad_() for w in weights]
-                parameters = parameters | dict(zip(self.shapes, weights, strict=True))
-                loss = leave_one_out_loss(features(parameters), labels, scale)
-                gradients = torch.autograd.grad(loss, weights, create_graph=training)
-                for (name, shape), factor, weight, gradient in zip(
-                    self.shapes.items(), self.factors, weights, gradients, strict=True
-                ):
-                    size = weight.norm() if weight.ndim == 4 else weight.numel() ** 0.5
-                    step_size = factor[step].view(shape) * size / gradient.norm().clamp_min(1e-12)
-                    parameters[name] = weight - step_size * gradient
-        return parameters if training else parameters | {n: parameters[n].detach() for n in self.shapes}
+        detached = {name: tensor.detach() for name, tensor in parameters.items()}
+        for step in range(self.steps):
+            with torch.enable_grad():
+                leaves = {name: parameters[name].detach().requires_grad_() for name in self.shapes}
+                loss = leave_one_out_loss(features(detached | leaves), labels, scale.detach())
+                gradients = torch.autograd.grad(loss, list(leaves.values()))
+            corrected = {}
+            for (name, shape), factor, gradient in zip(self.shapes.items(), self.factors, gradients, strict=True):
+                weight = parameters[name]
+                size = weight.detach().norm() if weight.ndim == 4 else weight.numel() ** 0.5
+                step_size = factor[step].view(shape) * size / gradient.norm().clamp_min(1e-12)
+                corrected[name] = weight - step_size * gradient
+            parameters = parameters | corrected
+        return parameters

@@ -40,7 +40,7 @@ class MetaStep(nn.Module):
 
     def forward(self, group: Group) -> GroupLosses:
         """Predict from the sketch, run support and query in one batch, compute the losses."""
-        parameters = self.model(group.sketch, group.sketch_labels)
+        parameters = self.model(*group.given(self.model.sees_support))
         if self.channels_last:
             parameters = {name: _channels_last(tensor) for name, tensor in parameters.items()}
         features = self.model.features(parameters, torch.cat([group.support, group.query]))
