@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,32 @@ from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.meta import MetaConfig
-from pudnet_lib.training.run import TrainConfig, train_run
+from pudnet_lib.training.run import TrainConfig, build_model, train_run
 from pudnet_lib.training.scratch import ScratchConfig
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "conditioning"
 STEPS, GROUPS = 3000, 60
 
-#: The kit's design: a residual on a base meta-trained as a shared network; a third of the steps is its own.
-KIT: dict[str, Any] = {
+#: A residual on a learned base, both meta-trained together; the base starts and learns like a shared network.
+JOINT: dict[str, Any] = {
     "pudnet.residual": True,
     "pudnet.generator_width": 32,
-    "pudnet.refine": 1,
-    "pudnet.refine_support": True,
-    "meta.steps": 1000,
     "meta.learning_rate": 1e-3,
+    "meta.direct_learning_rate": 2e-2,
+}
+#: Ten gradient steps on all labelled images, shorter and shorter; at prediction only.
+REFINED: dict[str, Any] = {
+    "pudnet.refine": 10,
+    "pudnet.refine_rate": 0.1,
+    "pudnet.refine_decay": 0.85,
+    "pudnet.refine_learned": False,
+    "pudnet.refine_support": True,
+}
+#: A third of the steps for the residual, after its base.
+STAGED: dict[str, Any] = {
+    **JOINT,
+    "meta.steps": 1000,
     "meta.direct_learning_rate": 2e-3,
     "base_steps": STEPS - 1000,
     "base_learning_rate": 2e-2,
@@ -66,15 +77,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "plain, α = 0.5": {**PLAIN, "pudnet.alpha": 0.5},
     "plain, class pooling": {**PLAIN, "pudnet.pooling": "class"},
-    "residual": {**KIT, "pudnet.refine": 0},
-    "residual, 1 step on the sketch": {**KIT, "pudnet.refine_support": False},
-    "residual, 1 step": KIT,
-    "residual, 3 steps": {**KIT, "pudnet.refine": 3},
-    "residual, 5 steps": {**KIT, "pudnet.refine": 5},
-    "residual, 5 steps, norms": {**KIT, "pudnet.refine": 5, "pudnet.refine_norms": True},
-    "residual, 5 steps, base lr 1e-2": {**KIT, "pudnet.refine": 5, "meta.direct_learning_rate": 1e-2},
-    "residual, 10 steps": {**KIT, "pudnet.refine": 10},
-    "constant embedding, 5 steps": {**KIT, "pudnet.refine": 5, "pudnet.embedding": "constant"},
+    "plain, refined": {**PLAIN, **REFINED},
+    "constant embedding, refined": {**PLAIN, "pudnet.embedding": "constant", **REFINED},
+    "residual": JOINT,
+    "residual, lr 3e-3": {**JOINT, "meta.learning_rate": 3e-3},
+    "residual after its base": STAGED,
+    "residual after its base, 5 learned steps": {
+        **STAGED,
+        **REFINED,
+        "pudnet.refine": 5,
+        "pudnet.refine_decay": 0.7,
+        "pudnet.refine_learned": True,
+    },
+    "residual, refined": {**JOINT, **REFINED},
+    "residual, refined, lr 3e-3": {**JOINT, **REFINED, "meta.learning_rate": 3e-3},
+    "residual, refined on the sketch alone": {**JOINT, **REFINED, "pudnet.refine_support": False},
+    "residual, refined in 5 steps": {**JOINT, **REFINED, "pudnet.refine": 5, "pudnet.refine_decay": 0.7},
+    "residual, refined in 20 steps": {**JOINT, **REFINED, "pudnet.refine": 20, "pudnet.refine_decay": 0.9},
+    "residual, constant embedding, refined": {**JOINT, **REFINED, "pudnet.embedding": "constant"},
 }
 REFERENCE = "shared network, lr 2e-2"
 TUNED = "shared network, fine-tuned (ceiling)"
@@ -100,28 +120,42 @@ def train_config(variant: str, seed: int) -> TrainConfig:
     return replace_fields(base, VARIANTS[variant])
 
 
+def unrefined(config: TrainConfig) -> TrainConfig:
+    """The training that a variant shares with its like without refinement, where that takes no part in training."""
+    if not config.pudnet.refine or config.pudnet.refine_learned:
+        return config
+    plain = PudNetConfig()
+    kept = {n: getattr(plain, n) for n in ("refine", "refine_rate", "refine_decay", "refine_learned", "refine_support")}
+    return replace(config, pudnet=replace(config.pudnet, **kept))
+
+
 def folder(variant: str, seed: int) -> Path:
     return RUNS / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in variant)}-{seed}"
 
 
 def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
     """Meta-train a variant, or find it again, and let it classify validation and unseen groups."""
-    run, config = folder(variant, seed), train_config(variant, seed)
-    path = run / "rows.csv"
+    path, config = folder(variant, seed) / "rows.csv", train_config(variant, seed)
     if path.is_file():
         return pd.read_csv(path)
+    config, wanted = unrefined(config), config.pudnet
+    same = next(v for v in VARIANTS if unrefined(train_config(v, seed)) == config)  # trained once for all of them
+    run = folder(same, seed)
     base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}-{seed}"  # the same for many variants
     if config.base_steps and base.is_dir() and not run.exists():
         shutil.copytree(base, run / "base")
     outcome = train_run(config, run, progress=False, pool=pool)
     if config.base_steps and not base.is_dir():
         shutil.copytree(run / "base", base)
-    blind = config.kind == "shared" or (config.pudnet.embedding == "constant" and not config.pudnet.refine)
+    model = outcome.model if config.kind == "shared" else build_model(replace(config, pudnet=wanted))
+    model.load_state_dict(outcome.model.state_dict(), strict=False)  # a refiner with fixed steps has no trained state
+    model.eval()
+    blind = config.kind == "shared" or (wanted.embedding == "constant" and not wanted.refine)
     swapper, tables = Swapper(pool.train, GroupConfig().sketch_per_class), []
     for classes in ("validation", "unseen"):
         sampler = getattr(pool, f"{classes}_groups")(GroupConfig())
         swaps: tuple[Swap, ...] = ("own",) if blind or classes == "validation" else ("own", "far", "near")
-        tables.append(evaluate_groups(outcome.model, sampler, GROUPS, swapper, swaps).assign(classes=classes))
+        tables.append(evaluate_groups(model, sampler, GROUPS, swapper, swaps).assign(classes=classes))
         if variant == REFERENCE and classes == "unseen":
             tuning = ScratchConfig(
                 learning_rate=0.03, epochs=30, batch_size=32, evaluations=1, accelerator="cpu", seed=seed,

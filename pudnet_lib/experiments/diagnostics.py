@@ -93,11 +93,11 @@ def sensitivity(
     Returns:
         One row a layer and change: layer, change, value (length of the difference over the layer's length, in %).
     """
-    base = predicted_weights(model, group.sketch, group.sketch_labels)
+    base = predicted_weights(model, *group.given(model.sees_support))
     sketches = {CHANGES[0]: (group.support, group.support_labels)}
-    sketches[CHANGES[1]] = swapper.sketch(group, names, index, "near")
+    sketches[CHANGES[1]] = swapper.sketch(group, names, index, "near", model.sees_support)
     if len(swapper.sources) > 1:
-        sketches[CHANGES[2]] = swapper.sketch(group, names, index, "far")
+        sketches[CHANGES[2]] = swapper.sketch(group, names, index, "far", model.sees_support)
     rows = []
     for change, (images, labels) in sketches.items():
         other = predicted_weights(model, images, labels)
@@ -119,10 +119,11 @@ class OtherSource(Swapper):
         super().__init__(sampler.pool, sampler.config.sketch_per_class)
         self._sampler, self._source = sampler, source
 
-    def sketch(self, group: Group, names: Sequence[str], index: int, swap: Swap) -> tuple[Tensor, Tensor]:
+    def sketch(
+        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The other source's sketch of group ``index``; see ``Swapper.sketch``."""
-        other = self._sampler.group(index, source=self._source)
-        return other.sketch, other.sketch_labels
+        return self._sampler.group(index, source=self._source).given(support)
 
 
 def swap_matrix(model: ParameterModel, sampler: GroupSampler, groups: int, sources: Sequence[int]) -> pd.DataFrame:
@@ -185,7 +186,7 @@ def _predictions(
         data = sampler.pool[source]
         for index in range(groups):
             group = sampler.group(index, source=source)
-            weights.append(predicted_weights(model, group.sketch, group.sketch_labels))
+            weights.append(predicted_weights(model, *group.given(model.sees_support)))
             datasets.append(data.name)
             found = sensitivity(model, group, group_dataset(group, data).class_names, index, swapper)
             reactions.append(found.assign(dataset=data.name, group=index, metric="sensitivity"))

@@ -6,7 +6,7 @@ beside this one, each with its deviations; ``PudNetConfig`` holds every switch o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -46,8 +46,10 @@ class PudNetConfig:
         generator_width: Channels before a generator's last step ([code]: 16).
         filter_norm: ``"none"`` or ``"standardise"``.
         residual: Learned base weights plus a generated residual.
-        refine: Learned gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
-        refine_norms: Correct batch norm's scales and shifts, too.
+        refine: Gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
+        refine_rate: Share of a layer's norm that the first of them may change.
+        refine_decay: Length of a step over that of the step before.
+        refine_learned: Meta-train the steps' lengths, one a filter.
         refine_support: Refine on all labelled images, support included: those that every rival learns from.
         seed: Seed of the initial weights.
         share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
@@ -64,7 +66,9 @@ class PudNetConfig:
     filter_norm: FilterNorm = "none"
     residual: bool = False
     refine: int = 0
-    refine_norms: bool = False
+    refine_rate: float = 0.05
+    refine_decay: float = 1.0
+    refine_learned: bool = True
     refine_support: bool = False
     seed: int = 0
     share_generators: bool = False
@@ -96,7 +100,8 @@ class PudNet(ParameterModel):
     ) -> None:
         config = config or PudNetConfig()
         with seeded(config.seed):
-            super().__init__(build_target(config.target) if target is None else target, unsupported)
+            module = build_target(config.target) if target is None else target
+            super().__init__(module, unsupported)
             self.config, self.own_target = config, target is not None
             self.sees_support = bool(config.refine and config.refine_support)
             layers = len(self.layout.predicted)
@@ -106,10 +111,12 @@ class PudNet(ParameterModel):
                 self.encoder = DatasetEncoder(config.dim, config.states, config.target.channels, config.pooling)
             self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
             self.generators = nn.ModuleList(_generators(self.layout.predicted, config))
+            if config.residual:  # start where a shared network of the same seed starts
+                self._set_bases(dict(module.named_parameters()))
             self.refiner: Refiner | None = None
             if config.refine:
-                norms = {n: t.numel() for n, t in self.shared_parameters().items() if n in self.layout.shared}
-                self.refiner = Refiner(self.layout.predicted, config.refine, norms if config.refine_norms else None)
+                lengths = (config.refine_rate, config.refine_decay, config.refine_learned)
+                self.refiner = Refiner(self.layout.predicted, config.refine, *lengths)
 
     def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
         """Embed a sketch.
@@ -146,15 +153,17 @@ class PudNet(ParameterModel):
             PudNetError: If this is no residual design, or the targets differ.
         """
         with torch.no_grad():
-            weights = base(torch.zeros(1, self.config.target.channels, 32, 32))
-            for tensor, generator in zip(self.layout.predicted, self.generators, strict=True):
-                if not isinstance(generator, WeightGenerator) or generator.base is None:
-                    raise PudNetError("Only a PudNet with residual=True has learned bases to start from.")
-                if weights.get(tensor.name, torch.empty(0)).shape != generator.base.shape:
-                    raise PudNetError(f"The base has no tensor {tensor.name!r} of shape {tuple(generator.base.shape)}.")
-                generator.base.copy_(weights[tensor.name])
+            self._set_bases(base(torch.zeros(1, self.config.target.channels, 32, 32)))
         self.shared.load_state_dict(base.shared.state_dict())
         self.scale.data.copy_(base.scale)
+
+    def _set_bases(self, weights: Mapping[str, Tensor]) -> None:
+        for tensor, generator in zip(self.layout.predicted, self.generators, strict=True):
+            if not isinstance(generator, WeightGenerator) or generator.base is None:
+                raise PudNetError("Only a PudNet with residual=True has learned bases to start from.")
+            if tensor.name not in weights or weights[tensor.name].shape != generator.base.shape:
+                raise PudNetError(f"The base has no tensor {tensor.name!r} of shape {tuple(generator.base.shape)}.")
+            generator.base.data.copy_(weights[tensor.name])
 
     def direct_parameters(self) -> list[nn.Parameter]:
         """Batch norm's and biases, and the learned bases of a residual design."""
@@ -178,7 +187,7 @@ class PudNet(ParameterModel):
         """Predict all parameters of the target; see ``ParameterModel.forward``."""
         generated = self.generate(self.embed(sketch, labels)[None])
         parameters = {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()
-        if self.refiner is None:
+        if self.refiner is None or (self.training and not self.refiner.learned):
             return parameters
         if labels is None:
             raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")

@@ -1,14 +1,14 @@
 """Refinement: the hypernetwork looks at its own first prediction on the labelled sketch and corrects it.
 
 Not in the paper (our choice, the ``kit`` design). The correction of a layer is the gradient of the sketch's own
-class-mean loss, scaled to the layer's weights and by a learned factor for each of its filters; several such steps may
-follow one another. It is the one part of the model that knows *which classes* it sees: pooled image codes tell what
-kind of images they are, not how to tell them apart. What it costs is a forward and a backward pass a step.
+class-mean loss, scaled to the layer's weights and by a factor for each of its filters; several such steps, ever
+shorter, follow one another. It is the one part of the model that knows *which classes* it sees: pooled image codes tell
+what kind of images they are, not how to tell them apart. What it costs is a forward and a backward pass a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,33 +38,26 @@ def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor) -> Tenso
 
 
 class Refiner(nn.Module):
-    """Learned gradient steps on the sketch; first-order, no gradient flows through a gradient.
+    """Gradient steps on the sketch; first-order, no gradient flows through a gradient.
 
     Args:
         tensors: The predicted tensors.
-        steps: How many steps; each has its own factors.
-        norms: Batch-norm scales and shifts to correct as well, name to number of channels.
-        initial: Initial factor of the first step: the share of a layer's norm that it may change; of a scale or shift,
-            whose size is about 1, the root mean square of the change.
-        decay: Initial factor of a step over that of the step before.
+        steps: How many steps.
+        rate: Factor of the first step: the share of a layer's norm that it may change.
+        decay: Factor of a step over that of the step before.
+        learned: Meta-train one factor a step and filter, starting from these. Otherwise they stay, and the refinement
+            takes no part in meta-training: on the training classes, whose features fit already, learned factors shrink
+            to less than unseen classes need.
     """
 
     def __init__(
-        self,
-        tensors: Sequence[PredictedTensor],
-        steps: int,
-        norms: Mapping[str, int] | None = None,
-        initial: float = 0.1,
-        decay: float = 0.7,
+        self, tensors: Sequence[PredictedTensor], steps: int, rate: float, decay: float, learned: bool = False
     ) -> None:
         super().__init__()
-        self.steps = steps
-        # Name to the shape that lets one factor a filter (a channel) be multiplied with the tensor.
-        self.shapes = {t.name: (1, -1, 1, 1) if t.transposed else (-1, 1, 1, 1) for t in tensors}
-        self.shapes |= {name: (-1,) for name in norms or {}}
-        filters = [t.shape[1 if t.transposed else 0] for t in tensors] + list((norms or {}).values())
-        start = initial * decay ** torch.arange(steps)  # (steps,)
-        self.factors = nn.ParameterList(nn.Parameter(start[:, None].repeat(1, n)) for n in filters)
+        self.tensors, self.steps, self.learned = tuple(tensors), steps, learned
+        start = rate * decay ** torch.arange(steps)[:, None]  # (steps, 1)
+        filters = (t.shape[1 if t.transposed else 0] for t in tensors)
+        self.factors = nn.ParameterList(nn.Parameter(start.repeat(1, n), requires_grad=learned) for n in filters)
 
     def forward(
         self,
@@ -87,14 +80,14 @@ class Refiner(nn.Module):
         detached = {name: tensor.detach() for name, tensor in parameters.items()}
         for step in range(self.steps):
             with torch.enable_grad():
-                leaves = {name: parameters[name].detach().requires_grad_() for name in self.shapes}
+                leaves = {t.name: parameters[t.name].detach().requires_grad_() for t in self.tensors}
                 loss = leave_one_out_loss(features(detached | leaves), labels, scale.detach())
                 gradients = torch.autograd.grad(loss, list(leaves.values()))
             corrected = {}
-            for (name, shape), factor, gradient in zip(self.shapes.items(), self.factors, gradients, strict=True):
-                weight = parameters[name]
-                size = weight.detach().norm() if weight.ndim == 4 else weight.numel() ** 0.5
-                step_size = factor[step].view(shape) * size / gradient.norm().clamp_min(1e-12)
-                corrected[name] = weight - step_size * gradient
+            for tensor, factor, gradient in zip(self.tensors, self.factors, gradients, strict=True):
+                weight = parameters[tensor.name]
+                shape = (1, -1, 1, 1) if tensor.transposed else (-1, 1, 1, 1)
+                step_size = factor[step].view(shape) * weight.detach().norm() / gradient.norm().clamp_min(1e-12)
+                corrected[tensor.name] = weight - step_size * gradient
             parameters = parameters | corrected
         return parameters

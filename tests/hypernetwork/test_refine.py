@@ -70,20 +70,19 @@ def test_it_needs_the_sketchs_labels(sketch):
         refined()(sketch)
 
 
-def test_norms_are_corrected_only_if_asked_and_the_models_own_stay(sketch):
-    plain = refined()
-    model = PudNet(PudNetConfig(TargetConfig(width=3), refine=2, refine_norms=True)).eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_fixed_steps_get_shorter_and_stay_out_of_training(sketch):
+    lengths = {"refine": 3, "refine_rate": 0.2, "refine_decay": 0.5, "refine_learned": False}
+    model = PudNet(PudNetConfig(TargetConfig(width=3), **lengths)).eval()
+    assert torch.equal(model.refiner.factors[0], torch.tensor([0.2, 0.1, 0.05])[:, None].expand(3, 3))
+    assert not any(factor.requires_grad for factor in model.refiner.factors)
     with torch.no_grad():
-        corrected, kept = model(sketch, LABELS), plain(sketch, LABELS)
-    norms = model.layout.shared
-    assert len(norms) == 6
-    for name in norms:
-        assert torch.equal(kept[name], plain.shared_parameters()[name])
-        # A step moves a scale or shift by its factor times the root of the channels: (0.1 + 0.07) * sqrt(3) at most.
-        moved = (corrected[name] - model.shared_parameters()[name]).norm().item()
-        assert 0 < moved <= (0.1 + 0.07) * 3**0.5 + 1e-6
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        corrected = model(sketch, LABELS)
+        plain = model.train()(sketch, LABELS)
+        generated = model.generate(model.embed(sketch)[None])
+    for name, weight in generated.items():
+        assert torch.equal(plain[name], weight[0])
+        moved = ((corrected[name] - weight[0]).norm() / weight[0].norm()).item()
+        assert 0 < moved <= 1.2 * 1.1 * 1.05 - 1 + 1e-5
 
 
 def test_a_predicted_network_owns_its_parameters(sketch):
