@@ -43,7 +43,7 @@ class TrustStudy:
     """
 
     sizes: tuple[int, ...] = (5, 20, 100)
-    groups: int = 6
+    groups: int = 3
     fit_groups: int = 2
     fit_epochs: int = 10
     query_per_class: int = 40
