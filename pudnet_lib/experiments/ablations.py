@@ -1,68 +1,40 @@
 """Ablations: one factor at a time, and the search for what makes the dataset matter.
 
-Paper, Section 4.5 [rec]: no recurrence, α = 0, no auxiliary task, no consistency. Our choice: rivals at several
-learning rates stand in the same table: a hypernetwork changes the effective learning rate of the target's weights.
+Paper, Section 4.5 [rec]: recurrence, α, losses, groups, sketch size, target. The variants are in ``ablation_variants``;
+``pudnet reproduce ablations --grid 'variants=["PudNet","depth 4"],["PudNet","width 32"]'`` runs chosen ones. All are
+evaluated on the same unseen groups, with the same images for batch norm and class means, whatever their sketch is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from pudnet_lib.datasets import GroupConfig
+from pudnet_lib.datasets import Group, GroupConfig, GroupSampler
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import unknown_name
-from pudnet_lib.evaluation import Interval, Swap, Swapper, difference, evaluate_groups
+from pudnet_lib.evaluation import Swap, Swapper, group_dataset
+from pudnet_lib.experiments.ablation_tables import answer, effects
+from pudnet_lib.experiments.ablation_variants import BESIDES, CHEAP, VARIANTS
+from pudnet_lib.experiments.parallel import parallel
 from pudnet_lib.experiments.profiles import replace_fields
-from pudnet_lib.hypernetwork import PudNetConfig
-from pudnet_lib.prediction import PredictConfig
+from pudnet_lib.hypernetwork import ParameterModel, PudNetConfig
+from pudnet_lib.prediction import PredictConfig, predict
 from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.cache import train_many, trained
+from pudnet_lib.training.cache import trained
 from pudnet_lib.training.meta import MetaConfig
 from pudnet_lib.training.run import TrainConfig
 
+__all__ = ["PROFILES", "QUESTION", "TITLE", "VARIANTS", "Config", "answer", "effects", "run", "train_config"]
+
 TITLE = "Ablations: one factor at a time"
 QUESTION = "Which parts of the hypernetwork matter, and does any of them make the dataset matter?"
-
-#: Variant → what differs from the base, a PudNet of the paper's plain design at a tuned learning rate.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "PudNet": {},
-    "shared network, lr 3e-3": {"kind": "shared", "meta.learning_rate": 3e-3},
-    "shared network, lr 1e-2": {"kind": "shared", "meta.learning_rate": 1e-2},
-    "shared network, lr 2e-2": {"kind": "shared", "meta.learning_rate": 2e-2},
-    "shared network, lr 4e-2": {"kind": "shared", "meta.learning_rate": 4e-2},
-    "constant embedding": {"pudnet.embedding": "constant"},
-    "constant embedding, lr 3e-3": {"pudnet.embedding": "constant", "meta.learning_rate": 3e-3},
-    "constant embedding, lr 2e-2": {"pudnet.embedding": "constant", "meta.learning_rate": 2e-2},
-    "lr 1e-3": {"meta.learning_rate": 1e-3},
-    "lr 3e-3": {"meta.learning_rate": 3e-3},
-    "lr 2e-2": {"meta.learning_rate": 2e-2},
-    "plain GRU": {"pudnet.recurrence": "gru"},
-    "no recurrence": {"pudnet.recurrence": "none"},
-    "α = 0": {"pudnet.alpha": 0.0},
-    "α = 0.5": {"pudnet.alpha": 0.5},
-    "no auxiliary task": {"meta.weights.auxiliary": 0.0},
-    "no consistency": {"meta.weights.consistency": 0.0},
-    "cosine loss only": {"meta.weights.auxiliary": 0.0, "meta.weights.consistency": 0.0},
-    "generator width 16": {"pudnet.generator_width": 16},
-    "generator width 64": {"pudnet.generator_width": 64},
-    "filters not standardised": {"pudnet.filter_norm": "none"},
-    "learned base + residual": {"pudnet.residual": True, "meta.direct_learning_rate": 2e-2},
-    "pooling: mean and spread": {"pudnet.pooling": "mean_std"},
-    "pooling: class means": {"pudnet.pooling": "class"},
-    "refined on the sketch": {"pudnet.refine": 1},
-    "refined thrice": {"pudnet.refine": 3},
-    "sketch of 1 a class": {"groups.sketch_per_class": 1},
-    "sketch of 5 a class": {"groups.sketch_per_class": 5},
-    "sketch of 30 a class": {"groups.sketch_per_class": 30},
-    "4 groups a step": {"meta.groups_per_step": 4},
-    "1/4 of the groups": {"meta.steps_share": 0.25},
-    "width 4": {"pudnet.target.width": 4},
-    "width 16": {"pudnet.target.width": 16},
-    "not recalibrated": {"recalibrate": False},
-}
 
 
 @dataclass(frozen=True)
@@ -74,8 +46,9 @@ class Config:
         width: Width of the target ConvNet-3.
         steps: Meta-training steps of each run.
         learning_rate: The base's learning rate.
-        ways: K, classes a group.
-        groups: Unseen groups a source.
+        training_groups: What a group of meta-training holds.
+        unseen_groups: What an unseen group holds, the same for all variants.
+        groups: Unseen groups a source, and as many of held-out training classes.
         seeds: Seeds of meta-training.
         sources: The pool.
         jobs: Runs side by side, each in its own process.
@@ -86,7 +59,8 @@ class Config:
     width: int = 8
     steps: int = 1500
     learning_rate: float = 1e-2
-    ways: int = 5
+    training_groups: GroupConfig = field(default_factory=GroupConfig)
+    unseen_groups: GroupConfig = field(default_factory=GroupConfig)
     groups: int = 100
     seeds: tuple[int, ...] = (0, 1, 2)
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
@@ -94,21 +68,25 @@ class Config:
     seed: int = 0
 
 
-_CHEAP = (
-    "PudNet",
-    "shared network, lr 1e-2",
-    "shared network, lr 2e-2",
-    "constant embedding",
-    "no recurrence",
-    "α = 0",
-    "cosine loss only",
-    "refined on the sketch",
-)
+_SMALL = GroupConfig(4, 3, 3, 5)
 PROFILES = {
-    "smoke": Config(_CHEAP[:4], width=4, steps=15, groups=3, seeds=(0, 1), sources=("fashion", "glyphs"), jobs=1),
-    "laptop": Config(_CHEAP, width=8, steps=500, groups=50, seeds=(0, 1)),
+    "smoke": Config(
+        ("PudNet", "constant embedding", "1 a class at prediction"), width=4, steps=4, training_groups=_SMALL,
+        unseen_groups=_SMALL, groups=2, seeds=(0, 1), sources=("fashion", "glyphs"), jobs=1,
+    ),
+    "laptop": Config(CHEAP, steps=200, training_groups=GroupConfig(5, 5, 5, 5), groups=10),
     "paper": Config(width=16, steps=10_000, groups=200, jobs=1),
-}
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One meta-training run and the variants that are evaluated with it."""
+
+    config: Config
+    train: TrainConfig
+    variants: tuple[str, ...]
+    seed: int
 
 
 def train_config(config: Config, variant: str, seed: int) -> TrainConfig:
@@ -127,21 +105,17 @@ def train_config(config: Config, variant: str, seed: int) -> TrainConfig:
     """
     if variant not in VARIANTS:
         raise unknown_name("variant", variant, VARIANTS)
-    target = TargetConfig(width=config.width)
+    changes = {name: value for name, value in VARIANTS[variant].items() if name not in BESIDES}
+    steps = max(1, round(VARIANTS[variant].get("meta.steps_share", 1.0) * config.steps))
     base = TrainConfig(
-        pudnet=PudNetConfig(target, generator_width=32, filter_norm="standardise", seed=seed),
+        pudnet=PudNetConfig(TargetConfig(width=config.width), generator_width=32, filter_norm="standardise", seed=seed),
         pool=PoolConfig(config.sources),
-        groups=GroupConfig(config.ways),
+        groups=config.training_groups,
         meta=MetaConfig(
-            steps=config.steps, learning_rate=config.learning_rate, seed=seed, validate_every=0, accelerator="cpu"
+            steps=steps, learning_rate=config.learning_rate, seed=seed, validate_every=0, accelerator="cpu"
         ),
         group_seed=seed,
     )
-    changes = dict(VARIANTS[variant])
-    changes.pop("recalibrate", None)
-    share = changes.pop("meta.steps_share", None)
-    if share is not None:
-        base = replace(base, meta=replace(base.meta, steps=max(1, round(share * config.steps))))
     return replace_fields(base, changes)
 
 
@@ -153,82 +127,102 @@ def run(config: Config) -> pd.DataFrame:
 
     Returns:
         Long form: method (the variant), dataset, group, seed, swap ("own", "far", "near"), classes ("unseen" or
-        "validation"), metric, value (accuracy in %), chance in %, seconds of prediction, meta_training_seconds.
+        "validation"), metric, value (accuracy in %), chance in %, prediction_seconds, meta_training_seconds.
     """
-    variants = config.variants or tuple(VARIANTS)
-    runs = {(v, s): train_config(config, v, s) for v in variants for s in config.seeds}
-    train_many(list(runs.values()), config.jobs)
-    pool, tables = Pool(PoolConfig(config.sources)), []
-    for (variant, seed), train in runs.items():
-        outcome = trained(train, progress=False)
-        blind = train.kind == "shared" or train.pudnet.embedding == "constant"
-        predict = PredictConfig(recalibrate=bool(VARIANTS[variant].get("recalibrate", True)))
-        swapper = Swapper(pool.train, train.groups.sketch_per_class, config.seed)
-        for classes in ("unseen", "validation"):
-            sampler = getattr(pool, f"{classes}_groups")(train.groups, config.seed)
-            # Validation chooses, so it needs no controls; what sees no data has none.
-            swaps: tuple[Swap, ...] = ("own",) if blind or classes == "validation" else ("own", "far", "near")
-            table = evaluate_groups(outcome.model, sampler, config.groups, swapper, swaps, predict)
-            tables.append(table.assign(method=variant, seed=seed, classes=classes, metric="accuracy"))
-            tables[-1]["meta_training_seconds"] = outcome.seconds
-    return pd.concat(tables, ignore_index=True).rename(columns={"seconds": "prediction_seconds"})
+    runs: dict[tuple[TrainConfig, int], list[str]] = {}
+    for variant in config.variants or tuple(VARIANTS):
+        for seed in config.seeds:
+            runs.setdefault((train_config(config, variant, seed), seed), []).append(variant)
+    jobs = [Job(config, train, tuple(variants), seed) for (train, seed), variants in runs.items()]
+    return pd.concat(parallel(run_job, jobs, config.jobs, "variants × seeds"), ignore_index=True)
 
 
-def effects(table: pd.DataFrame, base: str = "PudNet") -> pd.DataFrame:
-    """Each variant minus the base on the same unseen groups, and its far and near gains.
+@lru_cache(maxsize=1)
+def _pool(sources: tuple[str, ...]) -> Pool:
+    return Pool(PoolConfig(sources))
+
+
+def run_job(job: Job) -> pd.DataFrame:
+    """Meta-train once and evaluate all variants that share the run.
 
     Args:
-        table: From ``run``.
-        base: The variant to compare with.
+        job: Which.
 
     Returns:
-        One row a variant and quantity ("effect", "far gain", "near gain", "accuracy", "validation"): mean, low, high in
-        points or %, n, seeds.
+        Rows of ``run``'s table.
     """
-    unseen = table[table["classes"] == "unseen"]
-    own = unseen[unseen["swap"] == "own"]
-    validation = table[(table["classes"] == "validation") & (table["swap"] == "own")]
-    rows = []
+    config, tables = job.config, []
+    outcome = trained(job.train, progress=False)
+    blind = job.train.kind == "shared" or job.train.pudnet.embedding == "constant"
+    for variant in job.variants:
+        for classes in ("unseen", "validation"):
+            # Validation chooses, so it needs no controls; what sees no data has none.
+            swaps: tuple[Swap, ...] = ("own",) if blind or classes == "validation" else ("own", "far", "near")
+            table = evaluate(config, outcome.model, variant, classes, swaps, job.train.groups.sketch_per_class)
+            tables.append(table.assign(method=variant, seed=job.seed, classes=classes, metric="accuracy"))
+    rows = pd.concat(tables, ignore_index=True).rename(columns={"seconds": "prediction_seconds"})
+    return rows.assign(meta_training_seconds=outcome.seconds)
 
-    def add(variant: str, quantity: str, found: Interval) -> None:
-        rows.append({"method": variant, "metric": quantity, **vars(found)})
 
-    for variant, part in unseen.groupby("method", sort=False):
-        name = str(variant)
-        add(name, "accuracy", difference(pd.concat([own, _zero(own)]), name, "zero"))
-        add(name, "validation", difference(pd.concat([validation, _zero(validation)]), name, "zero"))
-        if name != base and base in set(own["method"]):
-            add(name, "effect", difference(own, name, base))
-        for swap in ("far", "near"):
-            if swap in set(part["swap"]):
-                both = part.assign(method=part["swap"])
-                add(name, f"{swap} gain", difference(both, "own", swap))
+def evaluate(
+    config: Config, model: ParameterModel, variant: str, classes: str, swaps: tuple[Swap, ...], sketch: int
+) -> pd.DataFrame:
+    """Evaluate a variant on groups that are the same for all, with a sketch of its own size.
+
+    Args:
+        config: The ablations' configuration.
+        model: The variant's.
+        variant: Its name.
+        classes: ``"unseen"`` or ``"validation"``.
+        swaps: ``"own"``, ``"far"``, ``"near"``.
+        sketch: Images a class in meta-training's sketches.
+
+    Returns:
+        One row a source, group and swap: dataset, group, swap, value and chance in %, seconds of the prediction.
+    """
+    change, pool = VARIANTS[variant], _pool(config.sources)
+    size = int(change.get("sketch", sketch))
+    sampler: GroupSampler = getattr(pool, f"{classes}_groups")(config.unseen_groups, config.seed)
+    predicting = PredictConfig(recalibrate=bool(change.get("recalibrate", True)))
+    swapper, rows = Swapper(pool.train, size, config.seed), []
+    for source, index in product(range(len(sampler.pool)), range(config.groups)):
+        group = sampler.group(index, source)
+        data = group_dataset(group, sampler.pool[source])
+        for swap in swaps:
+            if swap == "own":
+                drawn = own_sketch(group, sampler, size, (config.seed, index, source))
+            else:
+                drawn = swapper.sketch(group, data.class_names, index, swap)
+            network = predict(model, data, predicting, drawn)
+            with torch.no_grad():
+                right = network(group.query).argmax(1) == group.query_labels
+            row = {"dataset": data.name, "group": index, "swap": swap, "chance": 100 / data.num_classes}
+            rows.append(row | {"value": 100 * float(right.float().mean()), "seconds": sum(network.seconds.values())})
     return pd.DataFrame(rows)
 
 
-def _zero(table: pd.DataFrame) -> pd.DataFrame:
-    """A method that is never right, so that an accuracy is a difference and gets the same interval."""
-    one: pd.DataFrame = table[table["method"] == table["method"].iloc[0]]
-    return one.assign(method="zero", value=0.0)
+def own_sketch(group: Group, sampler: GroupSampler, size: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Draw a sketch of a group's own classes that may be smaller or larger than the group's.
 
+    Args:
+        group: The group.
+        sampler: Where it is from. With a query pool of its own, all images of the classes may be drawn; else the
+            group's sketch and support alone, so that no query is seen.
+        size: Images a class; a class with fewer gives all it has.
+        seed: Seed of the draw.
 
-def answer(table: pd.DataFrame) -> str:
-    """Say in one sentence which variant is best on validation classes, and what it gains over the rivals."""
-    found = effects(table)
-    chosen = found[found["metric"] == "validation"]
-    validation = {str(m): float(v) for m, v in zip(chosen["method"], chosen["mean"], strict=True)}
-    rivals = [m for m in validation if m.startswith(("shared", "constant"))]
-    ours = max((m for m in validation if m not in rivals), key=validation.__getitem__)
-    own = table[(table["classes"] == "unseen") & (table["swap"] == "own")]
-    if not rivals:
-        return f"Of {len(validation)} variants, {ours} is the best on held-out training classes."
-    rival = max(rivals, key=validation.__getitem__)
-    gain = difference(own, ours, rival)
-    mine = table[(table["classes"] == "unseen") & (table["method"] == ours)]
-    swapped = mine.assign(method=mine["swap"])
-    far, near = difference(swapped, "own", "far"), difference(swapped, "own", "near")
-    return (
-        f"Of {len(validation)} variants the best on held-out training classes is “{ours}”; on unseen classes it "
-        f"differs from the best rival that sees no data, “{rival}”, by {gain.signed()} points (n = {gain.n}, "
-        f"{gain.seeds} seeds), with a far gain of {far.signed()} and a near gain of {near.signed()}."
-    )
+    Returns:
+        Sketch (S, C, H, W) and labels (S,); the group's own, if it has that size.
+    """
+    if size == sampler.config.sketch_per_class:
+        return group.sketch, group.sketch_labels
+    images = torch.cat([group.sketch, group.support])
+    labels = torch.cat([group.sketch_labels, group.support_labels])
+    if sampler.query_pool is not None:
+        data = sampler.pool[group.source_index].select_classes(group.classes.tolist())
+        images, labels = data.images, data.labels
+    rng = np.random.default_rng(seed)
+    of_class = [np.flatnonzero(labels.numpy() == label) for label in range(len(group.classes))]
+    picks = [rng.permutation(images_of)[:size] for images_of in of_class]
+    chosen = torch.from_numpy(np.concatenate(picks))
+    return images[chosen], labels[chosen]

@@ -17,6 +17,7 @@ from pudnet_lib.datasets.image_dataset import normalise
 from pudnet_lib.errors import PudNetError
 
 Pooling = Literal["mean", "mean_std", "class"]
+EncoderNorm = Literal["layer", "batch"]
 
 
 class DatasetEncoder(nn.Module):
@@ -28,10 +29,19 @@ class DatasetEncoder(nn.Module):
         channels: C of the images.
         pooling: ``"mean"`` over images (paper); ``"mean_std"`` adds their spread (our choice); ``"class"`` adds the
             spread of the class means, which needs the sketch's labels (our choice).
+        norm: ``"layer"``; ``"batch"`` is the released code's fault, kept as an ablation alone [code].
     """
 
-    def __init__(self, embedding_dim: int, states: int, channels: int = 3, pooling: Pooling = "mean") -> None:
+    def __init__(
+        self,
+        embedding_dim: int,
+        states: int,
+        channels: int = 3,
+        pooling: Pooling = "mean",
+        norm: EncoderNorm = "layer",
+    ) -> None:
         super().__init__()
+        length = states * embedding_dim
         self.states, self.embedding_dim, self.pooling = states, embedding_dim, pooling
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, 5, stride=2, padding=2),
@@ -42,12 +52,12 @@ class DatasetEncoder(nn.Module):
             nn.GELU(),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
-            nn.Linear(32 * 4 * 4, states * embedding_dim),
-            nn.LayerNorm(states * embedding_dim),
+            nn.Linear(32 * 4 * 4, length),
+            nn.LayerNorm(length) if norm == "layer" else nn.BatchNorm1d(length),
             nn.GELU(),
         )
         if pooling != "mean":
-            self.merge = nn.Linear(2 * states * embedding_dim, states * embedding_dim)
+            self.merge = nn.Linear(2 * length, length)
 
     def forward(self, sketch: Tensor, labels: Tensor | None = None, chunk: int = 512) -> Tensor:
         """Encode a sketch; neither the images' order nor the chunk size matters.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.hypernetwork.ahru import AHRU, Recurrence
 from pudnet_lib.hypernetwork.base import ParameterModel, Parameters, seeded
-from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder, Pooling
+from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder, EncoderNorm, Pooling
 from pudnet_lib.hypernetwork.refine import Refiner
 from pudnet_lib.hypernetwork.weight_generator import FilterNorm, WeightGenerator
 from pudnet_lib.targets import TargetConfig, build_target
@@ -27,6 +27,7 @@ _CHOICES = {
     "recurrence": get_args(Recurrence),
     "embedding": get_args(Embedding),
     "pooling": get_args(Pooling),
+    "encoder_norm": get_args(EncoderNorm),
     "filter_norm": get_args(FilterNorm),
 }
 
@@ -53,6 +54,7 @@ class PudNetConfig:
         refine_support: Refine on all labelled images, support included: those that every rival learns from.
         seed: Seed of the initial weights.
         share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
+        encoder_norm: ``"layer"``, or ``"batch"`` for the released code's fault, as an ablation.
     """
 
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -72,6 +74,7 @@ class PudNetConfig:
     refine_support: bool = False
     seed: int = 0
     share_generators: bool = False
+    encoder_norm: EncoderNorm = "layer"
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -108,7 +111,9 @@ class PudNet(ParameterModel):
             if config.embedding == "constant":
                 self.constant = nn.Parameter(torch.randn(config.states, config.dim))
             else:
-                self.encoder = DatasetEncoder(config.dim, config.states, config.target.channels, config.pooling)
+                self.encoder = DatasetEncoder(
+                    config.dim, config.states, config.target.channels, config.pooling, config.encoder_norm
+                )
             self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
             self.generators = nn.ModuleList(_generators(self.layout.predicted, config))
             if config.residual:  # start where a shared network of the same seed starts

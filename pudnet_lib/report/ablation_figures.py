@@ -1,4 +1,4 @@
-"""The ablations' figures: accuracy of each variant, and its far and near gains, as dots with intervals.
+"""The ablations' figure: each variant's effect, and its far and near gains, as dots with intervals.
 
 Our choice; the paper has no counterpart.
 """
@@ -19,31 +19,37 @@ def _dots(ax: Axes, rows: pd.DataFrame, places: dict[str, int], colour: str, off
 
 
 def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
-    """Draw each variant's accuracy on unseen classes and its far and near gains.
+    """Draw what each variant changes, and its far and near gains, in the order of the factors.
 
     Args:
         effects: From ``ablations.effects``.
-        base: The variant at whose accuracy a line is drawn.
+        base: The variant that the others are compared with.
 
     Returns:
-        The figure: left accuracy in %, right gains in points; bars are 95 % intervals over groups and seeds.
+        The figure, in points: left the paired difference from the base, right the gains; bars are 95 % intervals over
+        groups and seeds.
     """
-    accuracy = effects[effects["metric"] == "accuracy"].sort_values("mean")
-    places = {method: place for place, method in enumerate(accuracy["method"])}
-    drawn, axes = figure(8.6, 0.32 * len(places) + 1.0, 1, 2)
+    accuracy = effects[effects["metric"] == "accuracy"]
+    places = {str(method): place for place, method in enumerate(accuracy["method"])}
+    drawn, axes = figure(8.6, 0.3 * len(places) + 1.2, 1, 2)
     left, right = axes[0]
-    blind = accuracy["method"].str.startswith(("shared", "constant"))
-    _dots(left, accuracy[~blind], places, PALETTE[0])
-    _dots(left, accuracy[blind], places, PALETTE[2])
+    blind = {m for m in places if m.startswith(("shared", "constant"))}
+    rows = effects[effects["metric"] == "effect"]
+    _dots(left, rows[~rows["method"].isin(blind)], places, PALETTE[0])
+    _dots(left, rows[rows["method"].isin(blind)], places, PALETTE[2])
     if base in places:
         level = float(accuracy[accuracy["method"] == base]["mean"].iloc[0])
-        left.axvline(level, color=PALETTE[7], linestyle="--", linewidth=1)
+        left.plot(0, places[base], "D", color=PALETTE[0], markersize=5)
+        left.annotate(
+            f"base, {level:.1f} %", (0, places[base]), (7, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    left.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)
     left.set_yticks(range(len(places)), list(places))
-    left.set_xlabel("accuracy on unseen classes (%)")
-    left.set_title("green: sees no data")
-    for metric, colour, offset in (("far gain", PALETTE[1], 0.14), ("near gain", PALETTE[3], -0.14)):
-        rows = effects[effects["metric"] == metric]
-        _dots(right, rows, places, colour, offset)
+    left.set_ylim(len(places) - 0.5, -0.7)
+    left.set_xlabel("accuracy on unseen classes minus the base's (points)")
+    left.set_title("green: sees no data", fontsize=10)
+    for metric, colour, offset in (("far gain", PALETTE[1], -0.14), ("near gain", PALETTE[3], 0.14)):
+        _dots(right, effects[effects["metric"] == metric], places, colour, offset)
         place = (0.0 if metric == "far gain" else 0.35, 1.02)
         right.annotate(metric, place, xycoords="axes fraction", color=colour, fontsize=10, va="bottom")
     right.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)

@@ -43,20 +43,22 @@ class TargetConfig:
             resolution; MobileNet's multiplier times 64.
         channels: C of the images, 1 or 3.
         stem: First layer of the ResNets and of MobileNet, ``"cifar"`` or ``"imagenet"``; the others have no choice.
+        depth: Blocks of ConvNet-3, for an ablation; the others have their own.
     """
 
     name: TargetName = "convnet3"
     width: int = 64
     channels: int = 3
     stem: Stem = "cifar"
+    depth: int = 3
 
     def __post_init__(self) -> None:
         if self.name not in get_args(TargetName):
             raise unknown_name("target network", self.name, get_args(TargetName))
         if self.stem not in get_args(Stem):
             raise unknown_name("stem", self.stem, get_args(Stem))
-        if self.width < 1 or self.channels not in (1, 3):
-            raise PudNetError(f"{self}: width must be at least 1 and channels 1 or 3.")
+        if self.width < 1 or self.depth < 1 or self.channels not in (1, 3):
+            raise PudNetError(f"{self}: width and depth must be at least 1 and channels 1 or 3.")
 
 
 def build_target(config: TargetConfig) -> nn.Module:
@@ -71,7 +73,7 @@ def build_target(config: TargetConfig) -> nn.Module:
     """
     width, channels, stem = config.width, config.channels, config.stem
     builders: dict[str, Callable[[], nn.Module]] = {
-        "convnet3": lambda: ConvNet3(width, channels),
+        "convnet3": lambda: ConvNet3(width, channels, config.depth),
         "resnet18": lambda: resnet18(width, channels, stem),
         "resnet34": lambda: resnet34(width, channels, stem),
         "resnet50": lambda: resnet50(width, channels, stem),

@@ -15,12 +15,13 @@ class ConvNet3(nn.Module):
     Args:
         width: Channels of every block.
         channels: C of the images.
+        depth: Blocks; another number than 3 is an ablation of the target's depth (our choice).
     """
 
-    def __init__(self, width: int = 64, channels: int = 3) -> None:
+    def __init__(self, width: int = 64, channels: int = 3, depth: int = 3) -> None:
         super().__init__()
         self.feature_dim = width
-        self.blocks = nn.Sequential(*(self._block(channels if i == 0 else width, width) for i in range(3)))
+        self.blocks = nn.Sequential(*(self._block(channels if i == 0 else width, width) for i in range(depth)))
 
     @staticmethod
     def _block(channels_in: int, width: int) -> nn.Sequential:
@@ -35,10 +36,10 @@ class ConvNet3(nn.Module):
         """Map normalised images to features.
 
         Args:
-            images: (N, C, H, W) floating point, H and W at least 8.
+            images: (N, C, H, W) floating point, H and W at least 2^depth.
 
         Returns:
             (N, width) features.
         """
-        maps: Tensor = self.blocks(images)  # (N, width, H/8, W/8)
+        maps: Tensor = self.blocks(images)  # (N, width, H/2^depth, W/2^depth)
         return maps.mean((2, 3))  # (N, width)

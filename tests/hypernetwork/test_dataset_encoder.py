@@ -59,3 +59,12 @@ def test_two_datasets_have_different_embeddings_in_both_modes(pooling: str, trai
     assert apart > 0.05 * encoder(dark, labels).norm()
     encoder.train(not training)
     assert (encoder(dark, labels) - encoder(bright, labels)).norm() == apart  # and the same ones in both
+
+
+def test_batch_norm_before_the_mean_is_blind_to_the_dataset_while_training():
+    torch.manual_seed(0)
+    dark, bright = torch.zeros(6, 3, 32, 32), torch.rand(6, 3, 32, 32)
+    for norm, blind in (("batch", True), ("layer", False)):
+        before_gelu = DatasetEncoder(8, 2, norm=norm).train().body[:-1]  # type: ignore[arg-type]
+        means = [before_gelu(normalise(sketch)).mean(0) for sketch in (dark, bright)]
+        assert torch.allclose(means[0], means[1], atol=1e-5) == blind

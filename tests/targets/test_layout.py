@@ -88,3 +88,10 @@ def test_target_config():
         TargetConfig(stem="cifar10")  # type: ignore[arg-type]
     with pytest.raises(PudNetError, match="channels 1 or 3"):
         TargetConfig(channels=2)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_depth_is_the_number_of_blocks(depth: int):
+    network = build_target(TargetConfig(width=4, depth=depth))
+    assert len(ParameterLayout.of(network).predicted) == depth
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
