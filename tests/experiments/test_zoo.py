@@ -26,10 +26,11 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.arange(3).repeat_interleave(4)
 
 
+@pytest.mark.parametrize("at_once", [None, 2, 1], ids=["all", "two", "one"])
 @pytest.mark.parametrize("seeds", [[4, 4, 4], [0, 1, 2]], ids=["same", "different"])
-def test_grouped_training_equals_the_plain_loop(data, seeds):
+def test_grouped_training_equals_the_plain_loop(data, seeds, at_once):
     images, labels = data
-    together = train_networks(images, labels, SMALL, seeds, torch.float64)
+    together = train_networks(images, labels, SMALL, seeds, torch.float64, at_once=at_once)
     assert together.finite.all()
     for group, seed in enumerate(seeds):
         alone = train_one(images[group], labels, SMALL, seed, torch.float64)
