@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-# <malloc.h>: what may be tuned. A block larger than MMAP_THRESHOLD is mapped by itself and unmapped when freed; free
-# memory beyond TRIM_THRESHOLD at the heap's end is given back.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20}
-# The defaults, with the thresholds that the library itself arrives at after it has freed a large block.
-_USUAL = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 2**10}
+# <malloc.h>: what may be tuned. A block larger than MMAP_THRESHOLD (at most 32 MiB) is mapped by itself and unmapped
+# when freed; free memory beyond TRIM_THRESHOLD at the heap's end is given back.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_KEEP = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20}
+# The thresholds that the library itself arrives at after it has freed a large block.
+_USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 2**10}
 
 _lock = threading.Lock()
 _depth = 0

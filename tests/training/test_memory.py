@@ -15,15 +15,15 @@ from pudnet_lib.training.memory import kept_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.empty(12 * 2**20).fill_(1.0)  # 48 MiB, which is 12,288 pages
+    blocks = [torch.empty(5 * 2**20).fill_(1.0) for _ in range(4)]  # 80 MiB, which is 20,480 pages
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-outside = min(faults() for _ in range(3))
+outside = max(faults() for _ in range(4))
 with kept_memory():
     with kept_memory():
         faults()
-    inside = min(faults() for _ in range(12))  # the inner block's end changes nothing
-after = min(faults() for _ in range(3))
+    inside = min(faults() for _ in range(20))  # the inner block's end changes nothing
+after = max(faults() for _ in range(4))
 print(outside, inside, after)
 """
 
