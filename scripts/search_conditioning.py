@@ -21,10 +21,13 @@ from typing import Any
 import pandas as pd
 import torch
 
+from pudnet_lib.baselines.refined import refined
+from pudnet_lib.baselines.shared import SharedNetwork
 from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool
 from pudnet_lib.evaluation import Swap, Swapper, difference, evaluate_fits, evaluate_groups
 from pudnet_lib.experiments.ablations import effects
+from pudnet_lib.experiments.contenders import REFINED
 from pudnet_lib.experiments.profiles import replace_fields
 from pudnet_lib.experiments.record import atomic_write, provenance, write_result
 from pudnet_lib.hypernetwork import PudNetConfig
@@ -46,20 +49,12 @@ JOINT: dict[str, Any] = {
     "meta.learning_rate": 1e-3,
     "meta.direct_learning_rate": 2e-2,
 }
-#: Ten gradient steps on all labelled images, shorter and shorter; at prediction only.
-REFINED: dict[str, Any] = {
-    "pudnet.refine": 10,
-    "pudnet.refine_rate": 0.1,
-    "pudnet.refine_decay": 0.85,
-    "pudnet.refine_learned": False,
-    "pudnet.refine_support": True,
-}
-#: A third of the steps for the residual, after its base.
+#: The last steps for the residual, after its base.
 STAGED: dict[str, Any] = {
     **JOINT,
-    "meta.steps": 1000,
+    "meta.steps": 500,
     "meta.direct_learning_rate": 2e-3,
-    "base_steps": STEPS - 1000,
+    "base_steps": STEPS - 500,
     "base_learning_rate": 2e-2,
 }
 PLAIN: dict[str, Any] = {
@@ -71,6 +66,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shared network, lr 1e-2": {"kind": "shared", "meta.learning_rate": 1e-2},
     "shared network, lr 2e-2": {"kind": "shared", "meta.learning_rate": 2e-2},
     "shared network, lr 4e-2": {"kind": "shared", "meta.learning_rate": 4e-2},
+    "shared network, refined": {"kind": "shared", "meta.learning_rate": 2e-2, **REFINED},
     "constant embedding, lr 3e-3": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 3e-3},
     "constant embedding, lr 1e-2": {**PLAIN, "pudnet.embedding": "constant"},
     "constant embedding, lr 2e-2": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 2e-2},
@@ -80,7 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain, refined": {**PLAIN, **REFINED},
     "constant embedding, refined": {**PLAIN, "pudnet.embedding": "constant", **REFINED},
     "residual": JOINT,
-    "residual, lr 3e-3": {**JOINT, "meta.learning_rate": 3e-3},
+    "residual, refined": {**JOINT, **REFINED},
     "residual after its base": STAGED,
     "residual after its base, 5 learned steps": {
         **STAGED,
@@ -89,12 +85,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "pudnet.refine_decay": 0.7,
         "pudnet.refine_learned": True,
     },
-    "residual, refined": {**JOINT, **REFINED},
-    "residual, refined, lr 3e-3": {**JOINT, **REFINED, "meta.learning_rate": 3e-3},
-    "residual, refined on the sketch alone": {**JOINT, **REFINED, "pudnet.refine_support": False},
-    "residual, refined in 5 steps": {**JOINT, **REFINED, "pudnet.refine": 5, "pudnet.refine_decay": 0.7},
-    "residual, refined in 20 steps": {**JOINT, **REFINED, "pudnet.refine": 20, "pudnet.refine_decay": 0.9},
-    "residual, constant embedding, refined": {**JOINT, **REFINED, "pudnet.embedding": "constant"},
+    "residual after its base, refined": {**STAGED, **REFINED},
+    "residual after its base, refined on the sketch alone": {**STAGED, **REFINED, "pudnet.refine_support": False},
+    "residual after its base, refined in 5 steps": {
+        **STAGED,
+        **REFINED,
+        "pudnet.refine": 5,
+        "pudnet.refine_decay": 0.7,
+    },
+    "residual after its base, refined in 20 steps": {
+        **STAGED,
+        **REFINED,
+        "pudnet.refine": 20,
+        "pudnet.refine_decay": 0.9,
+    },
 }
 REFERENCE = "shared network, lr 2e-2"
 TUNED = "shared network, fine-tuned (ceiling)"
@@ -147,10 +151,13 @@ def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
     outcome = train_run(config, run, progress=False, pool=pool)
     if config.base_steps and not base.is_dir():
         shutil.copytree(run / "base", base)
-    model = outcome.model if config.kind == "shared" else build_model(replace(config, pudnet=wanted))
-    model.load_state_dict(outcome.model.state_dict(), strict=False)  # a refiner with fixed steps has no trained state
-    model.eval()
-    blind = config.kind == "shared" or (wanted.embedding == "constant" and not wanted.refine)
+    model = outcome.model
+    if isinstance(model, SharedNetwork):
+        model = refined(model, wanted) if wanted.refine else model
+    elif wanted != config.pudnet:  # a refiner with fixed steps has no trained state
+        model = build_model(replace(config, pudnet=wanted)).eval()
+        model.load_state_dict(outcome.model.state_dict(), strict=False)
+    blind = not wanted.refine and (config.kind == "shared" or wanted.embedding == "constant")
     swapper, tables = Swapper(pool.train, GroupConfig().sketch_per_class), []
     for classes in ("validation", "unseen"):
         sampler = getattr(pool, f"{classes}_groups")(GroupConfig())
@@ -188,8 +195,8 @@ def answer(table: pd.DataFrame) -> str:
     """Name the best design and the best blind rival on held-out training classes, and what lies between them."""
     found = effects(table, REFERENCE)
     chosen = found[(found["metric"] == "validation") & (found["method"] != TUNED)].set_index("method")["mean"]
-    blind = [m for m in chosen.index if m.startswith(("shared", "constant")) and "steps" not in m]
-    ours = [m for m in chosen.index if m not in blind and not m.startswith("constant")]
+    rivals = [m for m in chosen.index if m.startswith(("shared", "constant"))]
+    blind, ours = [m for m in rivals if "refined" not in m], [m for m in chosen.index if m not in rivals]
     rival, best = chosen[blind].idxmax(), chosen[ours].idxmax()
     own = table[(table["classes"] == "unseen") & (table["swap"] == "own")]
     mine = table[(table["classes"] == "unseen") & (table["method"] == best)]

@@ -5,7 +5,8 @@ PudNet, the shared network and the constant embedding were the best of three eac
 600 steps, 3 seeds), by margins within the seeds' spread, in a search that is no command of this repository; the kit's
 base has the shared network's rate, and the metric rivals' rates were not searched. Two designs of PudNet are compared:
 ``paper`` is the plain one [code] with standardised filters and wider generators; ``kit`` generates a residual on a
-base that was meta-trained as a shared network, and refines it on the labelled sketch.
+base that was meta-trained as a shared network, and refines the prediction on the labelled images; the steps of the
+refinement were chosen on held-out training classes by ``scripts/search_conditioning.py``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ TARGETS = {
     "ConvNet-3, width 64": TargetConfig(width=64),
     "ResNet-18": TargetConfig("resnet18", 64),
 }
+#: The kit's refinement: ten gradient steps on all labelled images, shorter and shorter, at prediction only.
+REFINED: dict[str, Any] = {
+    "pudnet.refine": 10,
+    "pudnet.refine_rate": 0.1,
+    "pudnet.refine_decay": 0.85,
+    "pudnet.refine_learned": False,
+    "pudnet.refine_support": True,
+}
 #: Predictor → what differs from ``TrainConfig``'s defaults.
 PREDICTORS: dict[str, dict[str, Any]] = {
     "PudNet (paper)": {
@@ -42,7 +51,7 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "PudNet (kit)": {
         "pudnet.generator_width": 32,
         "pudnet.residual": True,
-        "pudnet.refine": 1,
+        **REFINED,
         "meta.learning_rate": 1e-3,
         "meta.direct_learning_rate": 2e-3,
         "base_learning_rate": 2e-2,
@@ -55,8 +64,10 @@ PREDICTORS: dict[str, dict[str, Any]] = {
         "meta.learning_rate": 1e-2,
     },
 }
+#: A control: the shared network with the kit's refinement, without a hypernetwork.
+REFINED_SHARED = "shared network, refined"
 #: The share of a residual design's steps that comes after its base.
-OWN_SHARE = 0.3
+OWN_SHARE = 1 / 6
 #: Those that look at the dataset, for which the swapped sketches are measured.
 CONDITIONED = ("PudNet (paper)", "PudNet (kit)")
 #: The rivals' own modules (LSTMs, coordinates) want a smaller rate than a backbone's weights.
@@ -132,6 +143,11 @@ def train_config(contest: Contest, method: str, seed: int, source: str = "") -> 
         return changed
     own = max(1, round(OWN_SHARE * contest.steps))  # the base's steps count: the same groups for everybody
     return replace(changed, meta=replace(changed.meta, steps=own), base_steps=max(1, contest.steps - own))
+
+
+def kit_config(target: TargetConfig) -> PudNetConfig:
+    """The kit's design for a target."""
+    return replace_fields(TrainConfig(pudnet=PudNetConfig(target)), PREDICTORS["PudNet (kit)"]).pudnet
 
 
 def train(config: TrainConfig | RivalConfig, pool: Pool | None = None) -> TrainOutcome:

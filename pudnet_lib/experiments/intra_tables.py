@@ -25,6 +25,7 @@ GAINS = {
     "near gain": "{}, near swap",
     "gain over shared": "shared network",
     "gain over constant": "constant embedding",
+    "gain over refined shared": "shared network, refined",
     "gain over specialist": "specialist",
 }
 

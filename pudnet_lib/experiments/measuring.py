@@ -16,11 +16,22 @@ from torch import nn
 from pudnet_lib.baselines.from_scratch import Optimiser, ScratchFit
 from pudnet_lib.baselines.metric import MetricFit
 from pudnet_lib.baselines.pretrained import PretrainedFit
+from pudnet_lib.baselines.refined import refined
 from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
+from pudnet_lib.baselines.shared import SharedNetwork
 from pudnet_lib.datasets import GroupSampler, ImageDataset
 from pudnet_lib.datasets.pool import Pool
 from pudnet_lib.evaluation import Swap, Swapper, evaluate_fits, evaluate_groups
-from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, SPECIALIST, Contest, train, train_config
+from pudnet_lib.experiments.contenders import (
+    CONDITIONED,
+    PREDICTORS,
+    REFINED_SHARED,
+    SPECIALIST,
+    Contest,
+    kit_config,
+    train,
+    train_config,
+)
 from pudnet_lib.hypernetwork import ParameterModel
 from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
@@ -28,7 +39,9 @@ from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.run import TrainConfig
 from pudnet_lib.training.scratch import ScratchConfig
 
-META_TRAINED = (*PREDICTORS, *RIVALS, SPECIALIST)
+#: Predictors that another one is turned into without further training; method → that one.
+DERIVED = {REFINED_SHARED: "shared network"}
+META_TRAINED = (*PREDICTORS, *DERIVED, *RIVALS, SPECIALIST)
 #: Methods that learn on each group by gradient steps and start from a meta-trained network; method → that network.
 TUNED = {"pretrained": "shared network", "fine-tuned": "PudNet (kit)"}
 _SUFFIXES = {"own": "", "far": ", far swap", "near": ", near swap"}
@@ -105,7 +118,7 @@ class Scene:
 
 def training_of(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
     """Name the meta-training run behind a method: a tuned network's is that of the model from which it starts."""
-    return train_config(contest, TUNED.get(method, method), seed, source)
+    return train_config(contest, (TUNED | DERIVED).get(method, method), seed, source)
 
 
 def measure(
@@ -138,6 +151,9 @@ def measure(
     else:
         outcome = train(training_of(contest, method, seed, source), pool)
         model = outcome.model.to(protocol.device)
+        if method == REFINED_SHARED:
+            assert isinstance(model, SharedNetwork)
+            model = refined(model, kit_config(contest.target)).to(protocol.device)
         if method in TUNED:
             table = evaluate_fits(_tuned(protocol, method, model), scene.sampler, protocol.fit_groups, sources)
         elif method in RIVALS:

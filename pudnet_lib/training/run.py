@@ -105,7 +105,8 @@ def train_run(
     model = build_model(config)
     pool = pool or Pool(config.pool)
     validation = pool.validation_groups(config.groups) if config.pool.hold_out and config.meta.validate_every else None
-    groups = pool.training_groups(config.groups, config.group_seed)
+    # A base is trained on the groups that a shared network of this seed sees, what comes after it on others.
+    groups = pool.training_groups(config.groups, config.group_seed + (500_009 if config.base_steps else 0))
     base_seconds, step = _train_base(config, model, pool, run_dir, progress, scale)
     result = meta_train(model, groups, config.meta, validation, run_dir, progress, step_module=step, scale=scale)
     steps, seconds = result.steps + config.base_steps, round(result.seconds + base_seconds, 2)
@@ -128,7 +129,7 @@ def _train_base(
     if not config.base_steps:
         return 0.0, None
     assert isinstance(model, PudNet)
-    groups = pool.training_groups(config.groups, config.group_seed + 500_009)
+    groups = pool.training_groups(config.groups, config.group_seed)
     meta = replace(
         config.meta, steps=config.base_steps, learning_rate=config.base_learning_rate, direct_learning_rate=0.0
     )

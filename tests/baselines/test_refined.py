@@ -1,0 +1,27 @@
+"""The refined shared network: without steps it is the shared network, with steps it corrects itself."""
+
+import torch
+
+from pudnet_lib.baselines.refined import refined
+from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
+from pudnet_lib.hypernetwork import PudNetConfig
+from pudnet_lib.targets import TargetConfig
+
+LABELS = torch.tensor([0, 0, 1, 1])
+LENGTHS = {"refine_rate": 0.1, "refine_decay": 0.5, "refine_learned": False, "refine_support": True}
+
+
+def test_no_steps_are_the_shared_network_and_steps_move_it_by_their_length():
+    shared = SharedNetwork(SharedConfig(TargetConfig(width=3), seed=4)).eval()
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    sketch = torch.randint(0, 256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        own = shared(sketch, LABELS)
+        plain = refined(shared, PudNetConfig())(sketch, LABELS)
+        moved = refined(shared, PudNetConfig(refine=1, **LENGTHS))(sketch, LABELS)
+    assert all(torch.equal(own[name], plain[name]) for name in own)
+    for tensor in shared.layout.predicted:
+        weight = own[tensor.name]
+        assert torch.allclose((moved[tensor.name] - weight).norm(), 0.1 * weight.norm(), rtol=1e-4)
+    assert refined(shared, PudNetConfig(refine=1, **LENGTHS)).sees_support
+    assert all(torch.equal(tensor, before[name]) for name, tensor in shared.state_dict().items())
