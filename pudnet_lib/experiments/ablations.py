@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,7 @@ class Config:
         groups: Unseen groups a source, and as many of held-out training classes.
         seeds: Seeds of meta-training.
         sources: The pool.
+        accelerator: Lightning Fabric's.
         jobs: Runs side by side, each in its own process.
         seed: Seed of the evaluation's groups.
     """
@@ -64,6 +66,7 @@ class Config:
     groups: int = 100
     seeds: tuple[int, ...] = (0, 1, 2)
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     jobs: int = 2
     seed: int = 0
 
@@ -74,8 +77,8 @@ PROFILES = {
         ("PudNet", "constant embedding", "1 a class at prediction"), width=4, steps=4, training_groups=_SMALL,
         unseen_groups=_SMALL, groups=2, seeds=(0, 1), sources=("fashion", "glyphs"), jobs=1,
     ),
-    "laptop": Config(CHEAP, steps=200, training_groups=GroupConfig(5, 5, 5, 5), groups=10),
-    "paper": Config(width=16, steps=10_000, groups=200, jobs=1),
+    "laptop": Config(CHEAP, steps=180, training_groups=GroupConfig(5, 5, 5, 5), groups=8),
+    "paper": Config(width=16, steps=10_000, groups=200, accelerator="auto", jobs=1),
 }  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def train_config(config: Config, variant: str, seed: int) -> TrainConfig:
         pool=PoolConfig(config.sources),
         groups=config.training_groups,
         meta=MetaConfig(
-            steps=steps, learning_rate=config.learning_rate, seed=seed, validate_every=0, accelerator="cpu"
+            steps=steps, learning_rate=config.learning_rate, seed=seed, validate_every=0, accelerator=config.accelerator
         ),
         group_seed=seed,
     )
@@ -184,6 +187,7 @@ def evaluate(
     size = int(change.get("sketch", sketch))
     sampler: GroupSampler = getattr(pool, f"{classes}_groups")(config.unseen_groups, config.seed)
     predicting = PredictConfig(recalibrate=bool(change.get("recalibrate", True)))
+    model = model.to("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     swapper, rows = Swapper(pool.train, size, config.seed), []
     for source, index in product(range(len(sampler.pool)), range(config.groups)):
         group = sampler.group(index, source)
@@ -195,7 +199,7 @@ def evaluate(
                 drawn = swapper.sketch(group, data.class_names, index, swap)
             network = predict(model, data, predicting, drawn)
             with torch.no_grad():
-                right = network(group.query).argmax(1) == group.query_labels
+                right = network(group.query.to(model.device)).argmax(1).cpu() == group.query_labels
             row = {"dataset": data.name, "group": index, "swap": swap, "chance": 100 / data.num_classes}
             rows.append(row | {"value": 100 * float(right.float().mean()), "seconds": sum(network.seconds.values())})
     return pd.DataFrame(rows)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluation import Interval, difference
 from pudnet_lib.experiments.crossing import Crossing, crossing, earliest, student_bounds
+from pudnet_lib.experiments.energy import energy_text
 from pudnet_lib.experiments.fine_tuning_tables import on_grid, places_of
 from pudnet_lib.experiments.record import Headline
 
@@ -101,7 +102,8 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a dataset, size, method and budget (the first is the least): mean, low, high in %, n, seeds, chance,
-        images and seconds (medians), prediction_seconds, meta_training_seconds, joules, and whether it is on the front.
+        images and seconds (medians), prediction_seconds, meta_training_seconds, energy (text), and whether it is on the
+        front.
     """
     keys = ["dataset", "size", "method", "group", "budget"]
     last = table[table["step"] == table.groupby(keys)["step"].transform("max")].copy()
@@ -115,6 +117,7 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
         numbers = ["chance", "images", "seconds", "prediction_seconds", "meta_training_seconds", "joules"]
         rows.append(row | {name: float(part[name].median()) for name in numbers})
     found = pd.DataFrame(rows)
+    found["energy"] = [energy_text(joules) for joules in found.pop("joules")]
     found["front"] = False
     rivals = found[~found["method"].str.endswith("swap")]  # a swap is a control and no way to get a network
     for _, part in rivals.groupby(["dataset", "size"]):
@@ -305,9 +308,8 @@ def rows_to_publish(table: pd.DataFrame, scaling: pd.DataFrame) -> pd.DataFrame:
             "mean": scaling["seconds"],
             "megabytes": scaling["megabytes"],
             "parameters": scaling["parameters"],
-            "joules": scaling["joules"],
+            "energy": scaling["energy"],
         }
     )
     rows = pd.concat([accuracies, times, paid, grown], ignore_index=True)
-    rows["energy"] = np.where(rows["joules"].notna(), "measured", "not available")
     return rows.replace([np.inf, -np.inf], np.nan).drop(columns=["size"])

@@ -6,11 +6,17 @@ that other work on it counts too.
 
 from __future__ import annotations
 
+import math
 from importlib import import_module
 from types import TracebackType
 from typing import Any
 
 import torch
+
+
+def energy_text(joules: float) -> str:
+    """As text: "12.3 J", or "not available" for NaN."""
+    return "not available" if math.isnan(joules) else f"{joules:.3g} J"
 
 
 class EnergyMeter:

@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pudnet_lib.datasets import ImageDataset
-from pudnet_lib.experiments.energy import EnergyMeter
+from pudnet_lib.experiments.energy import EnergyMeter, energy_text
 from pudnet_lib.hypernetwork import PudNet, PudNetConfig
 from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
@@ -106,7 +106,8 @@ def scaling(config: ScalingConfig) -> pd.DataFrame:
 
     Returns:
         Columns factor, level (text), place (number), parameters (of the target, predicted), hypernetwork (its
-        parameters), seconds of each of ``PARTS``, seconds (their sum), megabytes (10⁶ bytes at the peak) and joules.
+        parameters), seconds of each of ``PARTS``, seconds (their sum), megabytes (10⁶ bytes at the peak) and energy
+        (text).
     """
     base = TargetConfig(width=config.width)
     rows = [("width", str(w), w, TargetConfig(width=w), config.base_classes, config.base_images) for w in config.widths]
@@ -119,7 +120,8 @@ def scaling(config: ScalingConfig) -> pd.DataFrame:
     for factor, level, place, target, classes, images in rows:
         measured = measure(target, classes, images, config)
         found.append({"factor": factor, "level": level, "place": place or measured["layers"], **measured})
-    return pd.DataFrame(found)
+    table = pd.DataFrame(found)
+    return table.assign(energy=table.pop("joules").map(energy_text))
 
 
 def measure(target: TargetConfig, classes: int, images: int, config: ScalingConfig) -> dict[str, float]:
