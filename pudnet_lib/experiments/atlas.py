@@ -160,12 +160,14 @@ def atlas_answer(table: pd.DataFrame) -> str:
     parts, count = [], 0
     for start, part in table.groupby("start", sort=False):
         wide = part.pivot_table(index=["dataset", "group"], columns="method", values="value")
-        own, gain = interval(wide[OWN].to_numpy()), interval((wide[OTHER] - wide[OWN]).to_numpy())
+        own = interval(wide[OWN].to_numpy())
+        gain, still = (interval((wide[rival] - wide[OWN]).to_numpy()) for rival in (OTHER, MEAN_PREDICTED))
         word = "nearer than" if own.high < 1 else "farther than" if own.low > 1 else "as near as"
         parts.append(
             f"{start}: at {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] times the distance of the mean of trained "
             f"parameters ({word} the mean), and {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] nearer than "
-            "another group's prediction"
+            f"another group's prediction, {still.mean:+.4f} [{still.low:+.4f}, {still.high:+.4f}] nearer than "
+            "the mean of predictions"
         )
         count = len(wide)
     return f"Predicted parameters beside the trained ones of the same {count} held-out groups, {'; '.join(parts)}."
