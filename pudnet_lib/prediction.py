@@ -59,6 +59,9 @@ def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed
     """
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
+    if not norms:  # a denoising U-Net has none
+        backbone.eval()
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 HELP = "Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training."
 DETAILS = (
     "Writes OUT/network.safetensors and OUT/README.md (model card); load it with pudnet_lib.PredictedNetwork.load. "
-    "Example: pudnet predict FOLDER --out runs/mine --onnx"
+    "Example: pudnet predict FOLDER --out runs/mine --onnx. With --task denoise FOLDER holds noisy pictures of any "
+    "size; OUT/cleaned gets the cleaned ones, OUT/network.safetensors the network (pudnet_lib.denoising.Denoiser.load)."
 )
+TASKS = ("classify", "denoise")
+DEFAULT_MODELS = {"classify": "pudnet", "denoise": "denoiser"}
 
 
 def build() -> Callable[..., None]:
@@ -30,7 +33,11 @@ def build() -> Callable[..., None]:
             str, typer.Argument(help="Image folder, zip of one, or a name that `pudnet datasets` lists.")
         ],
         out: Annotated[Path, typer.Option(help="Folder for the network.")],
-        model: Annotated[str, typer.Option(help="A model that comes with the kit, or a .safetensors file.")] = "pudnet",
+        task: Annotated[str, typer.Option(help="What the network is for.", metavar="|".join(TASKS))] = "classify",
+        model: Annotated[
+            str | None,
+            typer.Option(help="A model that comes with the kit, or a .safetensors file. [default: by task]"),
+        ] = None,
         classify: Annotated[list[Path] | None, typer.Option(help="Pictures to classify at once; repeatable.")] = None,
         onnx: Annotated[
             bool, typer.Option("--onnx", help="Write OUT/network.onnx too, checked with onnxruntime.")
@@ -40,14 +47,25 @@ def build() -> Callable[..., None]:
         ] = False,
         trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
     ) -> None:
+        from pudnet_lib.errors import PudNetError, unknown_name
         from pudnet_lib.export import model_card
         from pudnet_lib.export.onnx_file import require_export
         from pudnet_lib.prediction import predict as predict_network
         from pudnet_lib.training.checkpoint import write_atomically
 
+        if task not in TASKS:
+            raise unknown_name("task", task, TASKS)
+        model = model or DEFAULT_MODELS[task]
+        if task == "denoise":
+            if onnx or export or classify or config != PredictConfig(seed=config.seed):
+                raise PudNetError("--task denoise takes --out, --model and --seed; the other options are for classify.")
+            _denoise(model, Path(images), out, config.seed)
+            return
         if onnx:
             require_export()  # before any work is done
         predictor, pool = _predictor(model)
+        if predictor.config.target.name == "unet":
+            raise PudNetError(f"{model} predicts denoisers; pass --task denoise with it.")
         channels = predictor.config.target.channels
         dataset = _dataset(images, channels)
         network = predict_network(predictor, dataset, config)
@@ -77,6 +95,23 @@ def build() -> Callable[..., None]:
             typer.echo(f"{picture}: {found.label} ({100 * found.probabilities[found.label]:.0f} %)")
 
     return predict
+
+
+def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
+    """Clean a folder of noisy pictures and say what was done."""
+    from pudnet_lib.denoising import DenoiserConfig
+    from pudnet_lib.denoising.folder import clean_folder
+    from pudnet_lib.shipped import load_shipped
+    from pudnet_lib.training.models import load_model
+
+    predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
+    done = clean_folder(predictor, folder, out, DenoiserConfig(seed=seed))
+    milliseconds = 1000 * sum(done.network.seconds.values())
+    typer.echo(f"{out / 'network.safetensors'}: predicted in {milliseconds:.0f} ms from {folder.name}")
+    typer.echo(
+        f"{out / 'cleaned'}: {len(done.files)} pictures; they differ from the noisy ones by "
+        f"{done.change:.1f} of 255 (root mean square), which is near the noise's σ if noise is all that went"
+    )
 
 
 def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would import torch for --help

@@ -11,6 +11,8 @@ Our choice; the paper does not say how it reads images. The rules:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +53,43 @@ def decode_image(path: Path | str, size: int, channels: int) -> Pixels:
     Raises:
         PudNetError: If the file is missing, no image, damaged, or too large to decode; the message names it.
     """
+    with _named_errors(path), Image.open(path) as image:
+        if image.format == "JPEG":
+            # twice the size wanted: a power of two off the work, not off the quality
+            scale = 2 * size / min(image.size)
+            image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
+        _check_size(path, image)
+        return to_square(image, size, channels)
+
+
+def decode_whole(path: Path | str) -> Pixels:
+    """Read one picture file at its own size.
+
+    Args:
+        path: The file, in any format that Pillow reads.
+
+    Returns:
+        (C, H, W) uint8, C = 1 for a gray picture and 3 for any other; transparent pixels white.
+
+    Raises:
+        PudNetError: If the file is missing, no image, damaged, or too large to decode; the message names it.
+    """
+    with _named_errors(path), Image.open(path) as image:
+        _check_size(path, image)
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        plain = _on_white(_plain(image))
+        if orientation in _UPRIGHT:
+            plain = plain.transpose(_UPRIGHT[orientation])
+        pixels: Pixels = np.atleast_3d(np.asarray(plain))  # (H, W, C)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@contextmanager
+def _named_errors(path: Path | str) -> Iterator[None]:
+    """Turn whatever reading a picture raises into an error that names the file."""
     try:
-        with Image.open(path) as image:
-            if image.format == "JPEG":
-                scale = (
-                    2 * size / min(image.size)
-                )  # twice the size wanted: a power of two off the work, not off the quality
-                image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(path, f"{image.width} x {image.height} pixels")
-            return to_square(image, size, channels)
+        yield
     except PudNetError as error:
         raise error if str(path) in str(error) else PudNetError(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
@@ -71,6 +100,18 @@ def decode_image(path: Path | str, size: int, channels: int) -> Pixels:
         raise PudNetError(f"{path} does not exist; expected an image file.") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, … on damaged files
         raise PudNetError(f"{path} is damaged or truncated ({type(error).__name__}: {error}). {_REMEDY}") from error
+
+
+def _check_size(path: Path | str, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(path, f"{image.width} x {image.height} pixels")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Put a picture with transparent pixels on white."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _too_large(path: Path | str, found: str) -> PudNetError:
@@ -113,9 +154,7 @@ def to_square(image: Image.Image, size: int, channels: int) -> Pixels:
         plain = plain.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
     if orientation in _UPRIGHT:  # the middle square of a turned picture is the turned middle square
         plain = plain.transpose(_UPRIGHT[orientation])
-    if plain.mode == "RGBA":
-        white = Image.new("RGBA", plain.size, "white")
-        plain = Image.alpha_composite(white, plain).convert("RGB")
+    plain = _on_white(plain)
     pixels: Pixels = np.asarray(plain)  # (H, W) or (H, W, 3)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None].repeat(channels, axis=2)

@@ -35,8 +35,8 @@ class NoisyGroupConfig(GroupConfig):
         loss: ``"blind_spot"`` (Noise2Void, [code]) or ``"supervised"`` (needs clean images in meta-training).
     """
 
-    support_per_class: int = 3
-    query_per_class: int = 3
+    support_per_class: int = 2
+    query_per_class: int = 2
     sigma_low: float = 15.0
     sigma_high: float = 85.0
     loss: Loss = "blind_spot"

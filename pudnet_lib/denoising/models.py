@@ -13,8 +13,8 @@ from pudnet_lib.shipped import load_shipped, shipped_models, shipped_notes
 SHIPPED = {
     "denoiser": ("PudNet", True),
     "denoiser_shared": ("shared network", False),
-    "denoiser_supervised": ("PudNet, supervised meta-training", False),
-    "denoiser_supervised_shared": ("shared network, supervised meta-training", False),
+    "denoiser_blind": ("PudNet, Noise2Void meta-training", False),
+    "denoiser_blind_shared": ("shared network, Noise2Void meta-training", False),
 }
 
 

@@ -162,6 +162,8 @@ def predict_denoiser(
     target: TargetConfig | None = None if getattr(model, "own_target", False) else own_config.target
     if len(noisy) == 0:
         raise PudNetError("There are no noisy images; expected at least one.")
+    if target is not None and target.name != "unet":
+        raise PudNetError(f"This model predicts a {target.name}, which cleans no images; expected one for a 'unet'.")
     if noisy[0].shape[0] != model.feature_dim:
         raise PudNetError(f"The images have {noisy[0].shape[0]} channels; this denoiser reads {model.feature_dim}.")
     began, generator = time.perf_counter(), torch.Generator().manual_seed(config.seed)

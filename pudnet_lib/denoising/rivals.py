@@ -1,32 +1,32 @@
 """The rivals: BM3D, non-local means, total variation (all told the noise level) and Noise2Void from scratch.
 
 Paper: BM3D, non-local means, Noise2Void [rec]. Our choice: the libraries' own code (bm3d, scikit-image); the free
-factor of non-local means and total variation is chosen by scikit-image's ``calibrate_denoiser``, on noisy training
-images alone.
+factor of non-local means and total variation is the best on *clean* images of the source's training classes, which is
+to these rivals' advantage. Noise2Void may start from random or from predicted weights (fine-tuning).
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from skimage.restoration import calibrate_denoiser, denoise_nl_means, denoise_tv_chambolle
-from torch import Tensor
+from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
+from torch import Tensor, nn
 
 from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
 from pudnet_lib.denoising.groups import NoisyGroup, NoisyGroupConfig, noisy_group
-from pudnet_lib.denoising.predict import Denoiser, DenoiserConfig, predict_denoiser
+from pudnet_lib.denoising.noise import add_noise, to_unit
+from pudnet_lib.denoising.predict import Denoiser, predict_denoiser
 from pudnet_lib.denoising.train import DenoisingStep
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.meta import MetaConfig, meta_train
 
-FACTORS = {"non-local means": (0.5, 0.7, 0.9, 1.1), "total variation": (0.6, 1.0, 1.5, 2.2)}
+FACTORS = {"non-local means": (0.4, 0.5, 0.6, 0.7, 0.85), "total variation": (0.4, 0.5, 0.6, 0.7, 0.85)}
+TUNING_IMAGES = 16
 PAD = 4  # pixels that a picture is mirrored at its border in BM3D's mosaic
 
 
@@ -47,35 +47,56 @@ def _tv(image: np.ndarray, factor: float, sigma: float) -> np.ndarray:
 _FILTERS: dict[str, Callable[..., np.ndarray]] = {"non-local means": _nlm, "total variation": _tv}
 
 
-def classic(method: str, noisy: Tensor, sigma: float, own: Tensor, gray: bool = False) -> tuple[Tensor, float]:
+def classic(method: str, noisy: Tensor, sigma: float, factor: float, gray: bool = False) -> Tensor:
     """Denoise with non-local means or total variation from scikit-image.
 
     Args:
         method: ``"non-local means"`` or ``"total variation"``.
         noisy: (N, C, H, W) float about [0, 1].
         sigma: σ in 8-bit units.
-        own: (M, C, H, W) noisy training images, for the choice of the free factor.
+        factor: The filter's strength in units of σ; see ``best_factor``.
         gray: All channels are equal; one is worked on.
 
     Returns:
-        (N, C, H, W) float, and the factor that was chosen.
+        (N, C, H, W) float.
+
+    Raises:
+        PudNetError: If the method is unknown.
     """
-    channels = 1 if gray else noisy.shape[1]
-    function = partial(_FILTERS[method], sigma=sigma / 255)
-    probe = _mosaic(own[:16, :channels], 0)
-    options = {"factor": list(FACTORS[method])}
-    _, (tried, losses) = calibrate_denoiser(
-        probe, function, options, stride=3, approximate_loss=True, extra_output=True
-    )
-    factor = float(tried[int(np.argmin(losses))]["factor"])
-    images = noisy[:, :channels].permute(0, 2, 3, 1).double().numpy()
-    out = np.stack([function(image, factor) for image in images])  # scikit-image takes one image at a time
-    return torch.from_numpy(out).permute(0, 3, 1, 2).float().expand(noisy.shape), factor
+    if method not in _FILTERS:
+        raise unknown_name("filter", method, _FILTERS)
+    images = noisy[:, : 1 if gray else noisy.shape[1]].permute(0, 2, 3, 1).double().numpy()
+    # scikit-image takes one image at a time
+    out = np.stack([_FILTERS[method](image, factor, sigma / 255) for image in images])
+    return torch.from_numpy(out).permute(0, 3, 1, 2).float().expand(noisy.shape)
+
+
+def best_factor(method: str, clean: Tensor, sigma: float, gray: bool = False, seed: int = 0) -> float:
+    """Choose a filter's factor by the squared error on a few clean images.
+
+    Args:
+        method: ``"non-local means"`` or ``"total variation"``.
+        clean: (M, C, H, W) uint8 or float in [0, 1]; the first ``TUNING_IMAGES`` are used.
+        sigma: σ in 8-bit units.
+        gray: All channels are equal.
+        seed: Seed of the noise.
+
+    Returns:
+        One of ``FACTORS[method]``.
+    """
+    truth = to_unit(clean[:TUNING_IMAGES])
+    noisy = add_noise(truth, sigma, torch.Generator().manual_seed(seed), gray)
+    errors = {f: float((classic(method, noisy, sigma, f, gray) - truth).square().mean()) for f in FACTORS[method]}
+    return min(errors, key=errors.__getitem__)
 
 
 def bm3d_available() -> bool:
-    """Tell whether the package bm3d is installed; its licence allows non-commercial use only, so it is an extra."""
-    return importlib.util.find_spec("bm3d") is not None
+    """Tell whether the package bm3d works here; its licence allows non-commercial use only, so it is an extra."""
+    try:
+        import bm3d  # noqa: F401
+    except (ImportError, OSError):  # not installed; or its compiled part is for another processor
+        return False
+    return True
 
 
 def bm3d(noisy: Tensor, sigma: float, gray: bool = False) -> Tensor:
@@ -96,7 +117,9 @@ def bm3d(noisy: Tensor, sigma: float, gray: bool = False) -> Tensor:
         PudNetError: If the package is missing.
     """
     if not bm3d_available():
-        raise PudNetError("The package bm3d is not installed. pip install 'pudnet-kit[denoise]' (non-commercial use).")
+        raise PudNetError(
+            "The package bm3d is missing or does not load. pip install 'pudnet-kit[denoise]' (non-commercial use)."
+        )
     import bm3d as package
 
     n, channels, height, width = noisy.shape
@@ -122,21 +145,29 @@ def _mosaic(images: Tensor, pad: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Noise2VoidConfig:
-    """Noise2Void from scratch on one dataset's noisy images.
+    """Noise2Void on one dataset's noisy images.
 
     Attributes:
         target: The U-Net.
-        budgets: Steps after which the network is measured, ascending.
+        budgets: Steps after which a network trained from scratch is measured, ascending.
         batch: Images a step.
-        learning_rate: Adam's peak; falls to zero along a cosine over the longest budget.
+        learning_rate: Adam's peak from scratch; falls to zero along a cosine over each budget.
+        tuned_budgets: Steps after which a network fine-tuned from the prediction is measured.
+        tuned_learning_rate: Adam's peak in fine-tuning.
         seed: Seed of weights, batches and masks.
     """
 
     target: TargetConfig = field(default_factory=lambda: TargetConfig("unet", 12))
-    budgets: tuple[int, ...] = (25, 100, 400)
-    batch: int = 32
-    learning_rate: float = 2e-3
+    budgets: tuple[int, ...] = (25, 100, 250)
+    batch: int = 24
+    learning_rate: float = 5e-3
+    tuned_budgets: tuple[int, ...] = (25,)
+    tuned_learning_rate: float = 5e-4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.budgets or min((*self.budgets, *self.tuned_budgets)) < 1:
+            raise PudNetError(f"{self}: expected budgets of at least one step each.")
 
 
 class _Batches:
@@ -158,32 +189,43 @@ class _Batches:
 
 
 def noise2void(
-    noisy: Tensor, sigma: float, config: Noise2VoidConfig | None = None, predict: DenoiserConfig | None = None
+    noisy: Tensor, sigma: float, config: Noise2VoidConfig | None = None, start: Denoiser | None = None
 ) -> list[tuple[int, float, Denoiser]]:
-    """Train a U-Net from scratch on noisy images, through the kit's own trainer (a shared network with one dataset).
+    """Train a U-Net on noisy images alone, through the kit's own trainer (a shared network with one dataset).
 
     Args:
         noisy: (N, C, H, W) float, each image with one fixed noise: nobody has more.
         sigma: σ in 8-bit units; only scales the loss.
         config: How.
-        predict: How batch norm's statistics are recalibrated; as for predicted networks.
+        start: Fine-tune this denoiser, which is not changed, instead of random weights.
 
     Returns:
         For each budget: steps, training seconds, and the denoiser. One run a budget, each with a whole schedule.
+
+    Raises:
+        PudNetError: If ``start`` holds another network than ``config.target``.
     """
     config = config or Noise2VoidConfig()
+    rate = config.learning_rate if start is None else config.tuned_learning_rate
     trained = []
-    for steps in _ascending(config.budgets):
+    for steps in sorted(set(config.budgets if start is None else config.tuned_budgets)):
         model = SharedNetwork(SharedConfig(config.target, config.seed))
-        meta = MetaConfig(steps=steps, learning_rate=config.learning_rate, validate_every=0, clip_norm=1.0)
-        meta = replace(meta, beta1=0.9, accelerator="cpu" if noisy.device.type == "cpu" else "auto")
+        if start is not None:
+            _start_from(model, start.backbone)
+        meta = MetaConfig(steps=steps, learning_rate=rate, validate_every=0, clip_norm=1.0, beta1=0.9)
+        meta = replace(meta, accelerator="cpu" if noisy.device.type == "cpu" else "auto")
         sampler: Any = _Batches(noisy, sigma, config)
         result = meta_train(model, sampler, meta, progress=False, step_module=DenoisingStep(model))
-        trained.append((steps, result.seconds, predict_denoiser(model.eval(), noisy, predict)))
+        trained.append((steps, result.seconds, predict_denoiser(model.eval(), noisy)))
     return trained
 
 
-def _ascending(budgets: Sequence[int]) -> list[int]:
-    if not budgets or min(budgets) < 1:
-        raise PudNetError(f"Noise2VoidConfig.budgets is {tuple(budgets)}; expected at least one step each.")
-    return sorted(set(budgets))
+def _start_from(model: SharedNetwork, backbone: nn.Module) -> None:
+    """Copy a network's parameters into a shared network of the same architecture."""
+    values = dict(backbone.named_parameters())
+    own = {name.replace("/", "."): tensor for part in (model.weights, model.shared) for name, tensor in part.items()}
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in values.items()}:
+        raise PudNetError(f"The denoiser to start from is no {model.config.target}; set Noise2VoidConfig.target.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(values[name])

@@ -16,8 +16,8 @@ import torch
 from pudnet_lib.datasets import ImageDataset, default_class_split, load_images
 
 PHOTOGRAPHS, TEXTURES = "photographs", "gray photographs"
-# source: (names for meta-training, names held out); those that scikit-image needs no download for
-_BUNDLED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+#: Source → (names for meta-training, names held out); those that scikit-image needs no download for.
+BUNDLED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     PHOTOGRAPHS: (("astronaut", "coffee", "rocket", "motorcycle", "hubble"), ("cat", "china", "flower")),
     TEXTURES: (("brick", "camera", "coins", "moon", "page", "cell"), ("grass", "gravel")),
 }
@@ -51,8 +51,8 @@ def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
     Returns:
         Its three parts; no image is in two of them.
     """
-    if name in _BUNDLED:
-        seen, unseen = (_patches(name, names, size).with_channels(channels) for names in _BUNDLED[name])
+    if name in BUNDLED:
+        seen, unseen = (_patches(name, names, size).with_channels(channels) for names in BUNDLED[name])
         # Every second patch, as on a chessboard: the test patches are from the same pictures, and none of the own ones.
         even = torch.arange(len(unseen)) % 2 == 0
         return Source(name, seen, unseen.subset(even.nonzero()[:, 0]), unseen.subset((~even).nonzero()[:, 0]))

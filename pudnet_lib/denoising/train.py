@@ -1,7 +1,9 @@
 """Meta-training of a denoiser's predictor, through the kit's one meta-trainer.
 
-Paper [code]: U-Net, Noise2Void loss, one Adam step a group. Our choice: the loss in units of the noise's variance, so
-that strong noise does not drown the weak; the supervised loss as an option; the shared U-Net as a control.
+Paper [code]: U-Net, Noise2Void loss, one Adam step a group. Our choice: the logarithm of the squared error (the PSNR,
+but for a factor), so that neither strong noise nor hard pictures drown the rest; the supervised loss as an option, for
+meta-training may have clean images even where the dataset to be cleaned has none; a base that is meta-trained as a
+shared U-Net first; the shared U-Net as a control.
 """
 
 from __future__ import annotations
@@ -17,16 +19,17 @@ from pudnet_lib.datasets.image_dataset import PIXEL_STD, normalise
 from pudnet_lib.denoising.blind_spot import blind_spot_loss
 from pudnet_lib.denoising.groups import NoisyGroup, NoisyGroupConfig, NoisyGroupSampler
 from pudnet_lib.denoising.sources import PHOTOGRAPHS, TEXTURES, load_source
-from pudnet_lib.hypernetwork import ParameterModel, PudNetConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaConfig, MetaStep, meta_train
 from pudnet_lib.training.models import load_model, save_model
-from pudnet_lib.training.run import TrainConfig, TrainOutcome, build_model
+from pudnet_lib.training.run import BASE_SEED, TrainConfig, TrainOutcome, base_meta, build_model, train_base
 
 
 class DenoisingLosses(NamedTuple):
-    """What a step gives: the loss, in units of the noise's variance."""
+    """What a step gives: the logarithm of the squared error in units of the noise's variance."""
 
     total: Tensor
 
@@ -45,7 +48,14 @@ class DenoisingStep(MetaStep):
         """Predict from the noisy sketch, denoise, compare where the mask is set."""
         estimate = self.model.features(self.model(group.sketch), group.seen)  # (N, C, H, W), normalised
         variance = (group.sigma / 255 / PIXEL_STD) ** 2
-        return DenoisingLosses(blind_spot_loss(estimate, normalise(group.goal), group.mask) / variance)
+        return DenoisingLosses((blind_spot_loss(estimate, normalise(group.goal), group.mask) / variance).log())
+
+
+#: A denoiser's own default: without an auxiliary classifier's validation, momentum as in the literature on denoising.
+DENOISER_META = MetaConfig(
+    steps=4000, learning_rate=1e-3, direct_learning_rate=2e-3, beta1=0.9, validate_every=0, clip_norm=1.0,
+    accelerator="cpu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class DenoiserTrainConfig:
         groups: What a group holds.
         meta: The trainer; its loss weights do not matter here.
         group_seed: Seed of the groups.
+        base_steps: Of a residual PudNet: first meta-train its learned base as a shared U-Net for so many steps.
+        base_learning_rate: Peak learning rate of that stage.
     """
 
     kind: Literal["pudnet", "shared"] = "pudnet"
@@ -67,10 +79,14 @@ class DenoiserTrainConfig:
     )
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs", PHOTOGRAPHS, TEXTURES)
     groups: NoisyGroupConfig = field(default_factory=NoisyGroupConfig)
-    meta: MetaConfig = field(
-        default_factory=lambda: MetaConfig(steps=4000, validate_every=0, clip_norm=1.0, accelerator="cpu")
-    )
+    meta: MetaConfig = field(default_factory=lambda: DENOISER_META)
     group_seed: int = 0
+    base_steps: int = 0
+    base_learning_rate: float = 5e-3
+
+    def __post_init__(self) -> None:
+        if self.base_steps and (self.kind != "pudnet" or not self.pudnet.residual):
+            raise PudNetError("base_steps needs a PudNet with residual=True: only that has a learned base.")
 
 
 def train_denoiser(config: DenoiserTrainConfig, run_dir: Path | None = None, progress: bool = True) -> TrainOutcome:
@@ -97,8 +113,15 @@ def train_denoiser(config: DenoiserTrainConfig, run_dir: Path | None = None, pro
     target = config.pudnet.target
     pool = [load_source(name, channels=target.channels).meta for name in config.sources]
     sampler = NoisyGroupSampler(pool, config.groups, config.group_seed)
+    base_seconds = 0.0
+    if config.base_steps:
+        assert isinstance(model, PudNet)
+        others = NoisyGroupSampler(pool, config.groups, config.group_seed + BASE_SEED)
+        meta = base_meta(config.meta, config.base_steps, config.base_learning_rate)
+        base_seconds, _ = train_base(model, others, meta, DenoisingStep, run_dir, progress)
     result = meta_train(model, sampler, config.meta, None, run_dir, progress, step_module=DenoisingStep(model))
     model.to("cpu").eval()
+    steps, seconds = result.steps + config.base_steps, round(result.seconds + base_seconds, 2)
     if path is not None:
-        save_model(model, path, train=plain, steps=result.steps, seconds=round(result.seconds, 2))
-    return TrainOutcome(model, path, result.steps, result.seconds, None)
+        save_model(model, path, train=plain, steps=steps, seconds=seconds)
+    return TrainOutcome(model, path, steps, seconds, None)

@@ -5,12 +5,13 @@ Paper, Section 3.3 and 4.1. Our choice: one config for everything, stored in the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets.groups import GroupConfig
+from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
@@ -130,16 +131,50 @@ def _train_base(
         return 0.0, None
     assert isinstance(model, PudNet)
     groups = pool.training_groups(config.groups, config.group_seed)
-    meta = replace(
-        config.meta, steps=config.base_steps, learning_rate=config.base_learning_rate, direct_learning_rate=0.0
-    )
-    base = SharedNetwork(SharedConfig(config.pudnet.target, config.pudnet.seed))
-    base_step = MetaStep(base, groups.num_classes, meta.weights, meta.seed)
-    folder = None if run_dir is None else run_dir / "base"
-    result = meta_train(base, groups, meta, None, folder, progress, step_module=base_step, scale=scale)
-    model.adopt(base.cpu())
-    step = MetaStep(model, groups.num_classes, meta.weights, meta.seed)
+    meta = base_meta(config.meta, config.base_steps, config.base_learning_rate)
+
+    def step_of(trained: ParameterModel) -> MetaStep:
+        return MetaStep(trained, groups.num_classes, meta.weights, meta.seed)
+
+    seconds, base_step = train_base(model, groups, meta, step_of, run_dir, progress, scale)
+    step = step_of(model)
     step.auxiliary = base_step.auxiliary
+    return seconds, step
+
+
+def base_meta(meta: MetaConfig, steps: int, learning_rate: float) -> MetaConfig:
+    """The trainer's configuration for a base."""
+    return replace(meta, steps=steps, learning_rate=learning_rate, direct_learning_rate=0.0)
+
+
+def train_base(
+    model: PudNet,
+    groups: GroupSampler,
+    meta: MetaConfig,
+    step_of: Callable[[ParameterModel], MetaStep],
+    run_dir: Path | None = None,
+    progress: bool = True,
+    scale: ScaleConfig | None = None,
+) -> tuple[float, MetaStep]:
+    """Meta-train a shared network and hand its weights to a residual PudNet as the learned base; any task.
+
+    Args:
+        model: The PudNet; changed in place.
+        groups: Groups for the base.
+        meta: The trainer, with the base's steps and rate (``base_meta``).
+        step_of: What turns a group into losses, for a given model.
+        run_dir: The run's folder; the base's state goes into its ``base``.
+        progress: Show a progress bar.
+        scale: How the work is compiled and spread.
+
+    Returns:
+        Seconds, and the step module that was trained, with its auxiliary classifier if it has one.
+    """
+    base = SharedNetwork(SharedConfig(model.config.target, model.config.seed))
+    step = step_of(base)
+    folder = None if run_dir is None else run_dir / "base"
+    result = meta_train(base, groups, meta, None, folder, progress, step_module=step, scale=scale)
+    model.adopt(base.cpu())
     return result.seconds, step
 
 
