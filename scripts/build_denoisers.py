@@ -24,6 +24,7 @@ from pudnet_lib.denoising.train import DENOISER_META, DenoiserTrainConfig, train
 from pudnet_lib.experiments import denoising
 from pudnet_lib.experiments.record import atomic_write, device_name, git_commit
 from pudnet_lib.hypernetwork import PudNetConfig
+from pudnet_lib.shipped import shipped_models
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.models import load_model
 
@@ -93,7 +94,7 @@ def card(name: str, table: pd.DataFrame) -> str:
         f"  of {TEXTURES}: {', '.join(BUNDLED[TEXTURES][0])}, all as scikit-image ships them. Unseen classes",
         f"  and the photographs {', '.join((*BUNDLED[PHOTOGRAPHS][1], *BUNDLED[TEXTURES][1]))} take no part.",
         "- Noise: Gaussian on pixels in [0, 1], σ drawn from 15 to 85 of 255 for each group; one model for all σ,",
-        "  which it reads off the sketch.",
+        "  which it is not told.",
         f"- Meta-training: {notes['steps']} steps, {loss} loss, {notes['seconds']:.0f} seconds on {device_name()}",
         "  (one core, shared with other work); one seed.",
         "",
@@ -115,7 +116,7 @@ def main() -> None:
         train(name)
     if not arguments.train:
         table = measure()
-        for name in CONFIGS:
+        for name in (n for n in CONFIGS if n in shipped_models()):
             atomic_write(SHIPPED / f"{name}.md", card(name, table))
 
 

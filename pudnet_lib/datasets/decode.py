@@ -82,7 +82,7 @@ def decode_whole(path: Path | str) -> Pixels:
         if orientation in _UPRIGHT:
             plain = plain.transpose(_UPRIGHT[orientation])
         pixels: Pixels = np.atleast_3d(np.asarray(plain))  # (H, W, C)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return pixels.transpose(2, 0, 1).copy()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
 from pudnet_lib.denoising.groups import NoisyGroup, NoisyGroupConfig, noisy_group
 from pudnet_lib.denoising.noise import add_noise, to_unit
-from pudnet_lib.denoising.predict import Denoiser, predict_denoiser
+from pudnet_lib.denoising.predict import Denoiser, DenoiserConfig, predict_denoiser
 from pudnet_lib.denoising.train import DenoisingStep
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.targets import TargetConfig
@@ -216,7 +216,8 @@ def noise2void(
         meta = replace(meta, accelerator="cpu" if noisy.device.type == "cpu" else "auto")
         sampler: Any = _Batches(noisy, sigma, config)
         result = meta_train(model, sampler, meta, progress=False, step_module=DenoisingStep(model))
-        trained.append((steps, result.seconds, predict_denoiser(model.eval(), noisy)))
+        whole = DenoiserConfig(patch=min(noisy.shape[2:]))
+        trained.append((steps, result.seconds, predict_denoiser(model.eval(), noisy, whole)))
     return trained
 
 

@@ -25,7 +25,7 @@ from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaConfig, MetaStep, meta_train
 from pudnet_lib.training.models import load_model, save_model
-from pudnet_lib.training.run import BASE_SEED, TrainConfig, TrainOutcome, base_meta, build_model, train_base
+from pudnet_lib.training.run import TrainConfig, TrainOutcome, base_meta, build_model, train_base
 
 
 class DenoisingLosses(NamedTuple):
@@ -56,6 +56,10 @@ DENOISER_META = MetaConfig(
     steps=4000, learning_rate=1e-3, direct_learning_rate=2e-3, beta1=0.9, validate_every=0, clip_norm=1.0,
     accelerator="cpu",
 )  # fmt: skip
+
+
+#: Added to the seed of the groups while a base is trained, so that the hypernetwork gets other ones.
+BASE_SEED = 500_009
 
 
 @dataclass(frozen=True)

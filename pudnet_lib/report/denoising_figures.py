@@ -111,7 +111,9 @@ def figure_by_source(table: pd.DataFrame) -> Figure:
         ax.set_title(dataset, fontsize=10)
         ax.set_xticks(sorted(set(rows["sigma"])))
         ax.set_xlabel("noise σ (of 255)")
-        ax.sharey(axes[0, 0])
+    lowest, highest = (pick(ax.get_ylim()[i] for ax in axes[0]) for i, pick in ((0, min), (1, max)))
+    for ax in axes[0]:
+        ax.set_ylim(lowest, highest)
     axes[0, 0].set_ylabel("gain over the noisy input (dB)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9)

@@ -4,8 +4,8 @@ The paper's last experiment predicts a U-Net [code]; widths and depth are our pa
 
 - The last layer is a plain 1×1 convolution that sees the input beside the features. The released code follows it with a
   batch norm and a ReLU, which cannot give a pixel below the mean.
-- There is no batch norm: it rescales a picture by whatever stands beside it in the batch, and with groups of several
-  sources the pictures came out several dB worse than they went in.
+- There is no batch norm: it rescales a picture by whatever stands beside it in the batch, and a denoiser has to give
+  back each picture's own level.
 - There are no biases, so that a picture twice as far from mid-gray, noise and all, comes out twice as far (after Mohan
   et al., ICLR 2020: such a network holds at noise levels that it has not seen).
 

@@ -1,21 +1,24 @@
-"""Denoising: the noise level, the blind spots, the metrics, and a tiny comparison from end to end."""
+"""Denoising: the noise level, the blind spots, the metrics, the U-Net, the rivals, meta-training."""
 
 import dataclasses
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from pudnet_lib.denoising import rivals
 from pudnet_lib.denoising.blind_spot import blind_spot_loss, grid_mask, hide
+from pudnet_lib.denoising.groups import noisy_group
 from pudnet_lib.denoising.metrics import scores
 from pudnet_lib.denoising.noise import add_noise, is_gray
-from pudnet_lib.denoising.rivals import Noise2VoidConfig
-from pudnet_lib.denoising.train import DenoiserTrainConfig, train_denoiser
+from pudnet_lib.denoising.predict import Denoiser, DenoiserConfig, predict_denoiser
+from pudnet_lib.denoising.rivals import Noise2VoidConfig, best_factor, bm3d, bm3d_available, classic, noise2void
+from pudnet_lib.denoising.train import DenoiserTrainConfig, DenoisingStep, train_denoiser
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import denoising
-from pudnet_lib.hypernetwork import PudNetConfig
-from pudnet_lib.report import denoising_figures as figures
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.hypernetwork import PudNet, PudNetConfig
+from pudnet_lib.targets import TargetConfig, UNet
 from pudnet_lib.training.meta import MetaConfig
 
 
@@ -27,7 +30,7 @@ def generator() -> torch.Generator:
 def test_noise_is_sigma_over_255_on_pixels_in_0_1(generator):
     clean = torch.full((64, 3, 32, 32), 128, dtype=torch.uint8)
     noise = add_noise(clean, 25, generator) - 128 / 255
-    assert noise.std().item() == pytest.approx(25 / 255, rel=0.01)
+    assert noise.std().item() == pytest.approx(25 / 255, rel=0.01)  # not 25/255 times the normalisation's 0.25
     assert noise.mean().item() == pytest.approx(0, abs=0.002)
     gray = add_noise(clean, 25, generator, gray=True)
     assert is_gray(gray)
@@ -42,9 +45,12 @@ def test_masks_lie_on_the_spatial_axes_one_pixel_a_cell(generator):
     assert (cells == 1).all()
 
 
-def test_hidden_pixels_never_see_themselves_and_the_rest_stays(generator):
-    images = torch.arange(2 * 3 * 64, dtype=torch.float32).view(2, 3, 8, 8)  # every value once
-    mask = grid_mask(2, 8, 8, generator)
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3), st.integers(4, 13), st.integers(4, 13), st.integers(0, 99))
+def test_hidden_pixels_never_see_themselves_and_the_rest_stays(n, height, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.arange(n * 3 * height * width, dtype=torch.float32).view(n, 3, height, width)  # every value once
+    mask = grid_mask(n, height, width, generator)
     seen = hide(images, mask, generator)
     wide = mask.expand_as(images)
     assert (seen[wide] != images[wide]).all()
@@ -70,44 +76,138 @@ def test_metrics_equal_scikit_images(generator):
         assert found["SSIM"][i].item() == pytest.approx(ssim, abs=0.01)
     with pytest.raises(PudNetError, match="NaN"):
         scores(torch.full_like(clean, float("nan")), clean)
+    with pytest.raises(PudNetError, match="PSNR is infinite"):
+        scores(clean, clean)
 
 
+def test_unet_has_no_batch_norm_and_scales_with_its_input(generator):
+    unet = UNet(4, 3)
+    assert {type(m).__name__ for m in unet.modules() if list(m.parameters(recurse=False))} == {
+        "Conv2d",
+        "ConvTranspose2d",
+    }
+    assert [n for n, _ in unet.named_parameters() if n.endswith("bias")] == []
+    images = torch.randn(2, 3, 10, 13, generator=generator)  # no multiples of four
+    with torch.no_grad():
+        once, twice = unet(images), unet(2 * images)
+    assert once.shape == images.shape
+    assert torch.allclose(twice, 2 * once, atol=1e-5)
+    alone = unet(images[:1])
+    assert torch.allclose(alone, once[:1], atol=1e-5)  # what else is in the batch does not matter
+    with pytest.raises(PudNetError, match="needs 4×4"):
+        unet(images[..., :3])
+
+
+def test_unet_learns_to_use_its_input_in_the_last_layer():
+    unet = UNet(4, 3)
+    with torch.no_grad():
+        unet.last.weight.zero_()
+        unet.last.weight[:, 4:, 0, 0] = torch.eye(3)
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(unet(images), images)
+
+
+TINY_PUDNET = PudNetConfig(TargetConfig("unet", 2), dim=8, residual=True)
 TINY = DenoiserTrainConfig(
-    pudnet=PudNetConfig(TargetConfig("unet", 2), dim=8, residual=True),
+    pudnet=TINY_PUDNET,
     sources=("emoji", "glyphs"),
     meta=MetaConfig(steps=2, validate_every=0, accelerator="cpu"),
+    base_steps=1,
 )
 
 
 def test_meta_training_is_found_again_and_changes_the_weights(tmp_path):
     first = train_denoiser(TINY, tmp_path, progress=False)
     again = train_denoiser(TINY, tmp_path, progress=False)
+    assert first.steps == 3
     states = first.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert any(float(g.basis.detach().abs().sum()) > 0 for g in first.model.generators)  # a residual starts at zero
+    with pytest.raises(PudNetError, match="only that has a learned base"):
+        dataclasses.replace(TINY, kind="shared")
 
 
-def test_a_tiny_comparison_from_end_to_end():
-    config = dataclasses.replace(
-        denoising.PROFILES["smoke"],
-        sources=("emoji", "glyphs"),
-        train=TINY,
-        images=3,
-        own_images=8,
-        scratch=Noise2VoidConfig(budgets=(1, 2), batch=4),
-    )
-    table = denoising.run(config)
-    methods = set(table["method"])
-    assert {"noisy", "PudNet", "PudNet, far swap", "PudNet, near swap", "shared network", "non-local means"} <= methods
-    summary = denoising.summary(table)
-    noisy = summary[(summary["method"] == "noisy") & (summary["metric"] == "PSNR")]["mean"]
-    assert noisy.between(19, 23).all()  # 20·log10(255/25) = 20.2 dB, a little more for clipping
-    assert "dB over the noisy input" in denoising.answer(table)
-    assert len(figures.figure_psnr(table, 25).axes[0].get_yticklabels()) == len(methods)
-    assert len(figures.figure_by_source(table, denoising.MAIN).axes) == 2
-    assert len(figures.figure_pictures(denoising.pictures(config, 2), 2).axes) == 2 * 6
-    with pytest.raises(PudNetError, match="No images with both"):
-        denoising.gain(table, "BM4D", 25)
+def test_loss_of_an_untouched_picture_is_the_logarithm_of_one(generator):
+    model = PudNet(TINY_PUDNET)
+    with torch.no_grad():
+        for generated in model.generators:
+            generated.base.zero_()
+        model.generators[-1].base[:, 2:, 0, 0] = torch.eye(3)  # the last layer hands the input on
+    clean = torch.full((8, 3, 32, 32), 128, dtype=torch.uint8)
+    noisy = add_noise(clean, 50, generator)
+    group = noisy_group("flat", 50, noisy[:2], noisy, clean, generator)
+    assert DenoisingStep(model)(group).total.item() == pytest.approx(0, abs=0.05)
+
+
+def test_noise2void_learns_from_noisy_pictures_alone(generator):
+    clean = (torch.rand(64, 3, 1, 1, generator=generator) * 255).to(torch.uint8).expand(-1, -1, 16, 16)
+    noisy = add_noise(clean, 25, generator)
+    config = Noise2VoidConfig(TargetConfig("unet", 4), budgets=(60, 1), batch=16, learning_rate=1e-2)
+    short, long = noise2void(noisy, 25, config)
+    assert (short[0], long[0]) == (1, 60)
+    assert long[1] > 0
+    psnr = [scores(network(noisy), clean)["PSNR"].mean() for _, _, network in (short, long)]
+    assert psnr[1] > psnr[0] + 3
+
+
+def test_fine_tuning_starts_from_the_prediction(generator):
+    noisy = add_noise(torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8), 25, generator)
+    start = predict_denoiser(PudNet(TINY_PUDNET), noisy, DenoiserConfig(patch=16))
+    before = {n: p.clone() for n, p in start.backbone.named_parameters()}
+    small = Noise2VoidConfig(TargetConfig("unet", 2), batch=4, tuned_budgets=(1,), tuned_learning_rate=1e-6)
+    ((_, _, tuned),) = noise2void(noisy, 25, small, start)
+    assert torch.allclose(tuned(noisy), start(noisy), atol=1e-3)  # one tiny step away
+    assert all(torch.equal(p, before[n]) for n, p in start.backbone.named_parameters())
+    with pytest.raises(PudNetError, match=r"set Noise2VoidConfig\.target"):
+        noise2void(noisy, 25, Noise2VoidConfig(TargetConfig("unet", 3)), start)
+    with pytest.raises(PudNetError, match="at least one step"):
+        Noise2VoidConfig(budgets=())
+
+
+@pytest.mark.parametrize("method", list(rivals.FACTORS))
+@pytest.mark.parametrize("gray", [True, False])
+def test_filters_clean_and_their_factor_is_the_best_on_clean_images(method, gray, generator):
+    clean = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    clean[..., 8:] = 200
+    noisy = add_noise(clean, 25, generator, gray)
+    factor = best_factor(method, clean, 25, gray)
+    assert factor in rivals.FACTORS[method]
+    cleaned = classic(method, noisy, 25, factor, gray)
+    assert (scores(cleaned, clean)["PSNR"] > scores(noisy, clean)["PSNR"] + 3).all()
+    with pytest.raises(PudNetError, match="Did you mean 'total variation'"):
+        classic("total variatio", noisy, 25, 0.5)
+
+
+@pytest.mark.skipif(not bm3d_available(), reason="bm3d is not installed")
+@pytest.mark.parametrize("gray", [True, False])
+def test_bm3d_gives_each_picture_back_in_its_place(gray, generator):
+    clean = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    for i in range(3):
+        clean[i, :, :, : 4 * (i + 1)] = 200
+    noisy = add_noise(clean, 25, generator, gray)
+    assert (scores(bm3d(noisy, 25, gray), clean)["PSNR"] > scores(noisy, clean)["PSNR"] + 3).all()
+
+
+def test_without_bm3d_the_licence_and_the_remedy_are_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "bm3d", None)
+    assert not bm3d_available()
+    with pytest.raises(PudNetError, match="non-commercial"):
+        bm3d(torch.zeros(1, 3, 8, 8), 25)
+
+
+def test_a_predicted_denoiser_is_saved_whole_and_changes_nothing(tmp_path, generator):
+    model = PudNet(TINY_PUDNET)
+    noisy = torch.rand(6, 3, 16, 16, generator=generator)
+    state = torch.get_rng_state()
+    network = predict_denoiser(model, noisy, DenoiserConfig(patch=16))
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    network.save(tmp_path / "network.safetensors")
+    assert torch.equal(Denoiser.load(tmp_path / "network.safetensors")(noisy), network(noisy))
+    with pytest.raises(PudNetError, match="cleans no images"):
+        predict_denoiser(PudNet(PudNetConfig(TargetConfig(width=4), dim=8)), noisy)
+    with pytest.raises(PudNetError, match="expected at least one"):
+        predict_denoiser(model, noisy[:0])
 
 
 def test_without_a_shipped_denoiser_the_remedy_is_named(monkeypatch):
