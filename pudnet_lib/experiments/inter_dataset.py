@@ -81,14 +81,14 @@ class Config:
     steps: int = 60
     groups: int = 12
     fit_groups: int = 3
-    whole_draws: int = 2
+    whole_draws: int = 3
     optimisers: tuple[Optimiser, ...] = ("GC",)
     scratch_epochs: tuple[int, ...] = (10, 30)
     tuned_epochs: int = 10
     max_per_class: int = 200
     training_groups: GroupConfig = field(default_factory=lambda: GroupConfig(5, 5, 5, 5))
     unseen_groups: GroupConfig = field(default_factory=GroupConfig)
-    whole: GroupConfig = field(default_factory=lambda: GroupConfig(5, 3, 2, 3))
+    whole: GroupConfig = field(default_factory=lambda: GroupConfig(5, 2, 2, 2))
     trust: TrustStudy = field(default_factory=TrustStudy)
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     jobs: int = 2
@@ -123,7 +123,7 @@ _SMALL = GroupConfig(4, 3, 3, 5)
 PROFILES = {
     "smoke": Config(
         sources=EMBEDDED, target="ConvNet-3, width 4", methods=("PudNet (kit)", "PudNet (paper)", "shared network",
-        "constant embedding", "ProtoNet", "fine-tuned"), seeds=(0,), steps=4, groups=2, fit_groups=2,
+        "constant embedding", "ProtoNet", "fine-tuned"), seeds=(0,), steps=4, groups=2, fit_groups=2, whole_draws=2,
         scratch_epochs=(1,), tuned_epochs=1, max_per_class=20, training_groups=_SMALL, unseen_groups=_SMALL,
         whole=GroupConfig(5, 2, 2, 2), trust=TrustStudy(sizes=(6,), groups=2, fit_groups=1, fit_epochs=1), jobs=1,
     ),

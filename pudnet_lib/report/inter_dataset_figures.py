@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pudnet_lib.evaluation import interval
 from pudnet_lib.experiments.inter_tables import NEW, rank_correlation
-from pudnet_lib.experiments.intra_tables import ALL
+from pudnet_lib.experiments.intra_tables import ALL, DESIGNS
 from pudnet_lib.experiments.trust_calibration import calibration_error, reliability
 from pudnet_lib.report.figures import PALETTE, figure
 from pudnet_lib.trust import TrustConfig
@@ -20,6 +20,11 @@ from pudnet_lib.trust import TrustConfig
 _GREY = PALETTE[7]
 #: Drawn for whole datasets, where they took part; the network trained from scratch comes last.
 _WHOLE = ("PudNet (kit)", "PudNet (paper)", "PudNet (kit), far swap", "shared network", "ProtoNet")
+
+
+def _designs(rows: pd.DataFrame) -> list[str]:
+    """The designs of a table, always in one order, so that each keeps its colour."""
+    return [design for design in DESIGNS if design in set(rows["method"])]
 
 
 def _dots(ax: Axes, rows: pd.DataFrame, y: list[float], colour: str, label: str) -> None:
@@ -42,7 +47,7 @@ def figure_gains(gains: pd.DataFrame, ways: str) -> Figure:
     places = {d: float(i) for i, d in enumerate(sources)} | {
         d: len(sources) + 0.4 + i for i, d in enumerate((ALL, NEW))
     }
-    metrics, designs = list(dict.fromkeys(rows["metric"])), list(dict.fromkeys(rows["method"]))
+    metrics, designs = list(dict.fromkeys(rows["metric"])), _designs(rows)
     drawn, axes = figure(1.9 * len(metrics) + 1.4, 0.34 * len(places) + 1.3, 1, len(metrics))
     for column, metric in enumerate(metrics):
         ax = axes[0, column]
@@ -102,7 +107,7 @@ def figure_similarity(similarity: pd.DataFrame) -> Figure:
     Returns:
         The figure; bars are 95 % intervals of the gain, horizontally the range over seeds.
     """
-    designs, metrics = list(dict.fromkeys(similarity["method"])), list(dict.fromkeys(similarity["metric"]))
+    designs, metrics = _designs(similarity), list(dict.fromkeys(similarity["metric"]))
     drawn, axes = figure(8.4, 2.9 * len(metrics), len(metrics), len(designs))
     for column, design in enumerate(designs):
         for line, metric in enumerate(metrics):
@@ -114,20 +119,31 @@ def figure_similarity(similarity: pd.DataFrame) -> Figure:
             ax.errorbar(
                 x, y, xerr=across, yerr=up, fmt="o", color=PALETTE[column], markersize=4, elinewidth=1, alpha=0.8
             )
-            for name, a, b in zip(rows["dataset"], x, y, strict=True):
-                ax.annotate(name, (a, b), (5, 4), textcoords="offset points", fontsize=8.5)
+            _name_points(ax, rows)
             ax.axhline(0, color=_GREY, linestyle="--", linewidth=1)
             ax.set_xscale("log")
-            ax.margins(x=0.22)
+            ax.margins(x=0.16)
             rho, p = rank_correlation(rows)
             found = f"ρ = {rho:+.2f}, p = {p:.2f}, n = {len(rows)}" if np.isfinite(rho) else f"n = {len(rows)}"
             ax.set_title(f"{design}: {found}", fontsize=10)
             ax.set_ylabel(f"{metric}\n(points)")
             ax.set_xlabel("distance to the pool (1: as far as within it)")
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_formatter("{x:g}")
-            ax.tick_params(axis="x", which="both", labelsize=8)
+            low, high = ax.get_xlim()
+            ticks = [tick for tick in (0.5, 1, 2, 3, 5, 10, 20, 50, 100) if low <= tick <= high]
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            ax.minorticks_off()
     return drawn
+
+
+def _name_points(ax: Axes, rows: pd.DataFrame) -> None:
+    """Name each source straight above its bar, on four levels over the points, so that neighbours don't meet."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.42 * (high - low))
+    for place, row in enumerate(rows.sort_values("distance").to_dict(orient="records")):
+        ax.annotate(
+            row["dataset"], (row["distance"], 0.98 - 0.075 * (place % 4)), xycoords=("data", "axes fraction"),
+            ha="center", va="top", fontsize=8.5,
+        )  # fmt: skip
 
 
 def figure_reliability(trust: pd.DataFrame) -> Figure:
@@ -140,7 +156,7 @@ def figure_reliability(trust: pd.DataFrame) -> Figure:
         The figure: pale dots are reports, large ones bins with the 95 % interval of their mean; on the line, the
         estimate is right.
     """
-    designs = list(dict.fromkeys(trust["method"]))
+    designs = _designs(trust)
     drawn, axes = figure(3.9 * len(designs) + 0.4, 3.9, 1, len(designs))
     for column, design in enumerate(designs):
         ax, rows = axes[0, column], trust[trust["method"] == design]
@@ -171,7 +187,7 @@ def figure_when_to_train(trust: pd.DataFrame, config: TrustConfig | None = None)
         The figure, in percentage points, one panel a design; bars are 95 % intervals over groups.
     """
     config, known = config or TrustConfig(), trust.dropna(subset=["fine_tuned", "scratch"])
-    designs, sizes = list(dict.fromkeys(known["method"])), sorted(set(known["per_class"]))
+    designs, sizes = _designs(known), sorted(set(known["per_class"]))
     drawn, axes = figure(3.9 * len(designs) + 0.4, 3.3, 1, len(designs))
     for column, design in enumerate(designs):
         ax, rows = axes[0, column], known[known["method"] == design]

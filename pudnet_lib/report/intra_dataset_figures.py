@@ -12,20 +12,20 @@ from pudnet_lib.experiments.intra_tables import ALL
 from pudnet_lib.report.figures import PALETTE, figure, intervals
 
 
-def figure_accuracies(summary: pd.DataFrame, ways: int | str, what: str = "unseen classes") -> Figure:
+def figure_accuracies(summary: pd.DataFrame, ways: int | str, unit: str = "") -> Figure:
     """Draw each method's accuracy, the mean over sources, best at the top.
 
     Args:
         summary: From ``intra_dataset.summary``.
         ways: K, the size of the groups to show.
-        what: What the groups hold.
+        unit: Another label of the axis.
 
     Returns:
         The figure; bars are 95 % intervals over groups and seeds.
     """
     rows = summary[(summary["ways"] == ways) & (summary["dataset"] == ALL)].sort_values("mean", ascending=False)
     drawn, axes = figure(7.2, 0.34 * len(rows) + 0.9)
-    intervals(rows, axes[0, 0], unit=f"accuracy on groups of {ways} {what} (%), mean over sources")
+    intervals(rows, axes[0, 0], unit=unit or f"accuracy on groups of {ways} unseen classes (%), mean over sources")
     return drawn
 
 
