@@ -28,6 +28,7 @@ from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaConfig, meta_train
 from pudnet_lib.training.models import load_state
 from pudnet_lib.training.run import TrainOutcome
+from pudnet_lib.training.scale import ScaleConfig, is_first_rank
 
 #: Method → its module and that module's config.
 RIVALS: dict[str, tuple[type[Any], type[Any]]] = {
@@ -83,13 +84,16 @@ def stages(config: RivalConfig) -> list[MetaConfig]:
     return [classify, replace(meta, steps=meta.steps - first, weights=episodes)]
 
 
-def trained_rival(config: RivalConfig, progress: bool = False, pool: Pool | None = None) -> TrainOutcome:
+def trained_rival(
+    config: RivalConfig, progress: bool = False, pool: Pool | None = None, scale: ScaleConfig | None = None
+) -> TrainOutcome:
     """Give a meta-trained rival, from the cache if it was trained before; a cut-off run resumes.
 
     Args:
         config: Everything that the run depends on.
         progress: Show progress bars.
         pool: ``config.pool``, if it is loaded already.
+        scale: How the work is compiled and spread.
 
     Returns:
         The model in evaluation mode on the CPU, and what it cost.
@@ -104,10 +108,11 @@ def trained_rival(config: RivalConfig, progress: bool = False, pool: Pool | None
         return TrainOutcome(model.eval(), path, notes["steps"], notes["seconds"], None)
     groups = (pool or Pool(config.pool)).training_groups(config.groups, config.group_seed)
     results = [
-        meta_train(model, groups, replace(meta, validate_every=0), None, folder / f"stage-{i}", progress)
+        meta_train(model, groups, replace(meta, validate_every=0), None, folder / f"stage-{i}", progress, scale=scale)
         for i, meta in enumerate(stages(config))
     ]
     steps, seconds = sum(r.steps for r in results), round(sum(r.seconds for r in results), 2)
     model.to("cpu").eval()
-    save_tensors(path, model.state_dict(), {"rival": asdict(config), "steps": steps, "seconds": seconds})
+    if is_first_rank():
+        save_tensors(path, model.state_dict(), {"rival": asdict(config), "steps": steps, "seconds": seconds})
     return TrainOutcome(model, path, steps, seconds, None)

@@ -24,6 +24,7 @@ from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.cache import trained
 from pudnet_lib.training.meta import MetaConfig, Precision
 from pudnet_lib.training.run import TrainConfig, TrainOutcome
+from pudnet_lib.training.scale import ScaleConfig
 
 #: Target's name → its config; the number is the width.
 TARGETS = {
@@ -150,8 +151,10 @@ def kit_config(target: TargetConfig) -> PudNetConfig:
     return replace_fields(TrainConfig(pudnet=PudNetConfig(target)), PREDICTORS["PudNet (kit)"]).pudnet
 
 
-def train(config: TrainConfig | RivalConfig, pool: Pool | None = None) -> TrainOutcome:
+def train(
+    config: TrainConfig | RivalConfig, pool: Pool | None = None, scale: ScaleConfig | None = None
+) -> TrainOutcome:
     """Give the run's model, from the cache if it was trained before; ``pool`` is its pool, if loaded already."""
     if isinstance(config, RivalConfig):
-        return trained_rival(config, pool=pool)
-    return trained(config, progress=False, pool=pool)
+        return trained_rival(config, pool=pool, scale=scale)
+    return trained(config, progress=False, pool=pool, scale=scale)

@@ -34,7 +34,7 @@ def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor) -> Tenso
     logits = unit @ F.normalize(sums, dim=1).T  # (S, K)
     own = (sums[labels] - features) / (counts[labels] - 1).clamp_min(1)[:, None]  # (S, F): the image itself left out
     logits = torch.where(onehot.bool(), (unit * F.normalize(own, dim=1)).sum(1, keepdim=True), logits)
-    return F.cross_entropy(scale * logits, labels)
+    return F.cross_entropy(scale * logits, labels.to(logits.device))
 
 
 class Refiner(nn.Module):

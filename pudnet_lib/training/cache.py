@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from pudnet_lib.datasets.packs import manifest
 from pudnet_lib.datasets.pool import Pool
 from pudnet_lib.training.run import TrainConfig, TrainOutcome, train_run
+from pudnet_lib.training.scale import ScaleConfig
 
 
 def cache_folder() -> Path:
@@ -36,18 +37,21 @@ def run_folder(config: TrainConfig) -> Path:
     return cache_folder() / hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
-def trained(config: TrainConfig, progress: bool = True, pool: Pool | None = None) -> TrainOutcome:
+def trained(
+    config: TrainConfig, progress: bool = True, pool: Pool | None = None, scale: ScaleConfig | None = None
+) -> TrainOutcome:
     """Give a meta-trained model, from the cache if it was trained before.
 
     Args:
         config: Everything that the run depends on.
         progress: Show a progress bar while training.
         pool: ``config.pool``, if it is loaded already.
+        scale: How the work is compiled and spread.
 
     Returns:
         The model and what it cost when it was trained.
     """
-    return train_run(config, run_folder(config), progress, pool)
+    return train_run(config, run_folder(config), progress, pool, scale)
 
 
 def train_many(configs: Sequence[TrainConfig], jobs: int = 1) -> None:
