@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -36,9 +37,9 @@ def build() -> Callable[..., None]:
             raise PudNetError("--patience would give the contenders different numbers of steps; leave it at 0.")
         config = imagenet.available(imagenet.PROFILES[profile])
         if methods:
-            config = imagenet.replace(config, methods=tuple(name.strip() for name in methods.split(",")))
+            config = replace(config, methods=tuple(name.strip() for name in methods.split(",")))
         if seeds:
-            config = imagenet.replace(config, seeds=tuple(int(seed) for seed in seeds.split(",")))
+            config = replace(config, seeds=tuple(int(seed) for seed in seeds.split(",")))
         for run in imagenet.trainings(config):
             outcome = train(run, scale=scale)
             if is_first_rank():

@@ -21,11 +21,29 @@ from torch import nn
 from pudnet_lib.baselines.from_scratch import Optimiser, ScratchFit
 from pudnet_lib.baselines.metric import MetricFit
 from pudnet_lib.baselines.pretrained import PretrainedFit
+from pudnet_lib.baselines.refined import refined
 from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
+from pudnet_lib.baselines.shared import SharedNetwork
 from pudnet_lib.datasets import GroupConfig, ImageDataset
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, Contest, train, train_config
-from pudnet_lib.experiments.imagenet_data import MADE_UP, UnseenData, is_there, pool_source, unseen_data
+from pudnet_lib.experiments.contenders import (
+    CONDITIONED,
+    PREDICTORS,
+    REFINED_SHARED,
+    Contest,
+    kit_config,
+    train,
+    train_config,
+)
+from pudnet_lib.experiments.imagenet_data import (
+    CHUNK,
+    MADE_UP,
+    UnseenData,
+    is_there,
+    per_class_accuracy,
+    pool_source,
+    unseen_data,
+)
 from pudnet_lib.experiments.imagenet_tables import answer, gains, headline, rows_to_publish, summary
 from pudnet_lib.experiments.parallel import parallel
 from pudnet_lib.hypernetwork import ParameterModel
@@ -47,9 +65,8 @@ QUESTION = (
 )
 
 META_TRAINED = (*PREDICTORS, *RIVALS)
-#: Methods that learn the unseen classes by gradient steps from a meta-trained network; method → that network.
-TUNED = {"pretrained": "shared network", "fine-tuned": "PudNet (kit)"}
-CHUNK = 256  # images a forward pass
+#: Methods that make something else of a meta-trained network; method → that network.
+TUNED = {REFINED_SHARED: "shared network", "pretrained": "shared network", "fine-tuned": "PudNet (kit)"}
 
 
 @dataclass(frozen=True)
@@ -240,9 +257,13 @@ def _networks(job: Job, data: UnseenData) -> Iterator[tuple[str, nn.Module, floa
         learned = data.train.at_most(config.matching_per_class) if method == "MatchingNet" else data.train
         yield method, *_timed(MetricFit(model, how), learned), outcome.seconds
     else:
+        if method == REFINED_SHARED:
+            assert isinstance(model, SharedNetwork)
+            model = refined(model, kit_config(config.target)).to(_device(config))
         yield method, *_predicted(model, data.train, how, None), outcome.seconds
         for swap, other in (("far", data.far), ("near", data.near)) if method in CONDITIONED else ():
-            sketch = other.sketch_with_labels(config.sketch_per_class, config.seed)
+            seen = how.sketch_per_class + (how.support_per_class if model.sees_support else 0)
+            sketch = other.sketch_with_labels(seen, config.seed)
             yield f"{method}, {swap} swap", *_predicted(model, data.train, how, sketch), outcome.seconds
 
 
@@ -257,30 +278,6 @@ def _timed(fit: Any, train: ImageDataset) -> tuple[nn.Module, float]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return network, time.perf_counter() - began
-
-
-def per_class_accuracy(network: nn.Module, test: ImageDataset) -> pd.DataFrame:
-    """Top-1 and top-5 accuracy on each class of the test images.
-
-    Args:
-        network: uint8 images (N, C, H, W) to logits (N, K).
-        test: The images.
-
-    Returns:
-        One row a class and metric: group, metric, value and chance in %.
-    """
-    device = next(network.parameters()).device
-    most = min(5, test.num_classes)
-    with torch.no_grad():
-        parts = [network(part.to(device)).topk(most, dim=1).indices.cpu() for part in test.images.split(CHUNK)]
-    hits = torch.cat(parts) == test.labels[:, None]  # (N, 5), best first
-    rows = []
-    for c, ids in enumerate(test.indices_by_class()):
-        for k in (1, most):
-            value = 100 * float(hits[ids, :k].any(1).float().mean())
-            metric = "top-1 accuracy" if k == 1 else "top-5 accuracy"
-            rows.append({"group": c, "metric": metric, "value": value, "chance": 100 * k / test.num_classes})
-    return pd.DataFrame(rows)
 
 
 def _tuning(config: Config, trainable: Literal["full", "probe"]) -> ScratchConfig:

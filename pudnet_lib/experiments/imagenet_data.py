@@ -1,4 +1,4 @@
-"""The images of the large-scale experiment: found, made up for a smoke test, or replaced by a pack, and said so.
+"""The images of the large-scale experiment: found, made up for a smoke test; and who gets how many of them right.
 
 Our choice. The paper's is ImageNet-1K with 800 training and 200 unseen classes [code]; Tiny-ImageNet is its small kin.
 """
@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import torch
 from PIL import Image, ImageDraw
+from torch import nn
 
 from pudnet_lib.datasets import ImageDataset, load_images
 from pudnet_lib.datasets.cache import cache_folder
@@ -20,6 +23,7 @@ from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.datasets.sources import list_sources
 from pudnet_lib.datasets.splits import imagenet_classes
 
+CHUNK = 256  # images a forward pass
 #: Source name of the folder that ``made_up_imagenet`` makes.
 MADE_UP = "made-up-imagenet"
 
@@ -119,3 +123,27 @@ def _some_of(data: ImageDataset, classes: Sequence[int], count: int, seed: int) 
     """At most ``count`` of the classes, drawn at random; the images of the others are never read."""
     drawn = np.random.default_rng(seed).permutation(classes)[:count]
     return data.select_classes([int(c) for c in drawn])
+
+
+def per_class_accuracy(network: nn.Module, test: ImageDataset) -> pd.DataFrame:
+    """Top-1 and top-5 accuracy on each class of the test images.
+
+    Args:
+        network: uint8 images (N, C, H, W) to logits (N, K).
+        test: The images.
+
+    Returns:
+        One row a class and metric: group, metric, value and chance in %.
+    """
+    device = next(network.parameters()).device
+    most = min(5, test.num_classes)
+    with torch.no_grad():
+        parts = [network(part.to(device)).topk(most, dim=1).indices.cpu() for part in test.images.split(CHUNK)]
+    hits = torch.cat(parts) == test.labels[:, None]  # (N, 5), best first
+    rows = []
+    for c, ids in enumerate(test.indices_by_class()):
+        for k in (1, most):
+            value = 100 * float(hits[ids, :k].any(1).float().mean())
+            metric = "top-1 accuracy" if k == 1 else "top-5 accuracy"
+            rows.append({"group": c, "metric": metric, "value": value, "chance": 100 * k / test.num_classes})
+    return pd.DataFrame(rows)
