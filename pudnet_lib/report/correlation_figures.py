@@ -59,7 +59,7 @@ def figure_heat(table: pd.DataFrame, parameters: ParameterFeature = "weights") -
             ax.set_xticks(range(len(features)), features if bottom else [], rotation=35, ha="right")
             ax.set_title(f"{source}\n{start} initialisation", fontsize=9)
             ax.grid(visible=False)
-    drawn.colorbar(image, ax=axes, label="mean canonical correlation, held-out classes", fraction=0.025, pad=0.01)
+    drawn.colorbar(image, ax=axes, label="held-out correlation", fraction=0.1 / len(sources), pad=0.02)
     return drawn
 
 
