@@ -111,6 +111,8 @@ def overtaking(table: pd.DataFrame, start: str, optimiser: str, over: str = "ste
     if ours.empty or scratch.empty:
         raise PudNetError(f"The table has no full training with {optimiser} from {start!r} and from 'random'.")
     places = places_of(scratch, over)
+    if over == "seconds":  # before the start is ready there is nothing to overtake
+        places = places[places >= min(places[-1], ours["prediction_seconds"].max())]
     return crossing(places, on_grid(scratch, places, over) - on_grid(ours, places, over), stay=True)
 
 

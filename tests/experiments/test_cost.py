@@ -90,10 +90,13 @@ def test_points_and_headline():
     assert points.loc["GC, from scratch", "mean"] == pytest.approx(80.5)
     assert list(points[points["front"]].index) == ["PudNet", "shared network", "GC, from scratch"]  # no control
     (line,) = cost.headline(_table([50, 70, 80]))
-    assert (line.scratch, line.scratch_seconds) == (pytest.approx(80.5), 100)
+    assert (line.scratch, line.scratch_seconds) == (pytest.approx(60.5), pytest.approx(10**0.5))
     assert (line.predicted, line.predicted_seconds) == (pytest.approx(60.5), 0.5)
-    assert "fastest budget that is as good" in line.setting
-    assert "not as good" in cost.headline(_table([30, 40, 50]))[0].setting
+    assert "stopped at equal accuracy" in line.setting
+    (line,) = cost.headline(_table([30, 40, 50]))
+    assert "not as good" in line.setting
+    assert (line.scratch, line.scratch_seconds) == (pytest.approx(50.5), 100)
+    assert "first measured point" in cost.headline(_table([70, 80, 90]))[0].setting
 
 
 class _Nvml(SimpleNamespace):
