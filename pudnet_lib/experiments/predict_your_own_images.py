@@ -12,10 +12,12 @@ import pandas as pd
 from scipy import stats
 from torch import nn
 
+from pudnet_lib.baselines.refined import refined
 from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
 from pudnet_lib.datasets import GroupConfig, GroupSampler, ImageDataset, default_class_split, load_images
 from pudnet_lib.datasets.packs import pack_names
 from pudnet_lib.evaluation import Swap, Swapper, compare_models, difference, evaluate_fits
+from pudnet_lib.experiments.contenders import REFINED_SHARED
 from pudnet_lib.experiments.record import Headline
 from pudnet_lib.hypernetwork import ParameterModel
 from pudnet_lib.predicted_network import PredictedNetwork
@@ -25,7 +27,9 @@ from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.scratch import ScratchConfig, accuracy, train_from_scratch
 
 TITLE = "Predict your own images"
-QUESTION = "Does a ConvNet predicted in one forward pass match one that is trained on the same images?"
+QUESTION = "Does a ConvNet that was predicted, not trained, match one that is trained on the same images?"
+#: Method to the shipped model behind it; the last one is derived from it.
+SHIPPED = {"PudNet": "pudnet", "PudNet, plain": "paper", "shared network": "shared", REFINED_SHARED: "shared"}
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,16 @@ def run(config: Config) -> pd.DataFrame:
     swapper = Swapper([own, *others], sampler.config.sketch_per_class, config.seed)
     # A near swap needs classes outside the group; a user's folder of few classes has none.
     swaps: tuple[Swap, ...] = ("own", "far", "near") if own.num_classes >= ways + 2 else ("own", "far")
-    models: dict[str, list[ParameterModel]] = {
-        "PudNet": [load_pudnet()],
-        "shared network": [load_shipped("shared")],
-    }
-    table = compare_models(models, sampler, config.groups, swapper, swaps, config=config.predict)
-    costs = {m: shipped_notes("shared" if m == "shared network" else "pudnet")["seconds"] for m in set(table["method"])}
-    table["meta_training_seconds"] = table["method"].map(costs)
+    models = {method: load_shipped(name) for method, name in SHIPPED.items()}
+    shared = models["shared network"]
+    if isinstance(shared, SharedNetwork):
+        models[REFINED_SHARED] = refined(shared, load_pudnet().config)
+    seeds: dict[str, list[ParameterModel]] = {method: [model] for method, model in models.items()}
+    swapped = ("PudNet", "PudNet, plain")
+    table = compare_models(seeds, sampler, config.groups, swapper, swaps, swapped, config.predict)
+    costs = {name: shipped_notes(name)["seconds"] for name in set(SHIPPED.values())}
+    behind = table["method"].str.replace(r", (far|near) swap$", "", regex=True).map(SHIPPED)
+    table["meta_training_seconds"] = behind.map(costs)
     fits: dict[str, Callable[[ImageDataset], nn.Module]] = {
         "fine-tuned": lambda data: _fine_tuned(data, config),
         "from scratch": lambda data: _from_scratch(data, config),

@@ -141,13 +141,13 @@ def initial_network(start: Start, data: Dataset, config: StartConfig) -> tuple[P
         The network and the seconds that it took: the median of three, after one that is not counted.
     """
     model, _ = load_predictor(config.shared if start == "shared network" else config.predictor, config.accelerator)
-    sketch = (data.group.sketch, data.group.sketch_labels)
+    sketch = data.group.given(model.sees_support)
     if start == "random":
         model = SharedNetwork(SharedConfig(model.config.target, config.seed + data.index)).to(model.device)
     elif start in ("far swap", "near swap"):
         swapper = Swapper(load_pool(config.sources).train, config.group.sketch_per_class, config.seed)
         kind: Literal["far", "near"] = "far" if start == "far swap" else "near"
-        sketch = swapper.sketch(data.group, data.train.class_names, data.index, kind)
+        sketch = swapper.sketch(data.group, data.train.class_names, data.index, kind, model.sees_support)
     networks = [predict(model, data.train, sketch=sketch) for _ in range(4)]
     return networks[-1], statistics.median(sum(n.seconds.values()) for n in networks[1:])
 

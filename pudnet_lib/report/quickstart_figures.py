@@ -216,7 +216,18 @@ def figure_confusion(network: PredictedNetwork, images: ImageDataset, most: int 
     return drawn
 
 
-METHODS = ("PudNet", "PudNet, far swap", "PudNet, near swap", "shared network", "fine-tuned", "from scratch")
+METHODS = (
+    "PudNet",
+    "PudNet, far swap",
+    "PudNet, near swap",
+    "PudNet, plain",
+    "PudNet, plain, far swap",
+    "PudNet, plain, near swap",
+    "shared network, refined",
+    "shared network",
+    "fine-tuned",
+    "from scratch",
+)
 
 
 def figure_methods(table: pd.DataFrame) -> Figure:
@@ -230,7 +241,6 @@ def figure_methods(table: pd.DataFrame) -> Figure:
     """
     summary = summarise(table, ("method",)).set_index("method")
     rows = summary.loc[[m for m in METHODS if m in summary.index]].reset_index()
-    rows["method"] = rows["method"].str.removeprefix("PudNet, ")  # the swaps have colours of their own
     drawn, axes = figure(6.4, 0.5 * len(rows) + 0.9)
     intervals(rows, axes[0, 0], unit="accuracy on groups of unseen classes (%), mean and 95 % interval")
     return drawn
