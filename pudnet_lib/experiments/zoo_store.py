@@ -29,7 +29,7 @@ from pudnet_lib.datasets.cache import cache_folder
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.experiments.zoo import TrainingCancelledError, ZooTraining, accuracies, train_networks
 from pudnet_lib.experiments.zoo_groups import PARTS, Part, ZooGroups, source_images
-from pudnet_lib.experiments.zoo_predicted import predicted_mean, predictor_fingerprint
+from pudnet_lib.experiments.zoo_predicted import MEAN_OF, SKETCH_PER_CLASS, predicted_mean, predictor_fingerprint
 from pudnet_lib.hypernetwork.base import Parameters
 from pudnet_lib.targets import TargetConfig, build_target
 
@@ -106,7 +106,7 @@ def zoo_name(config: ZooConfig) -> str:
     train, _, fingerprint = source_images(config.source)
     facts = asdict(config) | {"source": train.name, "images": fingerprint}
     if config.initialisation == "predicted":
-        facts["predictor"] = predictor_fingerprint()
+        facts |= {"predictor": predictor_fingerprint(), "mean of": MEAN_OF, "sketch": SKETCH_PER_CLASS}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
     return f"{train.name}-{config.initialisation}-{digest}".replace("/", "_").replace(" ", "_")
 
