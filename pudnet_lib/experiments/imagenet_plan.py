@@ -111,8 +111,9 @@ def step_cost(run: TrainConfig, groups: GroupConfig | None = None) -> StepCost:
     groups = groups or run.groups
     step = MetaStep(build_model(run), TRAINING_CLASSES, run.meta.weights).to("meta")
     group = made_up_group(groups, run.pool.size, run.pudnet.target.channels, "meta")
-    # The refinement counts the classes in the sketch's labels, which must therefore be real numbers.
-    group = group._replace(sketch_labels=torch.arange(groups.ways).repeat_interleave(groups.sketch_per_class))
+    # The refinement counts the classes in the labels that it sees, which must therefore be real numbers.
+    real = made_up_group(groups, 1, 1, "cpu")
+    group = group._replace(sketch_labels=real.sketch_labels, support_labels=real.support_labels)
     own = {p.untyped_storage()._cdata for p in step.parameters()}
     kept: dict[int, Tensor] = {}
 
