@@ -58,7 +58,9 @@ def answer(table: pd.DataFrame) -> str:
     named = ", ".join(f"{row['method']} {_signed(row)}" for row in clear.to_dict(orient="records"))
     compared = int((found["metric"] == "effect").sum())
     moved = (
-        f"{len(clear)} differ clearly from the base ({named})" if len(clear) else "none differs clearly from the base"
+        f"{len(clear)} differ{'s' * (len(clear) == 1)} clearly from the base ({named})"
+        if len(clear)
+        else "none differs clearly from the base"
     )
     sentence = f"Of {compared} variants {moved}; one in twenty would by chance"
     chosen = found[found["metric"] == "validation"]

@@ -31,7 +31,7 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
     """
     accuracy = effects[effects["metric"] == "accuracy"]
     places = {str(method): place for place, method in enumerate(accuracy["method"])}
-    drawn, axes = figure(8.6, 0.3 * len(places) + 1.2, 1, 2)
+    drawn, axes = figure(9.0, 0.3 * len(places) + 1.2, 1, 2)
     left, right = axes[0]
     blind = {m for m in places if m.startswith(("shared", "constant"))}
     rows = effects[effects["metric"] == "effect"]
@@ -46,8 +46,8 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
     left.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)
     left.set_yticks(range(len(places)), list(places))
     left.set_ylim(len(places) - 0.5, -0.7)
-    left.set_xlabel("accuracy on unseen classes minus the base's (points)")
-    left.set_title("green: sees no data", fontsize=10)
+    left.set_xlabel("accuracy minus the base's (points)")
+    left.set_title("on unseen classes; green: sees no data", fontsize=10)
     for metric, colour, offset in (("far gain", PALETTE[1], -0.14), ("near gain", PALETTE[3], 0.14)):
         _dots(right, effects[effects["metric"] == metric], places, colour, offset)
         place = (0.0 if metric == "far gain" else 0.35, 1.02)
@@ -55,5 +55,5 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
     right.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)
     right.set_yticks(range(len(places)), [])
     right.set_ylim(left.get_ylim())
-    right.set_xlabel("own sketch minus swapped sketch (points)")
+    right.set_xlabel("own minus swapped sketch (points)")
     return drawn

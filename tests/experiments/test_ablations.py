@@ -78,7 +78,7 @@ def test_answer_and_figure_say_it(table):
     assert {"PudNet", "shared network, lr 1e-2"} <= labels
     clear = table.copy()
     clear.loc[clear["method"] != "PudNet", "value"] = [62.0, 72.0, 50.0, 50.0]
-    assert "1 differ clearly from the base (shared network, lr 1e-2 +2.0 [+2.0, +2.0])" in ablations.answer(clear)
+    assert "1 differs clearly from the base (shared network, lr 1e-2 +2.0 [+2.0, +2.0])" in ablations.answer(clear)
 
 
 def test_a_sketch_of_its_own_size_never_holds_a_query():
