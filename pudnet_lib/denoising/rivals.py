@@ -158,7 +158,7 @@ class Noise2VoidConfig:
     """
 
     target: TargetConfig = field(default_factory=lambda: TargetConfig("unet", 12))
-    budgets: tuple[int, ...] = (25, 100, 250)
+    budgets: tuple[int, ...] = (25, 100, 200)
     batch: int = 24
     learning_rate: float = 5e-3
     tuned_budgets: tuple[int, ...] = (25,)

@@ -80,7 +80,7 @@ class Config:
     sigmas: tuple[float, ...] = (25.0, 50.0, 75.0)
     images: int = 100
     own_images: int = 512
-    bm3d_images: int = 25
+    bm3d_images: int = 20
     trained_sigmas: tuple[float, ...] = (25.0,)
     noise2void: Noise2VoidConfig = field(default_factory=Noise2VoidConfig)
     predict: DenoiserConfig = field(default_factory=DenoiserConfig)
