@@ -216,3 +216,19 @@ def test_without_a_shipped_denoiser_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(models, "shipped_models", lambda: ["pudnet"])
     with pytest.raises(PudNetError, match="denoise-train"):
         models.load_predictors()
+
+
+def test_the_command_meta_trains_and_names_the_model_file(tmp_path, capsys):
+    from pudnet_lib.cli import main
+
+    options = "--sources emoji,glyphs --meta-steps 1 --base-steps 1 --groups-loss supervised --pudnet-residual"
+    options += " --pudnet-target-width 2 --pudnet-dim 8"
+    with pytest.raises(SystemExit) as done:
+        main(["denoise-train", str(tmp_path / "run"), *options.split()])
+    assert not done.value.code
+    assert "model.safetensors: 2 steps" in capsys.readouterr().out
+    from pudnet_lib.training.models import load_model
+
+    model, notes = load_model(tmp_path / "run" / "model.safetensors")
+    assert notes["train"]["groups"]["loss"] == "supervised"
+    assert model.config.target == TargetConfig("unet", 2)
