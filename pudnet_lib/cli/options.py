@@ -20,7 +20,9 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.experiments.profiles import replace_fields
 
 
-def with_options(config: type | Any, parameter: str = "config") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(
+    config: type | Any, parameter: str = "config", known: Sequence[type] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a typer function one option a field of a config, in place of its config parameter.
 
     Fields of a nested config get their parent's name in front: ``group.ways`` is ``--group-ways``.
@@ -28,6 +30,7 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Cal
     Args:
         config: A frozen dataclass whose fields have defaults, or an instance that holds the defaults.
         parameter: The parameter of the function that receives the config.
+        known: Further classes that the function's annotations name and its module does not.
 
     Returns:
         A decorator. The function is called with the config that the options describe, checked as ``configure`` does.
@@ -37,7 +40,8 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Cal
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         # The config's class is usually a local name of the command's build().
-        hints = get_type_hints(function, localns={type(base).__name__: type(base)}, include_extras=True)
+        names = {c.__name__: c for c in (type(base), *known)}
+        hints = get_type_hints(function, localns=names, include_extras=True)
         own = inspect.signature(function).parameters.values()
         kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own if p.name != parameter]
         clash = {p.name for p in kept} & set(options)

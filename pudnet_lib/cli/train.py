@@ -23,7 +23,7 @@ def build() -> Callable[..., None]:
     from pudnet_lib.training.scale import ScaleConfig, is_first_rank
 
     @with_options(ScaleConfig, "scale")
-    @with_options(TrainConfig, "config")
+    @with_options(TrainConfig, "config", known=(ScaleConfig,))
     def train(
         config: TrainConfig,
         scale: ScaleConfig,

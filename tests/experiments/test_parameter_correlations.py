@@ -48,9 +48,12 @@ def test_answer_and_rows_for_the_result_file(table):
     assert "glyphs" in answer
     assert "pixel statistics and flattened weights on held-out classes, same initialisation" in answer
     assert "of 30 cells survive" in answer
-    rows = experiment.result_rows(table)
-    assert set(rows["method"]) == {"pixel statistics × weights", "pixel statistics × norms"}
+    facts = {"start": "random start", "dataset": "fashion", "method": "own prediction"}
+    distances = pd.DataFrame([facts | {"group": group, "value": value} for group, value in enumerate((0.5, 1.5))])
+    rows = experiment.result_rows(table, distances)
+    assert set(rows["method"]) == {"pixel statistics × weights", "pixel statistics × norms", "atlas: own prediction"}
     assert rows["mean"].notna().all()
+    assert rows["mean"].iloc[-1] == 1.0
 
 
 def test_pooled_values_are_those_of_the_strict_null(loaded):
