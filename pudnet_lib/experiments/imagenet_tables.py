@@ -108,7 +108,7 @@ def answer(table: pd.DataFrame) -> str:
         parts.append(
             f"{design} predicts a {target} for {ways} unseen classes of {dataset} in {row['predicted_seconds']:.2f} s: "
             f"top-1 {one} %, top-5 {five} %, against top-5 {scratch} % of {full} in {row['scratch_seconds']:.1f} s "
-            f"({row['ratio']:.0f} times as long); {reached}. Top-1 in points: {controls}."
+            f"({row['ratio']:.3g} times as long); {reached}. Top-1 in points: {controls}."
         )
     return " ".join(parts)
 

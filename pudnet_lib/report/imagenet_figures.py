@@ -117,7 +117,7 @@ def table_of_ratios(table: pd.DataFrame) -> pd.DataFrame:
                     "setting": f"{setting}, {row['method']}", "metric": f"{metric}, %",
                     "from scratch": f"{row['scratch']:.1f}", "seconds from scratch": f"{row['scratch_seconds']:.1f} s",
                     "predicted": f"{row['predicted']:.1f}", "seconds predicted": f"{row['predicted_seconds']:.2f} s",
-                    "ratio": f"{row['ratio']:.0f} ×", "ratio at equal accuracy": equal,
+                    "ratio": f"{row['ratio']:.3g} ×", "ratio at equal accuracy": equal,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
