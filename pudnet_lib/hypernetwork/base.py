@@ -19,6 +19,7 @@ from torch.func import functional_call
 from pudnet_lib.datasets.image_dataset import normalise
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.hub import HubMixin
+from pudnet_lib.hypernetwork import grouped
 from pudnet_lib.targets.layout import ParameterLayout, Unsupported
 from pudnet_lib.training.losses import class_means, cosine_logits
 
@@ -112,6 +113,41 @@ class ParameterModel(HubMixin, nn.Module):
         tensors = parameters | self._kept_buffers()
         out: Tensor = functional_call(self._template[0], tensors, (normalise(images),))
         return out
+
+    def groups_at_once(self, images: Tensor) -> int:
+        """Tell how many groups ``of_groups`` and ``features_of_groups`` should take at once.
+
+        Args:
+            images: (N, C, H, W) one group's images.
+
+        Returns:
+            1 where taking several brings nothing or can't be done; they are then taken one by one.
+        """
+        return 1
+
+    def of_groups(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for B sketches at once, where ``groups_at_once`` is more than 1.
+
+        Args:
+            sketches: (B, S, C, H, W).
+            labels: (B, S).
+
+        Returns:
+            Name to (B, *shape).
+        """
+        raise NotImplementedError
+
+    def features_of_groups(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """``features`` for B groups at once, each with its own parameters and batch statistics.
+
+        Args:
+            parameters: As returned by ``of_groups``.
+            images: (B, N, C, H, W).
+
+        Returns:
+            (B, N, F).
+        """
+        return grouped.features(self._template[0], parameters, images)
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Turn features into class logits: cosine to the class means, support side detached ([code]).

@@ -70,7 +70,14 @@ class DatasetEncoder(nn.Module):
         Returns:
             (G, D) embedding.
         """
-        codes = torch.cat([self.body(normalise(part)) for part in sketch.split(chunk)])  # (S, G·D)
+        return self.pool(self.codes(sketch, chunk), labels)
+
+    def codes(self, images: Tensor, chunk: int = 512) -> Tensor:
+        """Images (S, C, H, W) to one code each, (S, G·D)."""
+        return torch.cat([self.body(normalise(part)) for part in images.split(chunk)])
+
+    def pool(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """One sketch's codes (S, G·D), with labels (S,) for ``pooling="class"``, to its embedding (G, D)."""
         mean = codes.mean(0)  # (G·D,)
         if self.pooling == "mean":
             return mean.view(self.states, self.embedding_dim)

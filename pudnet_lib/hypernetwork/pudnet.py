@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.hypernetwork import grouped
 from pudnet_lib.hypernetwork.ahru import AHRU, Recurrence
 from pudnet_lib.hypernetwork.base import ParameterModel, Parameters, seeded
 from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder, EncoderNorm, Pooling
 from pudnet_lib.hypernetwork.refine import Refiner
-from pudnet_lib.hypernetwork.weight_generator import FilterNorm, WeightGenerator
+from pudnet_lib.hypernetwork.weight_generator import FilterNorm, WeightGenerator, hidden_of_layers
 from pudnet_lib.targets import TargetConfig, build_target
 from pudnet_lib.targets.layout import PredictedTensor, Unsupported
 
@@ -138,6 +139,11 @@ class PudNet(ParameterModel):
         """
         if self.config.embedding == "constant":
             return self.constant
+        self._check(sketch)
+        embedding: Tensor = self.encoder(sketch, labels)
+        return embedding
+
+    def _check(self, sketch: Tensor) -> None:
         if sketch.ndim != 4 or sketch.shape[1] != self.config.target.channels:
             raise PudNetError(
                 f"The sketch has shape {tuple(sketch.shape)}; expected (S, {self.config.target.channels}, H, W). "
@@ -145,8 +151,6 @@ class PudNet(ParameterModel):
             )
         if sketch.is_floating_point() and not bool(torch.isfinite(sketch).all()):
             raise PudNetError("The sketch holds NaN or infinite pixels; expected [0, 1]. Remove those images.")
-        embedding: Tensor = self.encoder(sketch, labels)
-        return embedding
 
     def adopt(self, base: ParameterModel) -> None:
         """Start a residual design from a meta-trained shared network: its weights become the learned bases.
@@ -185,8 +189,26 @@ class PudNet(ParameterModel):
             Predicted tensors only, name to (B, *shape).
         """
         codes = self.ahru(embeddings)  # (B, L, D)
-        weights = zip(self.layout.predicted, self.generators, codes.unbind(1), strict=True)
-        return {tensor.name: generator(z) for tensor, generator, z in weights}
+        generators: list[WeightGenerator] = list(self.generators)  # type: ignore[arg-type]
+        layers = zip(self.layout.predicted, generators, hidden_of_layers(generators, codes), strict=True)
+        return {tensor.name: generator.weight(hidden) for tensor, generator, hidden in layers}
+
+    def of_groups(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for the sketches of B groups at once; see ``ParameterModel.of_groups``."""
+        if self.config.embedding == "constant":
+            embeddings = self.constant.expand(len(sketches), -1, -1)
+        else:
+            images = sketches.flatten(0, 1)  # (B·S, C, H, W)
+            self._check(images)
+            codes = self.encoder.codes(images).unflatten(0, sketches.shape[:2])  # (B, S, G·D)
+            embeddings = torch.stack([self.encoder.pool(c, y) for c, y in zip(codes, labels, strict=True)])
+        shared = {name: t.expand(len(sketches), *t.shape) for name, t in self.shared_parameters().items()}
+        return self.generate(embeddings) | shared
+
+    def groups_at_once(self, images: Tensor) -> int:
+        """How many groups go through the target at once; see ``ParameterModel.groups_at_once``."""
+        mixes = self.config.encoder_norm == "batch"  # an encoder that normalises over all images it is given
+        return 1 if mixes or self.refiner is not None else grouped.groups_at_once(self._template[0], images)
 
     def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Predict all parameters of the target; see ``ParameterModel.forward``."""

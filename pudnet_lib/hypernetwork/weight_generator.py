@@ -8,6 +8,7 @@ code has a fan-in rule that it never calls), and the last step writes all layers
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -82,8 +83,11 @@ class WeightGenerator(nn.Module):
         Returns:
             (B, *shape) weights.
         """
-        hidden = self.hidden(codes)  # (B, k·k, width)
-        batch = len(codes)
+        return self.weight(self.hidden(codes))
+
+    def weight(self, hidden: Tensor) -> Tensor:
+        """The last step: hidden (B, k·k, width) to weights (B, *shape)."""
+        batch = len(hidden)
         product = narrow_product(self.basis, hidden.flatten(0, 1))  # (out·in, B·k·k)
         weight = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
         if self.base is not None:
@@ -95,6 +99,31 @@ class WeightGenerator(nn.Module):
             filters = filters * math.sqrt(2 / self.tensor.fan_in)
             weight = filters.transpose(1, 2) if self.tensor.transposed else filters
         return weight
+
+
+def hidden_of_layers(generators: Sequence[WeightGenerator], codes: Tensor) -> list[Tensor]:
+    """All layers' ``WeightGenerator.hidden``, those of one kernel size as one product.
+
+    Args:
+        generators: L generators.
+        codes: (B, L, D).
+
+    Returns:
+        L times (B, k·k, width).
+    """
+    gelu = torch.nn.functional.gelu
+    found: dict[int, Tensor] = {}
+    for kernel in {g.kernel for g in generators}:
+        places = [i for i, g in enumerate(generators) if g.kernel == kernel]  # l of the L layers
+        same = [generators[i] for i in places]
+        code, shift = torch.stack([g.code.weight for g in same]), torch.stack([g.code.bias for g in same])
+        mix, offset = torch.stack([g.mix.weight for g in same]), torch.stack([g.mix.bias for g in same])
+        own = codes[:, places].transpose(0, 1)  # (l, B, D)
+        spatial = gelu(torch.baddbmm(shift[:, None], own, code.mT))  # (l, B, width/2·k·k)
+        spatial = spatial.unflatten(2, (-1, kernel)).mT.flatten(1, 2)  # (l, B·k·k, width/2)
+        hidden = gelu(torch.baddbmm(offset[:, None], spatial, mix.mT)).unflatten(1, (-1, kernel))  # (l, B, k·k, width)
+        found.update(zip(places, hidden.unbind(0), strict=True))
+    return [found[i] for i in range(len(generators))]
 
 
 def narrow_product(basis: Tensor, hidden: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def meta_train(
         while done < config.steps and not stop:
             with interrupts_held(), explained(fabric, config, sampler, done):
                 whole = False
-                row = one_step(fabric, wrapped, optimiser, sampler, config, done)
+                row = one_step(fabric, step_module, wrapped, optimiser, sampler, config, done)
                 done += 1
                 if validation is not None and config.validate_every and done % config.validate_every == 0:
                     row["validation"] = log.timed(

@@ -6,6 +6,7 @@ Paper, Section 3.3: one group a step [code]. Our choice: several groups a step i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,17 +39,52 @@ class MetaStep(nn.Module):
             with seeded(seed):
                 self.auxiliary = nn.Linear(model.feature_dim, num_classes)
 
-    def forward(self, group: Group) -> GroupLosses:
-        """Predict from the sketch, run support and query in one batch, compute the losses."""
+    def forward(self, group: Group | list[Group]) -> GroupLosses:
+        """Predict from the sketch, run support and query in one batch, compute the losses.
+
+        Args:
+            group: A group, or several that ``parts`` put together.
+
+        Returns:
+            The losses; the means over groups where there are several.
+        """
+        if isinstance(group, list):
+            return self._together(group)
         parameters = self.model(*group.given(self.model.sees_support))
         if self.channels_last:
             parameters = {name: _channels_last(tensor) for name, tensor in parameters.items()}
-        features = self.model.features(parameters, torch.cat([group.support, group.query]))
+        return self._losses(group, self.model.features(parameters, torch.cat([group.support, group.query])))
+
+    def parts(self, groups: Sequence[Group]) -> list[Any]:
+        """Sort a step's groups: lists of neighbours of one shape that ``forward`` takes at once, or single groups."""
+        if not groups or not isinstance(groups[0], Group):  # another task's
+            return list(groups)
+        parts: list[list[Group]] = []
+        for group in groups:
+            room = self.model.groups_at_once(torch.cat([group.support, group.query]))
+            if parts and len(parts[-1]) < room and _shapes(parts[-1][0]) == _shapes(group):
+                parts[-1].append(group)
+            else:
+                parts.append([group])
+        return [part if len(part) > 1 else part[0] for part in parts]
+
+    def _together(self, groups: list[Group]) -> GroupLosses:
+        sketches, labels = torch.stack([g.sketch for g in groups]), torch.stack([g.sketch_labels for g in groups])
+        images = torch.stack([torch.cat([g.support, g.query]) for g in groups])  # (B, M + Q, C, H, W)
+        features = self.model.features_of_groups(self.model.of_groups(sketches, labels), images)  # (B, M + Q, F)
+        losses = [self._losses(g, f) for g, f in zip(groups, features, strict=True)]
+        return GroupLosses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
+
+    def _losses(self, group: Group, features: Tensor) -> GroupLosses:
         support, query = features.split([len(group.support), len(group.query)])  # (M, F), (Q, F)
         logits = self.auxiliary(query) if self.auxiliary is not None else None
         ways = len(group.pool_classes)
         classes = self.model.class_logits(support, group.support_labels, query, ways)  # (Q, K)
         return losses_of_logits(classes, group.query_labels, logits, group.pool_classes, self.weights)
+
+
+def _shapes(group: Group) -> list[torch.Size]:
+    return [tensor.shape for tensor in (group.sketch, group.support, group.query)]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -101,16 +137,23 @@ def make_optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
 
 
 def one_step(
-    fabric: Any, wrapped: Any, optimiser: Any, sampler: GroupSampler, config: MetaConfig, step: int
+    fabric: Any,
+    module: MetaStep,
+    wrapped: Any,
+    optimiser: Any,
+    sampler: GroupSampler,
+    config: MetaConfig,
+    step: int,
 ) -> dict[str, float]:
     """Average the gradients of a step's groups over all ranks, clip, step.
 
     Groups are numbered globally: rank r of R takes every R-th one of a step, one after the other (gradient
-    accumulation), so that the number of ranks changes nothing but the order of a sum.
+    accumulation) or several at once, so that the number of ranks changes nothing but the order of a sum.
 
     Args:
         fabric: Lightning Fabric.
-        wrapped: The step's module as Fabric set it up.
+        module: The step's module.
+        wrapped: The same as Fabric set it up.
         optimiser: As Fabric set it up.
         sampler: The groups.
         config: How.
@@ -127,15 +170,17 @@ def one_step(
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     own = config.groups_per_step // fabric.world_size
-    for i in range(own):
-        index = step * config.groups_per_step + i * fabric.world_size + fabric.global_rank
-        last = i == own - 1
-        with fabric.no_backward_sync(wrapped, enabled=not last and fabric.world_size > 1):
-            losses: GroupLosses = wrapped(sampler.group(index).to(fabric.device))
-            fabric.backward(losses.total / own)
+    first = step * config.groups_per_step + fabric.global_rank
+    groups = [sampler.group(first + i * fabric.world_size).to(fabric.device) for i in range(own)]
+    parts = module.parts(groups)
+    for place, part in enumerate(parts):
+        share = (len(part) if isinstance(part, list) else 1) / own
+        with fabric.no_backward_sync(wrapped, enabled=place < len(parts) - 1 and fabric.world_size > 1):
+            losses: GroupLosses = wrapped(part)
+            fabric.backward(losses.total * share)
         for name, value in losses._asdict().items():
             key = "loss" if name == "total" else name
-            sums[key] = sums.get(key, 0) + value.detach() / own
+            sums[key] = sums.get(key, 0) + value.detach() * share
     if fabric.world_size > 1:
         means = fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="mean")
         sums = dict(zip(sums, means, strict=True))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pudnet_lib.hypernetwork import weight_generator
-from pudnet_lib.hypernetwork.weight_generator import WeightGenerator, narrow_product
+from pudnet_lib.hypernetwork.weight_generator import WeightGenerator, hidden_of_layers, narrow_product
 from pudnet_lib.targets import PredictedTensor
 
 SHAPES = [(6, 4, 3, 3), (5, 3, 1, 1), (8, 1, 5, 5), (4, 2, 3, 1)]
@@ -92,3 +92,12 @@ def test_the_same_weights_with_and_without_gradients(switches: dict[str, object]
         with torch.no_grad():
             fast = generator(codes)
         torch.testing.assert_close(fast, generator(codes).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_hidden_of_all_layers_equals_one_layer_at_a_time():
+    shapes = [(6, 4, 3, 3), (5, 3, 1, 1), (8, 6, 3, 3), (4, 2, 1, 1)]
+    generators = [WeightGenerator(PredictedTensor("w", shape), dim=8) for shape in shapes]
+    codes = torch.randn(3, 4, 8)
+    together = hidden_of_layers(generators, codes)
+    for generator, own, hidden in zip(generators, codes.unbind(1), together, strict=True):
+        torch.testing.assert_close(hidden, generator.hidden(own), atol=1e-6, rtol=1e-5)
