@@ -64,8 +64,8 @@ def test_two_ranks_have_the_gradient_of_one_process_with_both_groups(place, foun
     meta_train(net, sampler(), replace(CONFIG, steps=1, validate_every=0, clip_norm=0.0), progress=False)
     ranks = [load_file(place / f"gradient-{rank}.safetensors") for rank in (0, 1)]
     assert same(ranks[0], ranks[1])
-    # One process takes both groups at once: other sums, of gradients of size 2.
-    assert same(ranks[0], {n: p.grad for n, p in net.named_parameters()}, 5e-6)
+    for name, parameter in net.named_parameters():  # which takes both groups at once: the sums are other ones
+        torch.testing.assert_close(ranks[0][name], parameter.grad, atol=5e-6, rtol=1e-5)
     assert max(float(g.abs().max()) for g in ranks[0].values()) > 1e-3  # it is no comparison of zeros
 
 
