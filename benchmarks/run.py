@@ -39,8 +39,11 @@ def main() -> None:
             )
             rows.append({"benchmark": name, "metric": "ratio", "mean": row["ratio"], **row})
     table = pd.DataFrame(rows)
-    missed = [f"{r['name']} ({r['ratio']:.1f} × against {r['rival']}, goal {r['goal']})" for r in rows if not r["met"]]
-    answer = f"{len(rows) - len(missed)} of {len(rows)} goals are met" + (
+    with_goal = [r for r in rows if r["met"] is not None]
+    missed = [
+        f"{r['name']} ({r['ratio']:.2f} × against {r['rival']}, goal {r['goal']})" for r in with_goal if not r["met"]
+    ]
+    answer = f"{len(with_goal) - len(missed)} of {len(with_goal)} goals are met" + (
         f"; missed: {'; '.join(missed)}." if missed else "."
     )
     write_result(

@@ -39,7 +39,9 @@ def alternate(calls: dict[str, Callable[[], Any]], repeats: int = 15, warm: int 
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def row(name: str, ours: np.ndarray, rival_name: str, rival: np.ndarray, goal: float, at_most: bool) -> dict[str, Any]:
+def row(
+    name: str, ours: np.ndarray, rival_name: str, rival: np.ndarray, goal: float | None, at_most: bool
+) -> dict[str, Any]:
     """Make a benchmark's row: medians, quartiles, ratio, and whether the goal is met.
 
     Args:
@@ -47,7 +49,7 @@ def row(name: str, ours: np.ndarray, rival_name: str, rival: np.ndarray, goal: f
         ours: Our seconds.
         rival_name: What it is measured against.
         rival: Its seconds.
-        goal: The ratio to reach.
+        goal: The ratio to reach; None for a row without a goal.
         at_most: True if ours / rival shall be at most the goal; False if rival / ours shall be at least the goal.
 
     Returns:
@@ -65,7 +67,7 @@ def row(name: str, ours: np.ndarray, rival_name: str, rival: np.ndarray, goal: f
         "ratio": float(ratio),
         "ratio_low": float(np.percentile(paired, 25)),
         "ratio_high": float(np.percentile(paired, 75)),
-        "goal": f"{'at most' if at_most else 'at least'} {goal:g} ×",
-        "met": bool(ratio <= goal if at_most else ratio >= goal),
+        "goal": "none" if goal is None else f"{'at most' if at_most else 'at least'} {goal:g} ×",
+        "met": None if goal is None else bool(ratio <= goal if at_most else ratio >= goal),
         "peak_memory_mb": peak_memory_mb(),
     }

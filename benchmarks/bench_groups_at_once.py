@@ -1,0 +1,50 @@
+"""Several groups a meta-training step, put through the network at once, against one group a step: groups a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timing import alternate, row
+
+from pudnet_lib.datasets.groups import Group, GroupConfig
+from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.hypernetwork import PudNet, PudNetConfig
+from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.losses import LossWeights
+from pudnet_lib.training.meta import MetaStep
+
+GROUPS = 8
+
+
+def stepper(width: int, groups: Sequence[Group], classes: int, together: bool) -> Callable[[], None]:
+    """One optimiser step over all groups at once, or one after each."""
+    module = MetaStep(PudNet(PudNetConfig(target=TargetConfig("convnet3", width))), classes, LossWeights())
+    optimiser = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
+    steps: list[list[Any]] = [module.parts(groups)] if together else [[group] for group in groups]
+
+    def run() -> None:
+        for parts in steps:
+            optimiser.zero_grad(set_to_none=True)
+            for part in parts:
+                module(part).total.backward()
+            optimiser.step()
+
+    return run
+
+
+def run() -> list[dict[str, Any]]:
+    sampler = Pool(PoolConfig(sources=("glyphs",))).training_groups(GroupConfig(5))
+    groups, rows = [sampler.group(index) for index in range(GROUPS)], []
+    for width in (4, 8, 16, 64):
+        calls = {name: stepper(width, groups, sampler.num_classes, name == "at once") for name in ("at once", "one")}
+        seconds = alternate(calls, repeats=9)
+        name = f"{GROUPS} groups at once, ConvNet-3 of width {width}"
+        rows.append(row(name, seconds["at once"], "one group a step", seconds["one"], 1.5, at_most=False))
+    return rows
+
+
+if __name__ == "__main__":
+    for line in run():
+        print(line)
