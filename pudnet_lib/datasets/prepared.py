@@ -26,28 +26,16 @@ import torch
 from tqdm.auto import tqdm
 
 from pudnet_lib.datasets.cache import ending, read_cache
-from pudnet_lib.datasets.decode import DECODE_VERSION, Pixels, decode_image, quiet_bombs
+from pudnet_lib.datasets.decode import DECODE_VERSION, decode_image, quiet_bombs
 from pudnet_lib.datasets.folder import Listing
 from pudnet_lib.datasets.image_dataset import ImageDataset
-from pudnet_lib.datasets.reading import Reading, Split, cache_path, in_parallel
+from pudnet_lib.datasets.prepared_estimate import WORKERS
+from pudnet_lib.datasets.reading import Reading, Split, cache_path
 from pudnet_lib.errors import PudNetError
 
 SPLITS: tuple[Split, Split] = ("train", "test")
 _CHUNK = 1 << 22  # bytes: what a worker holds, what a checksum covers
 _JOURNAL_EVERY = 2.0  # seconds: what a power cut may cost
-_WORKERS = (os.cpu_count() or 1) + 1
-
-
-class Estimate(NamedTuple):
-    """What preparing a source will take: images, bytes on disk, seconds."""
-
-    images: int
-    bytes: int
-    seconds: float
-
-    def __str__(self) -> str:
-        hours, minutes = divmod(round(self.seconds / 60), 60)
-        return f"{self.images:,} images, {self.bytes / 1e9:.2f} GB, about {hours} h {minutes:02d} min"
 
 
 class _Done(NamedTuple):
@@ -96,32 +84,6 @@ def prepared_path(name: str, root: Path, split: Split, how: Reading) -> Path:
     return whole.with_name(f"{whole.stem}-{split}.images")
 
 
-def estimate(listing: Listing, how: Reading, workers: int = 0, sample: int = 64) -> Estimate:
-    """Time the decoding of a few images, evenly spaced, and scale up.
-
-    Args:
-        listing: The files.
-        how: Size and channels.
-        workers: Threads; 0 for one more than there are cores.
-        sample: Images to decode.
-
-    Returns:
-        What preparing takes.
-    """
-    count = len(listing.files)
-    chosen = [listing.files[i] for i in np.linspace(0, count - 1, min(sample, count)).astype(int)]
-    began = time.perf_counter()
-
-    def read(i: int) -> Pixels:
-        return decode_image(chosen[i], how.size, how.channels)
-
-    with quiet_bombs():
-        for _ in in_parallel(read, len(chosen), workers or _WORKERS, chunk=4):
-            pass
-    seconds = (time.perf_counter() - began) * count / len(chosen)
-    return Estimate(count, count * how.channels * how.size**2, seconds)
-
-
 def prepare(
     listing: Listing, root: Path, how: Reading, licence: str = "unknown", workers: int = 0
 ) -> tuple[Path, Path]:
@@ -155,7 +117,7 @@ def prepare(
             "skipped": [],
         }
         if not path.is_file() or read_cache(path, f"{listing.fingerprint}-{split}") is None:
-            _fill(_Part(path, listing.files[part], how), facts, workers or _WORKERS)
+            _fill(_Part(path, listing.files[part], how), facts, workers or WORKERS)
         paths.append(path)
     return paths[0], paths[1]
 

@@ -8,7 +8,6 @@ there, or is there at its first measured point, the ratio is a bound, and is pri
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluation import Interval, difference
+from pudnet_lib.experiments.break_even import break_even
 from pudnet_lib.experiments.crossing import Crossing, crossing, earliest, student_bounds
 from pudnet_lib.experiments.energy import energy_text
 from pudnet_lib.experiments.fine_tuning_tables import on_grid, places_of
@@ -25,57 +25,6 @@ from pudnet_lib.experiments.record import Headline
 PUDNET, SCRATCH = "PudNet", "from scratch"
 #: The abstracts' ratios, for the figures [abs].
 CLAIMED_RATIOS = {"238 × [abs]": 238.0, "2,305 × [abs]": 2305.0}
-
-
-@dataclass(frozen=True)
-class BreakEven:
-    """From how many datasets on meta-training has paid for itself.
-
-    Attributes:
-        at: The number; infinite if it never does.
-        low: Lower end of the 95 % interval.
-        high: Upper end; infinite if "never" can't be excluded.
-        bound: ``"at most"`` where scratch never reaches PudNet, ``"at least"`` where it is there from its first
-            measurement on, else "".
-        open_low: Whether the lower end is no more than "at most": scratch may never reach PudNet.
-    """
-
-    at: float
-    low: float
-    high: float
-    bound: str = ""
-    open_low: bool = False
-
-    def text(self) -> str:
-        """As text: "310 [200, 500]", "at most 90", "never"."""
-        if math.isinf(self.at):
-            return "never"
-        low, high = (f"{end:,.0f}" if math.isfinite(end) else "never" for end in (self.low, self.high))
-        return f"{self.bound} {self.at:,.0f} [{'at most ' * self.open_low}{low}, {high}]".strip()
-
-
-def datasets_to_pay(meta: float, saved: float) -> float:
-    """Datasets from which on meta-training has paid: its seconds over those that a dataset saves; infinite if none."""
-    return meta / saved if saved > 0 else math.inf
-
-
-def break_even(meta: float, seconds: float, scratch: Crossing) -> BreakEven:
-    """Break-even against training from scratch to equal accuracy.
-
-    Args:
-        meta: Seconds of meta-training.
-        seconds: Seconds of a prediction.
-        scratch: Seconds at which scratch reaches the prediction's accuracy.
-
-    Returns:
-        The number of datasets; a longer training of scratch means an earlier break-even, so that the ends change
-        sides. Where scratch never gets there, its longest training stands for it.
-    """
-    at, low, high = (
-        datasets_to_pay(meta, min(place, scratch.last) - seconds) for place in (scratch.at, scratch.high, scratch.low)
-    )
-    bound = {"never": "at most", "before": "at least"}.get(scratch.censored, "")
-    return BreakEven(at, low, high, bound, math.isinf(scratch.high))
 
 
 def pareto(seconds: ArrayLike, values: ArrayLike) -> NDArray[np.bool_]:

@@ -17,7 +17,8 @@ from pudnet_lib.cli import main
 from pudnet_lib.datasets import cache, load_images, prepared
 from pudnet_lib.datasets.folder import scan_folder
 from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.prepared import estimate, open_prepared, prepare, prepared_path
+from pudnet_lib.datasets.prepared import open_prepared, prepare, prepared_path
+from pudnet_lib.datasets.prepared_estimate import Estimate, estimate
 from pudnet_lib.datasets.reading import Reading
 from pudnet_lib.datasets.splits import default_class_split, imagenet_classes
 from pudnet_lib.errors import PudNetError
@@ -163,7 +164,7 @@ def test_the_estimate_scales_up(pictures, tmp_path):
     found = estimate(scan_folder(pictures), how(tmp_path), sample=5)
     assert (found.images, found.bytes) == (18, 18 * 192)
     assert found.seconds > 0
-    assert str(prepared.Estimate(1_281_167, 27_121_000_000, 7290)) == "1,281,167 images, 27.12 GB, about 2 h 02 min"
+    assert str(Estimate(1_281_167, 27_121_000_000, 7290)) == "1,281,167 images, 27.12 GB, about 2 h 02 min"
 
 
 def test_the_command(pictures, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import cost, cost_tables, energy, prediction_cost
+from pudnet_lib.experiments import break_even, cost, cost_tables, energy, prediction_cost
 from pudnet_lib.experiments.crossing import Crossing
 from pudnet_lib.experiments.starts import StartConfig
 from pudnet_lib.report import cost_figures as figures
@@ -76,13 +76,13 @@ def test_censored_ratios_are_bounds_and_say_so():
 
 
 def test_break_even_by_hand():
-    assert cost_tables.datasets_to_pay(100, 2) == 50
-    assert cost_tables.datasets_to_pay(100, 0) == math.inf
-    found = cost_tables.break_even(100, 1, Crossing(3, 2, 6, 0.1, 10))
+    assert break_even.datasets_to_pay(100, 2) == 50
+    assert break_even.datasets_to_pay(100, 0) == math.inf
+    found = break_even.break_even(100, 1, Crossing(3, 2, 6, 0.1, 10))
     assert (found.at, found.low, found.high) == (50, 20, 100)  # a longer training pays back earlier
     assert found.text() == "50 [20, 100]"
-    assert cost_tables.break_even(100, 1, Crossing(3, 0.5, 6, 0.1, 10)).text() == "50 [20, never]"
-    assert cost_tables.break_even(100, 1, Crossing(3, 3, 6, 3, 10)).text() == "at least 50 [20, 50]"
+    assert break_even.break_even(100, 1, Crossing(3, 0.5, 6, 0.1, 10)).text() == "50 [20, never]"
+    assert break_even.break_even(100, 1, Crossing(3, 3, 6, 3, 10)).text() == "at least 50 [20, 50]"
 
 
 def test_points_and_headline():
