@@ -21,6 +21,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 #: A method has one colour in all figures; others take the palette in order.
 METHOD_COLOURS = {
     "PudNet": "#0072B2",
+    "plain": "#332288",
+    "refined": "#8C6D31",
     "far swap": "#56B4E9",
     "near swap": "#CC79A7",
     "shared network": "#009E73",
