@@ -109,7 +109,7 @@ class Swapper:
         self._by_class = [[ids.numpy() for ids in d.indices_by_class()] for d in sources]
 
     def sketch(
-        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: bool = False
+        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Draw a swapped sketch of as many classes as the group has.
 
@@ -118,7 +118,7 @@ class Swapper:
             names: Its class names, which a near swap leaves out.
             index: Number of the group, for the seed.
             swap: ``"far"`` or ``"near"``.
-            support: For a predictor that looks at the support, too: draw as many images a class more.
+            support: Images a class more, for a predictor that looks at so many of the support's.
 
         Returns:
             Sketch (S, C, H, W) and labels (S,).
@@ -140,7 +140,7 @@ class Swapper:
         if ways < 2:
             raise PudNetError(f"{data.name} has {ways} classes outside the group; a near swap needs at least two.")
         chosen = rng.choice(free, size=ways, replace=False)
-        per_class = self.per_class + (len(group.support) // len(group.classes) if support else 0)
+        per_class = self.per_class + min(support, len(group.support) // len(group.classes))
         picks = [rng.permutation(self._by_class[source][c])[:per_class] for c in chosen]
         labels = np.repeat(np.arange(ways), [len(p) for p in picks])
         return data.images[torch.from_numpy(np.concatenate(picks))], torch.from_numpy(labels)
@@ -170,7 +170,7 @@ def evaluate_groups(
         One row a group, source and swap: dataset, group, swap, accuracy in %, chance in %, seconds of the prediction
         (batch-norm recalibration and class means included).
     """
-    rows = []
+    rows, config = [], config or PredictConfig()
     for source in range(len(sampler.pool)) if sources is None else sources:
         for index in range(groups):
             group = sampler.group(index, source=source)
@@ -178,11 +178,11 @@ def evaluate_groups(
             training = group_dataset(group, data)
             for swap in swaps:
                 if swap == "own":
-                    sketch = group.given(model.sees_support)
+                    sketch = group.given(config.support(model))
                 elif swapper is None:
                     raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
                 else:
-                    sketch = swapper.sketch(group, training.class_names, index, swap, model.sees_support)
+                    sketch = swapper.sketch(group, training.class_names, index, swap, config.support(model))
                 network = predict(model, training, config, sketch)
                 rows.append(_row(network, group, data.name, index, sum(network.seconds.values())) | {"swap": swap})
     return pd.DataFrame(rows)
@@ -218,7 +218,7 @@ def evaluate_fits(
 def group_dataset(group: Group, source: ImageDataset) -> ImageDataset:
     """A group's training images, sketch and support together: what every method may learn from."""
     return ImageDataset(
-        *group.given(support=True),
+        *group.given(len(group.support)),
         tuple(source.class_names[int(c)] for c in group.classes),
         source.name,
     )

@@ -47,9 +47,9 @@ class PredictConfig:
         if min(self.sketch_per_class, self.recalibration_images, self.batch_size) < 1:
             raise PudNetError(f"{self}: sketch_per_class, recalibration_images and batch_size must be at least 1.")
 
-    def per_class(self, model: ParameterModel) -> int:
-        """Images a class that a model looks at."""
-        return self.sketch_per_class + (self.support_per_class if model.sees_support else 0)
+    def support(self, model: ParameterModel) -> int:
+        """Images a class that a model looks at beside the sketch's."""
+        return self.support_per_class if model.sees_support else 0
 
 
 def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed: int = 0) -> None:
@@ -155,7 +155,8 @@ def predict(
         )
     clock, was_training = _Clock(model.device), model.training
     with clock.part("sketch"):
-        drawn = dataset.sketch_with_labels(config.per_class(model), config.seed) if sketch is None else sketch
+        per_class = config.sketch_per_class + config.support(model)
+        drawn = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
         labels, images = drawn[1], drawn[0].to(model.device)
         labels = None if labels is None else labels.to(model.device)
     model.eval()

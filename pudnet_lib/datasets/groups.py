@@ -106,11 +106,19 @@ class Group(NamedTuple):
     query: Tensor
     query_labels: Tensor
 
-    def given(self, support: bool = False) -> tuple[Tensor, Tensor]:
-        """What a predictor looks at: the sketch and its labels, or sketch and support together."""
-        if not support:
-            return self.sketch, self.sketch_labels
-        return torch.cat([self.sketch, self.support]), torch.cat([self.sketch_labels, self.support_labels])
+    def given(self, support: int = 0) -> tuple[Tensor, Tensor]:
+        """What a predictor looks at: the sketch, and of each class at most so many of the support's images.
+
+        Args:
+            support: Support images a class.
+
+        Returns:
+            Images (S, C, H, W) and their labels (S,).
+        """
+        labels = self.support_labels
+        first = torch.searchsorted(labels, labels)  # where each image's class begins: the labels are sorted
+        kept = torch.arange(len(labels), device=labels.device) - first < support
+        return torch.cat([self.sketch, self.support[kept]]), torch.cat([self.sketch_labels, labels[kept]])
 
     def to(self, device: torch.device | str) -> Group:
         """Copy every tensor to a device."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from pudnet_lib.datasets.groups import Group, GroupSampler
 from pudnet_lib.evaluation import Swap, Swapper, crossed_interval, evaluate_groups, group_dataset, interval
 from pudnet_lib.hypernetwork.base import ParameterModel
+from pudnet_lib.prediction import PredictConfig
 
 #: Change of the sketch → what is put in its place.
 CHANGES = ("same classes, other images", "other classes", "other source")
@@ -93,11 +94,11 @@ def sensitivity(
     Returns:
         One row a layer and change: layer, change, value (length of the difference over the layer's length, in %).
     """
-    base = predicted_weights(model, *group.given(model.sees_support))
+    base = predicted_weights(model, *group.given(PredictConfig().support(model)))
     sketches = {CHANGES[0]: (group.support, group.support_labels)}
-    sketches[CHANGES[1]] = swapper.sketch(group, names, index, "near", model.sees_support)
+    sketches[CHANGES[1]] = swapper.sketch(group, names, index, "near", PredictConfig().support(model))
     if len(swapper.sources) > 1:
-        sketches[CHANGES[2]] = swapper.sketch(group, names, index, "far", model.sees_support)
+        sketches[CHANGES[2]] = swapper.sketch(group, names, index, "far", PredictConfig().support(model))
     rows = []
     for change, (images, labels) in sketches.items():
         other = predicted_weights(model, images, labels)
@@ -120,7 +121,7 @@ class OtherSource(Swapper):
         self._sampler, self._source = sampler, source
 
     def sketch(
-        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: bool = False
+        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: int = 0
     ) -> tuple[Tensor, Tensor]:
         """The other source's sketch of group ``index``; see ``Swapper.sketch``."""
         return self._sampler.group(index, source=self._source).given(support)
@@ -186,7 +187,7 @@ def _predictions(
         data = sampler.pool[source]
         for index in range(groups):
             group = sampler.group(index, source=source)
-            weights.append(predicted_weights(model, *group.given(model.sees_support)))
+            weights.append(predicted_weights(model, *group.given(PredictConfig().support(model))))
             datasets.append(data.name)
             found = sensitivity(model, group, group_dataset(group, data).class_names, index, swapper)
             reactions.append(found.assign(dataset=data.name, group=index, metric="sensitivity"))

@@ -262,7 +262,7 @@ def _networks(job: Job, data: UnseenData) -> Iterator[tuple[str, nn.Module, floa
             model = refined(model, kit_config(config.target)).to(_device(config))
         yield method, *_predicted(model, data.train, how, None), outcome.seconds
         for swap, other in (("far", data.far), ("near", data.near)) if method in CONDITIONED else ():
-            sketch = other.sketch_with_labels(how.per_class(model), config.seed)
+            sketch = other.sketch_with_labels(how.sketch_per_class + how.support(model), config.seed)
             yield f"{method}, {swap} swap", *_predicted(model, data.train, how, sketch), outcome.seconds
 
 

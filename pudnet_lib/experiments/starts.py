@@ -25,7 +25,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluation import Swapper, group_dataset
 from pudnet_lib.hypernetwork import ParameterModel
 from pudnet_lib.predicted_network import PredictedNetwork
-from pudnet_lib.prediction import predict
+from pudnet_lib.prediction import PredictConfig, predict
 from pudnet_lib.shipped import load_shipped, shipped_notes
 from pudnet_lib.training.finetune import finetune
 from pudnet_lib.training.models import load_model
@@ -141,13 +141,13 @@ def initial_network(start: Start, data: Dataset, config: StartConfig) -> tuple[P
         The network and the seconds that it took: the median of three, after one that is not counted.
     """
     model, _ = load_predictor(config.shared if start == "shared network" else config.predictor, config.accelerator)
-    sketch = data.group.given(model.sees_support)
+    sketch = data.group.given(PredictConfig().support(model))
     if start == "random":
         model = SharedNetwork(SharedConfig(model.config.target, config.seed + data.index)).to(model.device)
     elif start in ("far swap", "near swap"):
         swapper = Swapper(load_pool(config.sources).train, config.group.sketch_per_class, config.seed)
         kind: Literal["far", "near"] = "far" if start == "far swap" else "near"
-        sketch = swapper.sketch(data.group, data.train.class_names, data.index, kind, model.sees_support)
+        sketch = swapper.sketch(data.group, data.train.class_names, data.index, kind, PredictConfig().support(model))
     networks = [predict(model, data.train, sketch=sketch) for _ in range(4)]
     return networks[-1], statistics.median(sum(n.seconds.values()) for n in networks[1:])
 

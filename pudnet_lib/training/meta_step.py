@@ -50,7 +50,7 @@ class MetaStep(nn.Module):
         """
         if isinstance(group, list):
             return self._together(group)
-        parameters = self.model(*group.given(self.model.sees_support))
+        parameters = self.model(*group.given(len(group.support) if self.model.sees_support else 0))
         if self.channels_last:
             parameters = {name: _channels_last(tensor) for name, tensor in parameters.items()}
         return self._losses(group, self.model.features(parameters, torch.cat([group.support, group.query])))

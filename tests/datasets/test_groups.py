@@ -43,6 +43,10 @@ def test_a_group_holds_what_its_config_says():
     assert group.sketch_labels.tolist() == [0, 0, 1, 1]
     assert group.support_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert group.query_labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [part.flatten().tolist() for part in group.given()] == [numbers(group)[0], [0, 0, 1, 1]]
+    images, labels = group.given(2)  # the first two support images of either class
+    assert images.flatten().tolist() == [*numbers(group)[0], *(numbers(group)[1][i] for i in (0, 1, 3, 4))]
+    assert labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
     # image number // 9 is its class, and label k of the group is classes[k] of the source
     assert [n // 9 for n in numbers(group)[2]] == group.classes[group.query_labels].tolist()
 
