@@ -211,13 +211,14 @@ def answer(table: pd.DataFrame) -> str:
     """Say in one sentence how the prediction compares with the shared network and with training from scratch."""
     data = str(table["dataset"].iloc[0])
     shared, scratch = difference(table, "PudNet", "shared network"), difference(table, "PudNet", "from scratch")
-    far = difference(table, "PudNet", "PudNet, far swap")
+    far, refinement = difference(table, "PudNet", "PudNet, far swap"), difference(table, "PudNet", REFINED_SHARED)
     accuracy_of = float(table[table["method"] == "PudNet"]["value"].mean())
     seconds = medians(table, "prediction_seconds")
     verdict = "matches" if shared.low <= 0 <= shared.high else ("beats" if shared.low > 0 else "is behind")
     return (
         f"On groups of unseen {data} classes the predicted network reaches {accuracy_of:.1f} %; it {verdict} the "
-        f"shared network ({shared.signed()} points, n = {shared.n}), differs from training from scratch by "
+        f"shared network ({shared.signed()} points, n = {shared.n}) and differs from the same with the kit's gradient "
+        f"steps by {refinement.signed()}, from training from scratch by "
         f"{scratch.signed()} (n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, "
         f"and gains {far.signed()} over the sketch of another source; meta-training pays from {break_even(table):.0f} "
         "datasets on."
