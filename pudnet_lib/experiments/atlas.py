@@ -42,8 +42,8 @@ class AtlasConfig:
         epochs: Passes over a group's images; the other settings of the training are the zoo's.
     """
 
-    train_groups: int = 20
-    held_out_groups: int = 20
+    train_groups: int = 15
+    held_out_groups: int = 15
     epochs: int = 10
 
 

@@ -85,7 +85,7 @@ class Config:
     """
 
     sizes: tuple[int, ...] = (40, 160, 640)
-    groups: tuple[int, ...] = (3, 5, 3)
+    groups: tuple[int, ...] = (2, 5, 2)
     ways: int = 4
     query_per_class: int = 30
     rivals: tuple[str, ...] = ("paper", "constant")

@@ -89,7 +89,7 @@ class Config:
     controls: tuple[str, ...] = ("far swap", "near swap", "predicted with noise")
     optimisers: tuple[Optimiser, ...] = ("Adam", "SGD", "GC")
     trainables: tuple[Trainable, ...] = ("full", "probe")
-    groups: int = 6
+    groups: int = 5
     epochs: int = 30
     probe_epochs: int = 10
     evaluations: int = 10

@@ -61,10 +61,10 @@ class Config:
     methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
     ways: tuple[int, ...] = (4,)
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 300
-    groups: int = 40
-    fit_groups: int = 8
-    diagnosed_groups: int = 6
+    steps: int = 240
+    groups: int = 34
+    fit_groups: int = 6
+    diagnosed_groups: int = 3
     optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")
     scratch_epochs: tuple[int, ...] = (1, 10, 30, 50)
     tuned_epochs: int = 30
