@@ -79,7 +79,7 @@ def run() -> list[dict[str, Any]]:
     name, usual = f"reading {IMAGES:,} images of {SIZE} pixels", "DataLoader + ImageFolder, 2 workers"
     return [
         row(f"{name}, second time", np.array(second), usual, np.array(rival), goal=10, at_most=False),
-        row(f"{name}, first time", np.array(first), usual, np.array(rival), goal=1, at_most=False),
+        row(f"{name}, first time", np.array(first), usual, np.array(rival), goal=None, at_most=False),
     ]
 
 
