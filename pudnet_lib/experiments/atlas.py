@@ -165,9 +165,9 @@ def atlas_answer(table: pd.DataFrame) -> str:
         word = "nearer than" if own.high < 1 else "farther than" if own.low > 1 else "as near as"
         parts.append(
             f"{start}: at {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] times the distance of the mean of trained "
-            f"parameters ({word} the mean), and {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] nearer than "
-            f"another group's prediction, {still.mean:+.4f} [{still.low:+.4f}, {still.high:+.4f}] nearer than "
-            "the mean of predictions"
+            f"parameters ({word} the mean); another group's prediction is {gain.mean:+.4f} [{gain.low:+.4f}, "
+            f"{gain.high:+.4f}] and the mean of predictions {still.mean:+.4f} [{still.low:+.4f}, {still.high:+.4f}] "
+            "farther off"
         )
         count = len(wide)
     return f"Predicted parameters beside the trained ones of the same {count} held-out groups, {'; '.join(parts)}."

@@ -67,6 +67,9 @@ PREDICTORS: dict[str, dict[str, Any]] = {
 }
 #: A control: the shared network with the kit's refinement, without a hypernetwork.
 REFINED_SHARED = "shared network, refined"
+#: Target's architecture → method → factor on all its rates where another one than the above was better on held-out
+#: training classes (``scripts/search_rates.py``).
+RATE_FACTORS: dict[str, dict[str, float]] = {"resnet18": {}}
 #: The share of a residual design's steps that comes after its base.
 OWN_SHARE = 1 / 6
 #: Those that look at the dataset, for which the swapped sketches are measured.
@@ -109,7 +112,23 @@ class Contest:
 
 
 def train_config(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
-    """Build a contender's meta-training run.
+    """Build a contender's meta-training run, with the learning rates that suit the target; see ``unscaled_config``."""
+    factors = RATE_FACTORS.get(contest.target.name, {})
+    name = "shared network" if method == SPECIALIST else method
+    return with_rates(unscaled_config(contest, method, seed, source), factors.get(name, 1.0))
+
+
+def with_rates(config: TrainConfig | RivalConfig, factor: float) -> TrainConfig | RivalConfig:
+    """Multiply all learning rates of a run, the base's too, by one factor."""
+    rate, direct = config.meta.learning_rate * factor, config.meta.direct_learning_rate * factor
+    changed = replace(config, meta=replace(config.meta, learning_rate=rate, direct_learning_rate=direct))
+    if isinstance(changed, TrainConfig) and changed.base_steps:
+        changed = replace(changed, base_learning_rate=changed.base_learning_rate * factor)
+    return changed
+
+
+def unscaled_config(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
+    """Build a contender's meta-training run with the rates that were found for a ConvNet-3.
 
     Args:
         contest: What all have in common.

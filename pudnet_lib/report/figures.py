@@ -18,16 +18,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
-#: A method has one colour in all figures; others take the palette in order.
+#: A method has one colour in all figures, and methods of one kind share it; others take the palette in order.
 METHOD_COLOURS = {
     "PudNet": "#0072B2",
+    "PudNet (kit)": "#0072B2",
     "plain": "#332288",
+    "PudNet (paper)": "#332288",
     "refined": "#8C6D31",
     "far swap": "#56B4E9",
     "near swap": "#CC79A7",
     "shared network": "#009E73",
+    "constant embedding": "#009E73",
+    "specialist": "#009E73",
     "from scratch": "#D55E00",
     "fine-tuned": "#E69F00",
+    "pretrained": "#E69F00",
+    **dict.fromkeys(("ProtoNet", "MatchingNet", "Meta-Baseline", "Meta-DeepBDC", "MUSML"), "#7F7F7F"),
     "chance": "#7F7F7F",
 }
 STYLE: dict[Any, Any] = {
@@ -80,8 +86,14 @@ def figure(width: float = 6.4, height: float = 3.4, rows: int = 1, columns: int 
 
 
 def colour_of(method: str, position: int = 0) -> str:
-    """Give a method its colour: the fixed one ("PudNet, far swap" has that of "far swap"), or the palette's."""
-    return METHOD_COLOURS.get(method.rpartition(", ")[2], PALETTE[position % len(PALETTE)])
+    """Give a method its colour: the fixed one ("PudNet, far swap" has that of "far swap"), or the palette's.
+
+    "GC, 30 epochs" has that of "from scratch".
+    """
+    kind = method.rpartition(", ")[2]
+    if kind.endswith((" epoch", " epochs")):
+        kind = "from scratch"
+    return METHOD_COLOURS.get(kind, PALETTE[position % len(PALETTE)])
 
 
 def intervals(rows: pd.DataFrame, axes: Axes, label: str = "method", unit: str = "accuracy (%)") -> Axes:
@@ -102,7 +114,9 @@ def intervals(rows: pd.DataFrame, axes: Axes, label: str = "method", unit: str =
         low, high = row.get("low", mean), row.get("high", mean)
         axes.plot([low, high], [position, position], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
         axes.plot(mean, position, "o", color=colour, markersize=7)
-        axes.annotate(f"{mean:.1f}", (mean, position), (0, 7), textcoords="offset points", ha="center", fontsize=9)
+        axes.annotate(
+            f"{mean:.1f}", (max(high, mean), position), (6, 0), textcoords="offset points", va="center", fontsize=9
+        )
     if "chance" in rows and rows["chance"].notna().any():
         axes.axvline(float(rows["chance"].mean()), color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1)
         # Under the axes' top edge, beside its line, whatever the rows are.
@@ -111,7 +125,8 @@ def intervals(rows: pd.DataFrame, axes: Axes, label: str = "method", unit: str =
             textcoords="offset points", va="top", fontsize=9, color="#6a6a6a",
         )  # fmt: skip
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.9)
+    axes.margins(x=0.08)  # room for the last number
     axes.set_xlabel(unit)
     axes.grid(visible=False, axis="y")
     return axes

@@ -12,17 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from pudnet_lib.experiments.contenders import REFINED_SHARED
 from pudnet_lib.experiments.imagenet_tables import METRICS, TOP1, speed
 from pudnet_lib.report.claims import CLAIMS
-from pudnet_lib.report.figures import METHOD_COLOURS, PALETTE, figure, intervals
+from pudnet_lib.report.figures import METHOD_COLOURS, colour_of, figure, intervals
+from pudnet_lib.report.labels import end_labels
 
-#: Method → its name and colour in the curve; what is not here stands in the other figure only.
-SHOWN = {
-    "PudNet (kit)": ("PudNet (kit)", PALETTE[0]),
-    "PudNet (paper)": ("PudNet (paper)", PALETTE[5]),
-    "shared network": ("shared network", METHOD_COLOURS["shared network"]),
-    "fine-tuned": ("fine-tuned", METHOD_COLOURS["fine-tuned"]),
-}
+#: Beside the curve; what is not here stands in the other figure only.
+SHOWN = ("PudNet (kit)", "PudNet (paper)", "shared network", REFINED_SHARED, "ProtoNet", "fine-tuned")
 
 
 def figure_seconds(summary: pd.DataFrame) -> Figure:
@@ -34,7 +31,7 @@ def figure_seconds(summary: pd.DataFrame) -> Figure:
     Returns:
         The figure; bars are 95 % intervals over classes and seeds, seconds on a logarithmic scale.
     """
-    drawn, axes = figure(9.6, 3.8, 1, len(METRICS))
+    drawn, axes = figure(10.4, 3.8, 1, len(METRICS))
     for ax, metric in zip(axes[0], METRICS, strict=True):
         rows = summary[summary["metric"] == metric]
         scratch = rows[rows["method"].str.startswith("GC, ")].sort_values("prediction_seconds")
@@ -42,14 +39,11 @@ def figure_seconds(summary: pd.DataFrame) -> Figure:
         _points(ax, scratch, colour)
         ax.plot(scratch["prediction_seconds"], scratch["mean"], color=colour)
         last = scratch.iloc[-1]
-        _label(ax, last["prediction_seconds"], last["mean"], "GC from scratch", colour, (-6, 8), "right")
-        chosen = rows[rows["method"].isin(SHOWN)].sort_values("mean")
-        for position, row in enumerate(chosen.to_dict(orient="records")):
-            name, colour = SHOWN[str(row["method"])]
-            _points(ax, pd.DataFrame([row]), colour)
-            ax.annotate(
-                name, (0.02, 0.70 + 0.075 * position), xycoords="axes fraction", color=colour, fontsize=9
-            )  # above each other, in the order of the points: they lie too close for labels of their own
+        ends = {"GC from scratch": (last["prediction_seconds"], float(last["mean"]), colour)}
+        for row in rows[rows["method"].isin(SHOWN)].to_dict(orient="records"):
+            name = str(row["method"])
+            _points(ax, pd.DataFrame([row]), colour_of(name))
+            ends[name] = (last["prediction_seconds"], float(row["mean"]), colour_of(name))
         ax.axhline(float(rows["chance"].mean()), color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1)
         ax.annotate(
             "chance", (0.99, float(rows["chance"].mean())), (0, 3), xycoords=("axes fraction", "data"),
@@ -59,20 +53,16 @@ def figure_seconds(summary: pd.DataFrame) -> Figure:
         ax.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
         ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
         top = float(rows["high"].clip(upper=100).max())
-        ax.set_ylim(0, 1.5 * top)  # room for the names
-        ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 100])
+        ax.set_ylim(0, 1.05 * top)
         ax.set_xlabel("seconds on the unseen classes (log scale)")
         ax.set_ylabel(f"{metric} (%)")
+        end_labels(ax, ends)
     return drawn
 
 
 def _points(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     error = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
     ax.errorbar(rows["prediction_seconds"], rows["mean"], yerr=error, fmt="o", color=colour, markersize=5, elinewidth=2)
-
-
-def _label(ax: Axes, x: float, y: float, text: str, colour: str, offset: tuple[int, int], side: str) -> None:
-    ax.annotate(text, (x, y), offset, textcoords="offset points", color=colour, ha=side, fontsize=9)
 
 
 def figure_accuracies(summary: pd.DataFrame) -> Figure:
@@ -85,7 +75,7 @@ def figure_accuracies(summary: pd.DataFrame) -> Figure:
         The figure; bars are 95 % intervals over classes and seeds.
     """
     rows = summary[summary["metric"] == TOP1].sort_values("mean", ascending=False)
-    drawn, axes = figure(7.2, 0.34 * len(rows) + 0.9)
+    drawn, axes = figure(7.2, 0.25 * len(rows) + 0.9)
     intervals(rows, axes[0, 0], unit=f"top-1 accuracy over {rows['ways'].iloc[0]} unseen classes (%)")
     return drawn
 

@@ -24,7 +24,7 @@ def figure_accuracies(summary: pd.DataFrame, ways: int | str, unit: str = "") ->
         The figure; bars are 95 % intervals over groups and seeds.
     """
     rows = summary[(summary["ways"] == ways) & (summary["dataset"] == ALL)].sort_values("mean", ascending=False)
-    drawn, axes = figure(7.2, 0.34 * len(rows) + 0.9)
+    drawn, axes = figure(7.2, 0.25 * len(rows) + 0.9)
     intervals(rows, axes[0, 0], unit=unit or f"accuracy on groups of {ways} unseen classes (%), mean over sources")
     return drawn
 

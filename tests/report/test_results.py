@@ -125,6 +125,7 @@ def test_figures_show_themselves_and_leave_matplotlib_alone():
     assert dict(mpl.rcParams) == before
     assert colour_of("PudNet", 5) == "#0072B2"
     assert colour_of("another", 1) == "#D55E00"
+    assert colour_of("Adam, 1 epoch") == colour_of("GC, 30 epochs") == colour_of("from scratch")
 
 
 def test_places_without_any_variable(monkeypatch, tmp_path):

@@ -1,0 +1,127 @@
+"""Which learning rates suit a ResNet-18 on Tiny-ImageNet? One factor a method, chosen on held-out training classes.
+
+    python scripts/search_rates.py              # all methods and factors; about half an hour on one core
+    python scripts/search_rates.py --table      # only the result file, from what has been measured
+
+The rates in ``pudnet_lib.experiments.contenders`` were found for a ConvNet-3 on the embedded packs. Here each method's
+rates are multiplied by a factor, all its rates by the same one; the best factors stand in ``RATE_FACTORS`` there. The
+unseen classes take no part. Needs Tiny-ImageNet (``pudnet datasets``). Writes reports/results/rate_search.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from pudnet_lib.baselines.metric import MetricFit
+from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
+from pudnet_lib.datasets import GroupConfig, GroupSampler
+from pudnet_lib.datasets.pool import Pool
+from pudnet_lib.evaluation import evaluate_fits, evaluate_groups, interval
+from pudnet_lib.experiments import imagenet
+from pudnet_lib.experiments.contenders import PREDICTORS, RATE_FACTORS, train, unscaled_config, with_rates
+from pudnet_lib.experiments.record import atomic_write, provenance, write_result
+from pudnet_lib.training.run import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "rates"
+METHODS = (*PREDICTORS, *RIVALS)
+FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
+#: Groups of held-out training classes: more ways than in training, as the unseen classes have.
+VALIDATION = GroupConfig(ways=20, sketch_per_class=10, support_per_class=10, query_per_class=10)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What was searched, for the result's provenance."""
+
+    methods: tuple[str, ...] = METHODS
+    factors: tuple[float, ...] = FACTORS
+    steps: int = 300
+    groups: int = 30
+    seed: int = 0
+
+
+def scaled(method: str, factor: float, config: SearchConfig) -> TrainConfig | RivalConfig:
+    """The laptop profile's run of a method, with fewer steps and other rates."""
+    contest = replace(imagenet.PROFILES["laptop"].contest, steps=config.steps)
+    return with_rates(unscaled_config(contest, method, config.seed), factor)
+
+
+def measure(method: str, factor: float, config: SearchConfig, pool: Pool, sampler: GroupSampler) -> pd.DataFrame:
+    """Meta-train one method at one factor, or find it again, and let it classify the held-out training classes."""
+    path = RUNS / f"{method.replace(' ', '_')}-{factor}-{config.steps}-{config.seed}.csv"
+    if path.is_file():
+        return pd.read_csv(path)
+    outcome = train(scaled(method, factor, config), pool)
+    if method in RIVALS:
+        table = evaluate_fits(MetricFit(outcome.model), sampler, config.groups)
+    else:
+        table = evaluate_groups(outcome.model, sampler, config.groups)
+    table = table.assign(method=method, factor=factor, seed=config.seed, meta_training_seconds=outcome.seconds)
+    atomic_write(path, table.to_csv(index=False))
+    return table
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and factor: accuracy on held-out training classes, with its interval over groups."""
+    rows = []
+    for (method, factor), part in table.groupby(["method", "factor"], sort=False):
+        found = interval(part["value"].to_numpy())
+        rows.append(
+            {
+                "method": f"{method}, rates × {factor:g}", "metric": "validation", "dataset": "tiny-imagenet",
+                "mean": found.mean, "low": found.low, "high": found.high, "n": found.n, "seeds": 1,
+                "chance": part["chance"].iloc[0], "prediction_seconds": part["seconds"].median(),
+                "meta_training_seconds": part["meta_training_seconds"].iloc[0], "rates_of": method, "factor": factor,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def best_factors(rows: pd.DataFrame) -> dict[str, float]:
+    """Method → factor of the highest accuracy."""
+    return rows.loc[rows.groupby("rates_of", sort=False)["mean"].idxmax()].set_index("rates_of")["factor"].to_dict()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="train nothing; tabulate what has been measured")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config, began = SearchConfig(), time.perf_counter()
+    if not options.table:
+        pool = Pool(imagenet.PROFILES["laptop"].contest.pool())
+        sampler = pool.validation_groups(VALIDATION, config.seed)
+        for method in config.methods:
+            for factor in config.factors:
+                mean = measure(method, factor, config, pool, sampler)["value"].mean()
+                print(f"{method:20} × {factor:<5} {mean:5.1f} %", flush=True)
+    rows = summary(pd.concat([pd.read_csv(path) for path in sorted(RUNS.glob(f"*-{config.steps}-{config.seed}.csv"))]))
+    best = best_factors(rows)
+    agreed = {method: RATE_FACTORS["resnet18"].get(method, 1.0) for method in best} == best
+    answer = (
+        "Best factors on the rates of a ConvNet-3, on held-out training classes: "
+        + ", ".join(f"{method} × {factor:g}" for method, factor in best.items())
+        + ("; the experiments take these." if agreed else "; the experiments do not take these yet.")
+    )
+    write_result(
+        ROOT / "reports" / "results" / "rate_search.json",
+        "rate_search",
+        "Which learning rates suit a ResNet-18 of width 16 on Tiny-ImageNet?",
+        answer,
+        rows,
+        provenance(config, time.perf_counter() - began),
+        title="Learning rates for the ResNet-18",
+        profile="laptop",
+    )
+    print(answer)
+
+
+if __name__ == "__main__":
+    main()
