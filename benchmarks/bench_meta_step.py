@@ -17,13 +17,13 @@ from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaStep
 
 
-def stepper(model: ParameterModel, group: Any, classes: int) -> Callable[[], None]:
-    module = MetaStep(model, classes, LossWeights())
+def stepper(module: MetaStep, group: Any, called: Any = None) -> Callable[[], None]:
+    """Make a training step of the module; ``called`` is what computes its loss, by default itself."""
     optimiser = torch.optim.Adam(module.parameters(), 1e-3, fused=True)  # as the trainer does
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
-        module(group).total.backward()
+        (module if called is None else called)(group).total.backward()
         optimiser.step()
 
     return step
@@ -32,11 +32,12 @@ def stepper(model: ParameterModel, group: Any, classes: int) -> Callable[[], Non
 def run() -> list[dict[str, Any]]:
     sampler = Pool(PoolConfig(sources=("glyphs",))).training_groups(GroupConfig(5))  # 50 + 50 + 50 images
     group, target = sampler.group(0), TargetConfig("convnet3", 64)
+    models: dict[str, ParameterModel] = {
+        "pudnet": PudNet(PudNetConfig(target=target)),
+        "shared": SharedNetwork(SharedConfig(target)),
+    }
     seconds = alternate(
-        {
-            "pudnet": stepper(PudNet(PudNetConfig(target=target)), group, sampler.num_classes),
-            "shared": stepper(SharedNetwork(SharedConfig(target)), group, sampler.num_classes),
-        },
+        {name: stepper(MetaStep(m, sampler.num_classes, LossWeights()), group) for name, m in models.items()},
         repeats=25,
     )
     name = "a PudNet training step, ConvNet-3 of width 64, 100 images"
