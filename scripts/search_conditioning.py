@@ -5,7 +5,8 @@
     python scripts/search_conditioning.py --table                  # only the result file, from what has been trained
 
 ConvNet-3 of width 16, the training classes of the embedded packs. Selection looks at the column "validation" (held-out
-training classes); unseen classes only tell how it went. Writes reports/results/conditioning_search.json.
+training classes); unseen classes only tell how it went. Writes reports/results/conditioning_search.json
+and the table in docs/conditioning.md.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from pudnet_lib.training.scratch import ScratchConfig
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "conditioning"
+DOCS = ROOT / "docs" / "conditioning.md"
+#: Between these the table stands in the docs.
+BEGIN, END = "<!-- the search's table: begin -->", "<!-- the search's table: end -->"
 STEPS, GROUPS = 3000, 60
 
 #: A residual on a learned base, both meta-trained together; the base starts and learns like a shared network.
@@ -212,6 +216,25 @@ def answer(table: pd.DataFrame) -> str:
     )
 
 
+def markdown(rows: pd.DataFrame) -> str:
+    """The table that stands in docs/conditioning.md: one line a variant, over all sources."""
+    everywhere = rows[rows["dataset"] == "all sources"]
+    quantities = {"validation": "validation, %", "accuracy": "unseen, %", "effect": "against the reference"}
+    quantities |= {"far gain": "far gain", "near gain": "near gain"}
+    lines = [f"| variant | {' | '.join(quantities.values())} |", "|---" * (len(quantities) + 1) + "|"]
+    for method, part in everywhere.groupby("method", sort=False):
+        found, cells = part.set_index("metric"), []
+        for quantity in quantities:
+            sign = "" if quantity in ("validation", "accuracy") else "+"
+            there = found.loc[quantity] if quantity in found.index else None
+            cells.append("" if there is None else "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(
+                there["mean"], there["low"], there["high"], s=sign
+            ))  # fmt: skip
+        name = f"{method} (the reference)" if method == REFERENCE else str(method)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", choices=[*VARIANTS, []], help="which; all of them by default")
@@ -239,6 +262,9 @@ def main() -> None:
         title="The search for what makes the dataset matter",
         profile="laptop",
     )
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
+    text = f"{before}{BEGIN}\n\n{markdown(rows_to_publish(table))}\n\n{END}{rest.partition(END)[2]}"
+    atomic_write(DOCS, text)
     print(answer(table))
 
 

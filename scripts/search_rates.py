@@ -31,7 +31,7 @@ from pudnet_lib.training.run import TrainConfig
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "rates"
 METHODS = (*PREDICTORS, *RIVALS)
-FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0)
+FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 #: Groups of held-out training classes: more ways than in training, as the unseen classes have.
 VALIDATION = GroupConfig(ways=20, sketch_per_class=10, support_per_class=10, query_per_class=10)
 

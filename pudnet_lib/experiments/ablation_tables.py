@@ -35,7 +35,8 @@ def effects(table: pd.DataFrame, base: str = "PudNet") -> pd.DataFrame:
     for variant, part in unseen.groupby("method", sort=False):
         name = str(variant)
         add(name, "accuracy", difference(pd.concat([own, _zero(own)]), name, "zero"))
-        add(name, "validation", difference(pd.concat([validation, _zero(validation)]), name, "zero"))
+        if name in set(validation["method"]):
+            add(name, "validation", difference(pd.concat([validation, _zero(validation)]), name, "zero"))
         if name != base and base in set(own["method"]):
             add(name, "effect", difference(own, name, base))
         for swap in ("far", "near"):

@@ -67,6 +67,9 @@ def test_effects_by_hand(table):
     assert found["PudNet", "near gain"] == pytest.approx(0)
     assert found["shared network, lr 1e-2", "effect"] == pytest.approx(2)
     assert found["shared network, lr 1e-2", "validation"] == pytest.approx(50)
+    unseen_only = table[(table["method"] == "PudNet") | (table["classes"] == "unseen")]
+    found = ablations.effects(unseen_only).set_index(["method", "metric"])["mean"]
+    assert ("shared network, lr 1e-2", "validation") not in found.index
 
 
 def test_answer_and_figure_say_it(table):

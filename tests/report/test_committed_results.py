@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pudnet_lib.experiments.record import read_result
@@ -32,3 +35,13 @@ def test_no_figure_is_left_over():
 def test_the_readme_is_made_from_them(monkeypatch):
     committed = (ROOT / "reports" / "README.md").read_text(encoding="utf-8")
     assert committed == readme_text(ROOT), "run: pudnet site"
+
+
+def test_the_table_of_the_search_stands_in_the_docs():
+    spec = importlib.util.spec_from_file_location("search", ROOT / "scripts" / "search_conditioning.py")
+    search = importlib.util.module_from_spec(spec)
+    sys.modules["search"] = search  # its frozen dataclass looks its module up
+    spec.loader.exec_module(search)
+    rows = pd.DataFrame(read_result(ROOT / "reports" / "results" / "conditioning_search.json")["rows"])
+    table = (ROOT / "docs" / "conditioning.md").read_text(encoding="utf-8").partition(search.BEGIN)[2]
+    assert table.partition(search.END)[0].strip() == search.markdown(rows), "run: search_conditioning.py --table"
