@@ -94,6 +94,7 @@ class Config:
         tuned_epochs: Epochs of the pretrained network's head and of fine-tuning.
         batch_size: Images a step from scratch and in fine-tuning.
         accelerator: Lightning Fabric's.
+        jobs: Meta-training runs side by side, each in its own process; what is timed on the unseen classes runs alone.
         scheduler: Address of a dask scheduler whose workers do the runs; empty for this process.
         seed: Seed of sketches and of training from scratch.
         stands_in_for: The source that a stand-in replaces; set by ``available``.
@@ -107,7 +108,7 @@ class Config:
     target: TargetConfig = field(default_factory=lambda: TargetConfig("resnet18", 16, 3, "imagenet"))
     methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
     seeds: tuple[int, ...] = (0, 1)
-    steps: int = 150
+    steps: int = 1000
     groups_per_step: int = 1
     precision: Precision = "32-true"
     training_groups: GroupConfig = field(default_factory=lambda: GroupConfig(5, 10, 5, 10))
@@ -119,6 +120,7 @@ class Config:
     tuned_epochs: int = 3
     batch_size: int = 64
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    jobs: int = 2
     scheduler: str = ""
     seed: int = 0
     stands_in_for: str = ""
@@ -146,13 +148,13 @@ PROFILES = {
         source=MADE_UP, size=32, target=TargetConfig("resnet18", 4, 3, "imagenet"), seeds=(0,), steps=2,
         methods=("PudNet (paper)", "PudNet (kit)", "shared network", "ProtoNet", "fine-tuned"),
         training_groups=GroupConfig(3, 3, 3, 3), sketch_per_class=3, scratch_epochs=(1, 2), rival_optimisers=(),
-        tuned_epochs=1,
+        tuned_epochs=1, jobs=1,
     ),
     "laptop": Config(),
     "paper": Config(
         source="imagenet", size=84, target=TargetConfig("resnet18", 64, 3, "imagenet"), seeds=(0, 1, 2), steps=2_500,
         groups_per_step=8, precision="bf16-mixed", training_groups=GroupConfig(5, 10, 45, 45),
-        scratch_epochs=(1, 3, 10, 30, 90), tuned_epochs=10, batch_size=256, accelerator="auto",
+        scratch_epochs=(1, 3, 10, 30, 90), tuned_epochs=10, batch_size=256, accelerator="auto", jobs=1,
     ),
 }  # fmt: skip
 
@@ -175,7 +177,7 @@ def available(config: Config) -> Config:
         raise PudNetError(f"{config.source} is not on this machine; `pudnet datasets` says how to get it.")
     return replace(
         config, source=config.stand_in, stands_in_for=config.source, far_source="fashion", steps=config.stand_in_steps,
-        seeds=config.seeds[:1], per_class=20, scratch_epochs=(1, 3), tuned_epochs=1,
+        seeds=config.seeds[:1], per_class=20, scratch_epochs=(1, 3), tuned_epochs=1, jobs=1,
     )  # fmt: skip
 
 
@@ -213,7 +215,7 @@ def run(config: Config) -> pd.DataFrame:
         training), meta_training_seconds.
     """
     config = available(config)
-    parallel(train, trainings(config), 1, "meta-training", config.scheduler)
+    parallel(train, trainings(config), config.jobs, "meta-training", config.scheduler)
     jobs = [Job(config, method, seed) for seed in config.seeds for method in config.methods]
     jobs += [Job(config, method, config.seed) for method in scratch_methods(config)]
     return pd.concat(parallel(evaluate, jobs, 1, "evaluating", config.scheduler), ignore_index=True)
