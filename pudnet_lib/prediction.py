@@ -175,7 +175,13 @@ def predict(
     with clock.part("class_means"):
         features = extract_features(backbone, dataset.images, config.batch_size)
         means = class_means(features, dataset.labels.to(features.device), dataset.num_classes)
-    origin: dict[str, Any] = {"dataset": dataset.name, "images": len(dataset), "model": type(model).__name__}
+    origin: dict[str, Any] = {
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "model": type(model).__name__,
+        "looked_at": len(images),
+        "refinement_steps": model.refinement_steps,
+    }
     return PredictedNetwork(
         backbone,
         means,

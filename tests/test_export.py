@@ -108,6 +108,14 @@ def test_model_card_states_what_was_measured(network, emoji):
     assert f"{sum(network.seconds.values()):.3f} s" in card
 
 
+def test_model_card_tells_refined_from_predicted_in_one_pass(network, pudnet, emoji):
+    assert network.origin["looked_at"] <= 3 * 10  # 3 classes, 10 images each at the most
+    assert f"from {network.origin['looked_at']} images of the dataset in one forward pass" in model_card(network)
+    refined = predict(pudnet(refine=2), emoji)
+    assert "then refined in 2 gradient steps on the same images" in model_card(refined)
+    assert "one forward pass" not in model_card(refined)
+
+
 def test_example_uses_the_onnx_file_without_the_kit(network, emoji, onnx_path, tmp_path):
     picture = tmp_path / "picture.png"
     Image.fromarray(emoji.images[0].permute(1, 2, 0).numpy()).resize((90, 90), Image.Resampling.NEAREST).save(picture)

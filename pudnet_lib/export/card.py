@@ -5,7 +5,8 @@ Our choice; the paper has no counterpart. It says what was measured and by what,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pudnet_lib.predicted_network import PredictedNetwork
 
@@ -44,9 +45,8 @@ def model_card(network: PredictedNetwork, report: TrustReport | None = None, lic
     lines = [
         f"# Predicted network for {origin.get('dataset', 'an image dataset')}",
         "",
-        f"All convolution weights of this network were predicted by {origin.get('model', 'a hypernetwork')} from a few "
-        "of the dataset's images in one forward pass; it was not trained on them. A picture is classified by the "
-        "cosine of its features to each class's mean features.",
+        f"All convolution weights of this network were predicted by {origin.get('model', 'a hypernetwork')}, "
+        f"{_how(origin)}. A picture is classified by the cosine of its features to each class's mean features.",
         "",
         "| | |",
         "|---|---|",
@@ -67,6 +67,15 @@ def model_card(network: PredictedNetwork, report: TrustReport | None = None, lic
         "",
     ]
     return _HEAD + "\n".join(lines)
+
+
+def _how(origin: Mapping[str, Any]) -> str:
+    """From how many images, and whether gradient steps followed the forward pass."""
+    looked_at = f"{origin['looked_at']} images" if "looked_at" in origin else "a few images"
+    steps = origin.get("refinement_steps", 0)
+    if not steps:
+        return f"from {looked_at} of the dataset in one forward pass; it was not trained on them"
+    return f"from {looked_at} of the dataset, then refined in {steps} gradient steps on the same images"
 
 
 def _escape(name: str) -> str:

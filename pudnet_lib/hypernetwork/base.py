@@ -65,6 +65,7 @@ class ParameterModel(HubMixin, nn.Module):
     config: Any  # the frozen dataclass of the kind of model
     own_target: bool = False  # whether the target is a module of the user's own
     sees_support: bool = False  # whether its sketch is all labelled images of a group, the support included
+    refinement_steps: int = 0  # gradient steps on the labelled sketch that follow its forward pass
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
         super().__init__()

@@ -108,6 +108,7 @@ class PudNet(ParameterModel):
             super().__init__(module, unsupported)
             self.config, self.own_target = config, target is not None
             self.sees_support = bool(config.refine and config.refine_support)
+            self.refinement_steps = config.refine
             layers = len(self.layout.predicted)
             if config.embedding == "constant":
                 self.constant = nn.Parameter(torch.randn(config.states, config.dim))
