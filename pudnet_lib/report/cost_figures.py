@@ -41,6 +41,10 @@ def figure_fronts(table: pd.DataFrame) -> Figure:
     found = points(table)
     sources, sizes = list(dict.fromkeys(found["dataset"])), sorted(set(found["size"]))
     drawn, axes = figure(2.7 * len(sources) + 1.9, 2.3 * len(sizes) + 0.4, len(sizes), len(sources))
+    drawn.suptitle(
+        "squares: predicted; triangles: fine-tuned from it; circles: from scratch, by epochs; pale rings: Pareto front",
+        fontsize=9,
+    )
     shown = found[~found["method"].str.endswith("swap")]
     spans = shown["seconds"].min() / 1.4, shown["seconds"].max() * 1.4
     floor = max(0.0, float(shown["chance"].min()) - 7)
@@ -49,7 +53,7 @@ def figure_fronts(table: pd.DataFrame) -> Figure:
             ax = axes[r, c]
             here = shown[(shown["dataset"] == source) & (shown["size"] == size)]
             ends = _front_panel(ax, here)
-            ax.set(xscale="log", xlim=spans, ylim=(floor, 100))
+            ax.set(xscale="log", xlim=spans, ylim=(floor, 103))
             ax.axhline(float(here["chance"].mean()), color=PALETTE[7], linestyle="--", linewidth=1)
             ax.set_title(f"{source}, {here['images'].median():.0f} images")
             ax.tick_params(labelbottom=r == len(sizes) - 1, labelleft=c == 0)
