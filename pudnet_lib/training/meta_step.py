@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,7 @@ from pudnet_lib.datasets.groups import Group, GroupSampler
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.hypernetwork.base import ParameterModel, seeded
 from pudnet_lib.training.losses import GroupLosses, LossWeights, losses_of_logits
-
-if TYPE_CHECKING:
-    from pudnet_lib.training.meta import MetaConfig
+from pudnet_lib.training.meta_config import MetaConfig
 
 
 class MetaStep(nn.Module):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning_fabric as fabric_lib
 import torch
@@ -20,9 +20,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from pudnet_lib.datasets.groups import GroupSampler
 from pudnet_lib.errors import PudNetError
-
-if TYPE_CHECKING:
-    from pudnet_lib.training.meta import MetaConfig
+from pudnet_lib.training.meta_config import MetaConfig
 
 #: What messages of a lost connection have in common (gloo, NCCL, the store).
 _LOST = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "broken pipe")
