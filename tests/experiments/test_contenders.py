@@ -1,0 +1,36 @@
+"""Learning rates by target: a factor for each method, found by scripts/search_rates.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from pudnet_lib.baselines.rivals import RIVALS
+from pudnet_lib.experiments.contenders import PREDICTORS, RATE_FACTORS, Contest, train_config, unscaled_config
+from pudnet_lib.targets import TargetConfig
+
+RESNET = Contest(target=TargetConfig("resnet18", 16), steps=12)
+
+
+def test_a_convnet_keeps_the_rates_that_were_found_for_it():
+    for method in (*PREDICTORS, *RIVALS):
+        assert train_config(Contest(steps=12), method, 0) == unscaled_config(Contest(steps=12), method, 0)
+
+
+def test_a_resnets_rates_are_multiplied_all_of_them():
+    factors = RATE_FACTORS["resnet18"]
+    assert train_config(RESNET, "shared network", 0).meta.learning_rate == pytest.approx(
+        2e-2 * factors["shared network"]
+    )
+    assert train_config(RESNET, "specialist", 0, "fashion").meta.learning_rate == pytest.approx(
+        2e-2 * factors["shared network"]
+    )
+    kit, factor = train_config(RESNET, "PudNet (kit)", 0), factors["PudNet (kit)"]
+    assert kit.base_learning_rate == pytest.approx(2e-2 * factor)
+    assert kit.meta.learning_rate == pytest.approx(1e-3 * factor)
+    assert kit.meta.direct_learning_rate == pytest.approx(2e-3 * factor)
+    rival = train_config(RESNET, "ProtoNet", 0)
+    assert rival.meta.direct_learning_rate == pytest.approx(2e-2 * factors["ProtoNet"])
+
+
+def test_every_method_has_its_factor():
+    assert set(RATE_FACTORS["resnet18"]) == {*PREDICTORS, *RIVALS}
