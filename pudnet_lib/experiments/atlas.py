@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluation import interval
+from pudnet_lib.evaluation import Interval, interval
 from pudnet_lib.experiments.parameter_features import LAYERS, layer_tensors
 from pudnet_lib.experiments.zoo import ZooTraining
 from pudnet_lib.experiments.zoo_groups import PARTS, Part
@@ -155,6 +155,13 @@ def atlas_rows(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _farther(gap: Interval) -> str:
+    """Put a difference of two distances in words."""
+    side, sign = ("farther off", 1) if gap.mean >= 0 else ("nearer", -1)
+    low, high = sorted((sign * gap.low, sign * gap.high))
+    return f"{sign * gap.mean:.4f} [{low:+.4f}, {high:+.4f}] {side}"
+
+
 def atlas_answer(table: pd.DataFrame) -> str:
     """Answer from the distances: is the own prediction nearer than the mean, and nearer than another group's?"""
     parts, count = [], 0
@@ -165,9 +172,8 @@ def atlas_answer(table: pd.DataFrame) -> str:
         word = "nearer than" if own.high < 1 else "farther than" if own.low > 1 else "as near as"
         parts.append(
             f"{start}: at {own.mean:.3f} [{own.low:.3f}, {own.high:.3f}] times the distance of the mean of trained "
-            f"parameters ({word} the mean); another group's prediction is {gain.mean:+.4f} [{gain.low:+.4f}, "
-            f"{gain.high:+.4f}] and the mean of predictions {still.mean:+.4f} [{still.low:+.4f}, {still.high:+.4f}] "
-            "farther off"
+            f"parameters ({word} the mean); another group's prediction is {_farther(gain)}, the mean of predictions "
+            f"{_farther(still)}"
         )
         count = len(wide)
     return f"Predicted parameters beside the trained ones of the same {count} held-out groups, {'; '.join(parts)}."

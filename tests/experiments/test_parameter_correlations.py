@@ -131,8 +131,10 @@ def test_the_atlas_answers_in_words():
     answer = atlas.atlas_answer(pd.DataFrame(rows))
     assert "at 0.850 [0.215, 1.485] times" in answer
     assert "as near as the mean" in answer
-    assert "another group's prediction is +0.1000 [+0.1000, +0.1000]" in answer
-    assert "the mean of predictions +0.1500 [-0.4853, +0.7853] farther off" in answer
+    assert "another group's prediction is 0.1000 [+0.1000, +0.1000] farther off" in answer
+    assert "the mean of predictions 0.1500 [-0.4853, +0.7853] farther off" in answer
+    nearer = pd.DataFrame(rows).replace({"method": {atlas.OWN: atlas.MEAN_PREDICTED, atlas.MEAN_PREDICTED: atlas.OWN}})
+    assert "the mean of predictions 0.1500 [-0.4853, +0.7853] nearer" in atlas.atlas_answer(nearer)
     published = atlas.atlas_rows(pd.DataFrame(rows)).set_index("method")
     assert published.loc[f"atlas: {atlas.OWN}", "mean"] == pytest.approx(0.85)
     assert published["n"].tolist() == [2] * 4
