@@ -8,8 +8,11 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,13 +29,21 @@ class BenchmarkConfig:
     seed: int = 0
 
 
-def main() -> None:
+def measured(name: str) -> list[dict[str, Any]]:
+    """Run one benchmark."""
     sys.path.insert(0, str(HERE))
+    rows: list[dict[str, Any]] = importlib.import_module(name).run()
+    return rows
+
+
+def main() -> None:
     names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("bench_*.py"))
     began, rows = time.perf_counter(), []
     for name in names:
         print(f"{name} …", flush=True)
-        for row in importlib.import_module(name).run():
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # what one leaves behind, the next does not feel
+            found = alone.submit(measured, name).result()
+        for row in found:
             print(
                 f"  {row['name']}: {row['ratio']:.2f} × against {row['rival']} ({row['goal']}: {row['met']})",
                 flush=True,
