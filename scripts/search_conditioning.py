@@ -26,7 +26,7 @@ from pudnet_lib.baselines.refined import refined
 from pudnet_lib.baselines.shared import SharedNetwork
 from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool
-from pudnet_lib.evaluation import Swap, Swapper, difference, evaluate_fits, evaluate_groups
+from pudnet_lib.evaluation import Interval, Swap, Swapper, difference, evaluate_fits, evaluate_groups
 from pudnet_lib.experiments.ablations import effects
 from pudnet_lib.experiments.contenders import REFINED
 from pudnet_lib.experiments.profiles import replace_fields
@@ -223,13 +223,11 @@ def markdown(rows: pd.DataFrame) -> str:
     quantities |= {"far gain": "far gain", "near gain": "near gain"}
     lines = [f"| variant | {' | '.join(quantities.values())} |", "|---" * (len(quantities) + 1) + "|"]
     for method, part in everywhere.groupby("method", sort=False):
-        found, cells = part.set_index("metric"), []
-        for quantity in quantities:
-            sign = "" if quantity in ("validation", "accuracy") else "+"
-            there = found.loc[quantity] if quantity in found.index else None
-            cells.append("" if there is None else "{:{s}.1f} [{:{s}.1f}, {:{s}.1f}]".format(
-                there["mean"], there["low"], there["high"], s=sign
-            ))  # fmt: skip
+        found = {r["metric"]: Interval(r["mean"], r["low"], r["high"], r["n"]) for r in part.to_dict(orient="records")}
+        cells = [
+            "" if q not in found else str(found[q]) if q in ("validation", "accuracy") else found[q].signed()
+            for q in quantities
+        ]
         name = f"{method} (the reference)" if method == REFERENCE else str(method)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

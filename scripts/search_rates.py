@@ -75,15 +75,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row a method and factor: accuracy on held-out training classes, with its interval over groups."""
     rows = []
     for (method, factor), part in table.groupby(["method", "factor"], sort=False):
-        found = interval(part["value"].to_numpy())
-        rows.append(
-            {
-                "method": f"{method}, rates × {factor:g}", "metric": "validation", "dataset": "tiny-imagenet",
-                "mean": found.mean, "low": found.low, "high": found.high, "n": found.n, "seeds": 1,
-                "chance": part["chance"].iloc[0], "prediction_seconds": part["seconds"].median(),
-                "meta_training_seconds": part["meta_training_seconds"].iloc[0], "rates_of": method, "factor": factor,
-            }
-        )  # fmt: skip
+        facts = {
+            "method": f"{method}, rates × {factor:g}", "metric": "validation", "dataset": "tiny-imagenet",
+            "chance": part["chance"].iloc[0], "prediction_seconds": part["seconds"].median(),
+            "meta_training_seconds": part["meta_training_seconds"].iloc[0], "rates_of": method, "factor": factor,
+        }  # fmt: skip
+        rows.append(facts | vars(interval(part["value"].to_numpy())))
     return pd.DataFrame(rows)
 
 

@@ -28,7 +28,7 @@ from pudnet_lib.errors import PudNetError
 
 SCHEMA_VERSION = 1
 # What a result depends on; the working tree counts as changed only where one of these differs from the commit.
-SOURCES = ("pudnet_lib", "notebooks", "pyproject.toml")
+SOURCES = ("pudnet_lib", "notebooks", "benchmarks", "scripts", "pyproject.toml")
 PACKAGES = ("pudnet-kit", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "scikit-image", "torchmetrics")
 
 

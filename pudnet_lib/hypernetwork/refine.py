@@ -46,8 +46,7 @@ class Refiner(nn.Module):
         rate: Factor of the first step: the share of a layer's norm that it may change.
         decay: Factor of a step over that of the step before.
         learned: Meta-train one factor a step and filter, starting from these. Otherwise they stay, and the refinement
-            takes no part in meta-training: on the training classes, whose features fit already, learned factors shrink
-            to less than unseen classes need.
+            takes no part in meta-training: learned factors were no better (docs/conditioning.md).
     """
 
     def __init__(
