@@ -7,7 +7,7 @@ its colour in every figure. Lines and points are labelled where they end, not in
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -96,7 +96,13 @@ def colour_of(method: str, position: int = 0) -> str:
     return METHOD_COLOURS.get(kind, PALETTE[position % len(PALETTE)])
 
 
-def intervals(rows: pd.DataFrame, axes: Axes, label: str = "method", unit: str = "accuracy (%)") -> Axes:
+def intervals(
+    rows: pd.DataFrame,
+    axes: Axes,
+    label: str = "method",
+    unit: str = "accuracy (%)",
+    colours: Callable[[str, int], str] = colour_of,
+) -> Axes:
     """Draw means with their 95 % intervals as labelled dots, one line a row; chance as a dashed line.
 
     Args:
@@ -104,13 +110,14 @@ def intervals(rows: pd.DataFrame, axes: Axes, label: str = "method", unit: str =
         axes: Where to draw.
         label: The column that names a row.
         unit: The value axis's label, with the unit.
+        colours: A row's name and position to its colour.
 
     Returns:
         The same axes.
     """
     names = [str(name) for name in rows[label]]
     for position, (name, row) in enumerate(zip(names, rows.to_dict(orient="records"), strict=True)):
-        mean, colour = row["mean"], colour_of(name, position)
+        mean, colour = row["mean"], colours(name, position)
         low, high = row.get("low", mean), row.get("high", mean)
         axes.plot([low, high], [position, position], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
         axes.plot(mean, position, "o", color=colour, markersize=7)

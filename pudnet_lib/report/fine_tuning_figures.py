@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pudnet_lib.experiments.fine_tuning_tables import ALL, curves
-from pudnet_lib.report.figures import PALETTE, figure
+from pudnet_lib.report.figures import PALETTE, figure, intervals
 from pudnet_lib.report.labels import end_labels
 
 START_COLOURS = {
@@ -86,21 +86,11 @@ def figure_ends(summary: pd.DataFrame) -> Figure:
     """
     rows = summary[(summary["dataset"] == ALL) & (summary["metric"] == "accuracy")]
     rows = rows.sort_values("mean", ascending=False).reset_index(drop=True)
-    drawn, axes = figure(7.2, 0.32 * len(rows) + 0.9)
-    ax = axes[0, 0]
-    for y, row in enumerate(rows.to_dict(orient="records")):
-        colour = START_COLOURS[str(row["method"]).partition(", ")[0]]
-        ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-        ax.plot(row["mean"], y, "o", color=colour, markersize=7)
-        ax.annotate(f"{row['mean']:.1f}", (row["mean"], y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
-    chance = float(rows["chance"].mean())
-    ax.axvline(chance, color=PALETTE[7], linestyle="--", linewidth=1)
-    ax.annotate(
-        "chance", (chance, 1.0), (3, -2), xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
-        fontsize=9, color="#6a6a6a",
-    )  # fmt: skip
-    ax.set_yticks(range(len(rows)), list(rows["method"]))
-    ax.set(ylim=(len(rows) - 0.5, -0.7), xlim=(max(0.0, chance - 5), 100))
-    ax.set_xlabel("accuracy after the last step (%), mean over sources; a colour a start")
-    ax.grid(visible=False, axis="y")
+    drawn, axes = figure(7.2, 0.25 * len(rows) + 0.9)
+    intervals(
+        rows,
+        axes[0, 0],
+        unit="accuracy after the last step (%), mean over sources; a colour a start",
+        colours=lambda name, _: START_COLOURS[name.partition(", ")[0]],
+    )
     return drawn
