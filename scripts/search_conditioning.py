@@ -66,6 +66,8 @@ PLAIN: dict[str, Any] = {
     "pudnet.filter_norm": "standardise",
     "meta.learning_rate": 1e-2,
 }
+#: Twelve more kinds of images and five times as many classes, made of the same images.
+KINDS: dict[str, Any] = {"pool.variations": ("turned 90°", "turned 180°", "turned 270°", "inverted")}
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared network, lr 1e-2": {"kind": "shared", "meta.learning_rate": 1e-2},
     "shared network, lr 2e-2": {"kind": "shared", "meta.learning_rate": 2e-2},
@@ -74,7 +76,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "constant embedding, lr 3e-3": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 3e-3},
     "constant embedding, lr 1e-2": {**PLAIN, "pudnet.embedding": "constant"},
     "constant embedding, lr 2e-2": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 2e-2},
+    "constant embedding, lr 4e-2": {**PLAIN, "pudnet.embedding": "constant", "meta.learning_rate": 4e-2},
     "plain": PLAIN,
+    "plain, lr 3e-3": {**PLAIN, "meta.learning_rate": 3e-3},
+    "plain, lr 2e-2": {**PLAIN, "meta.learning_rate": 2e-2},
     "plain, α = 0.5": {**PLAIN, "pudnet.alpha": 0.5},
     "plain, class pooling": {**PLAIN, "pudnet.pooling": "class"},
     "plain, refined": {**PLAIN, **REFINED},
@@ -103,6 +108,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "pudnet.refine": 20,
         "pudnet.refine_decay": 0.9,
     },
+    "shared network, more kinds": {"kind": "shared", "meta.learning_rate": 2e-2, **KINDS},
+    "shared network, more kinds, refined": {"kind": "shared", "meta.learning_rate": 2e-2, **KINDS, **REFINED},
+    "plain, more kinds": {**PLAIN, **KINDS},
+    "residual, more kinds": {**JOINT, **KINDS},
+    "residual, more kinds, refined": {**JOINT, **KINDS, **REFINED},
 }
 REFERENCE = "shared network, lr 2e-2"
 TUNED = "shared network, fine-tuned (ceiling)"
@@ -152,7 +162,8 @@ def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
     base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}-{seed}"  # the same for many variants
     if config.base_steps and base.is_dir() and not run.exists():
         shutil.copytree(base, run / "base")
-    outcome = train_run(config, run, progress=False, pool=pool)
+    own = pool if config.pool == pool.config else Pool(config.pool)
+    outcome = train_run(config, run, progress=False, pool=own)
     if config.base_steps and not base.is_dir():
         shutil.copytree(run / "base", base)
     model = outcome.model

@@ -7,13 +7,25 @@ from the source's training and test images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from torch import Tensor
 
 from pudnet_lib.datasets.groups import ClassSplit, GroupConfig, GroupSampler
 from pudnet_lib.datasets.image_dataset import ImageDataset
 from pudnet_lib.datasets.sources import load_images
 from pudnet_lib.datasets.splits import default_class_split
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
+
+Variation = Literal["turned 90°", "turned 180°", "turned 270°", "inverted"]
+_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "turned 90°": lambda images: images.rot90(1, (2, 3)),
+    "turned 180°": lambda images: images.rot90(2, (2, 3)),
+    "turned 270°": lambda images: images.rot90(3, (2, 3)),
+    "inverted": lambda images: 255 - images,
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,8 @@ class PoolConfig:
         channels: C, 1 or 3.
         max_per_class: At most so many training images a class; 0 for all.
         hold_out: Hold validation classes out of the training classes; without, all of them are trained on.
+        variations: Meta-training alone sees each source once more in each of these, as a source with classes of its
+            own: more kinds of images and more classes from the same images.
     """
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
@@ -33,6 +47,12 @@ class PoolConfig:
     channels: int = 3
     max_per_class: int = 0
     hold_out: bool = True
+    variations: tuple[Variation, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.variations:
+            if name not in _CHANGES:
+                raise unknown_name("variation", name, get_args(Variation))
 
 
 class Pool:
@@ -70,8 +90,10 @@ class Pool:
         return replace(split, train=tuple(sorted((*split.train, *split.validation))), validation=())
 
     def training_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
-        """Groups of the training classes, for meta-training."""
-        return GroupSampler(self.train, groups, seed, classes=[split.train for split in self.splits])
+        """Groups of the training classes, for meta-training; the variations' sources follow the sources themselves."""
+        classes = [split.train for split in self.splits]
+        pool = [*self.train, *(varied(d, name) for name in self.config.variations for d in self.train)]
+        return GroupSampler(pool, groups, seed, classes=classes * (1 + len(self.config.variations)))
 
     def validation_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
         """Groups of the held-out training classes, to select models on.
@@ -89,3 +111,16 @@ class Pool:
         """Groups of the unseen classes: support from training images, query from test images."""
         classes = [split.unseen for split in self.splits]
         return GroupSampler(self.train, groups, seed + 2_000_003, query_pool=self.test, classes=classes)
+
+
+def varied(data: ImageDataset, variation: Variation) -> ImageDataset:
+    """Copy a source with all images changed in one way.
+
+    Args:
+        data: The source; not changed.
+        variation: How.
+
+    Returns:
+        The same labels, class names and items, under the name "source, variation".
+    """
+    return replace(data, images=_CHANGES[variation](data.images).contiguous(), name=f"{data.name}, {variation}")

@@ -1,9 +1,10 @@
 """The pool never mixes what is for training, for validation and for testing."""
 
 import pytest
+import torch
 
-from pudnet_lib.datasets import GroupConfig
-from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.datasets import GroupConfig, ImageDataset
+from pudnet_lib.datasets.pool import Pool, PoolConfig, varied
 from pudnet_lib.errors import PudNetError
 
 
@@ -46,3 +47,28 @@ def test_a_limit_of_images_a_class():
 def test_no_source_or_one_named_twice(sources):
     with pytest.raises(PudNetError, match="each named once"):
         Pool(PoolConfig(sources))
+
+
+def test_a_variation_changes_pixels_alone():
+    data = ImageDataset(torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.uint8), torch.tensor([0]), ("a",), "one")
+    assert varied(data, "turned 90°").images.tolist() == [[[[2, 4], [1, 3]]]]
+    assert varied(data, "turned 180°").images.tolist() == [[[[4, 3], [2, 1]]]]
+    assert varied(data, "turned 270°").images.tolist() == [[[[3, 1], [4, 2]]]]
+    assert varied(data, "inverted").images.tolist() == [[[[254, 253], [252, 251]]]]
+    assert varied(data, "inverted").name == "one, inverted"
+    assert data.images.tolist() == [[[[1, 2], [3, 4]]]]
+
+
+def test_variations_are_for_meta_training_alone():
+    pool = Pool(PoolConfig(("fashion", "glyphs"), variations=("turned 90°", "inverted")))
+    training = pool.training_groups(GroupConfig(2))
+    names = ["fashion", "glyphs", "fashion, turned 90°", "glyphs, turned 90°", "fashion, inverted", "glyphs, inverted"]
+    assert [data.name for data in training.pool] == names
+    assert training.num_classes == 3 * sum(len(split.train) for split in pool.splits)
+    assert [data.name for data in pool.validation_groups(GroupConfig(2)).pool] == ["fashion", "glyphs"]
+    assert [data.name for data in pool.unseen_groups(GroupConfig(2)).pool] == ["fashion", "glyphs"]
+
+
+def test_an_unknown_variation():
+    with pytest.raises(PudNetError, match="turned 90°"):
+        PoolConfig(("fashion",), variations=("turned 45°",))  # type: ignore[arg-type]
