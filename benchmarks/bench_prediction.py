@@ -1,4 +1,7 @@
-"""Prediction from a 50-image sketch against copying a state dict of the same network, and against constructing it."""
+"""Prediction from a 50-image sketch against copying a state dict of the same network, and against constructing it.
+
+On a GPU also: the forward pass as a recorded CUDA graph against the same kernel by kernel.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import torch
 from timing import alternate, row
 
+from pudnet_lib import cuda_graph
 from pudnet_lib.hypernetwork import PudNet, PudNetConfig
 from pudnet_lib.targets import TargetConfig, build_target
 
@@ -28,6 +32,22 @@ def run() -> list[dict[str, Any]]:
         label = f"{config.name}, width {config.width}, {pudnet.layout.num_predicted / 1e6:.2f} M predicted weights"
         rows.append(row(f"predict {label}", seconds["predict"], "copy its state dict", seconds["copy"], 3, True))
         rows.append(row(f"predict {label}", seconds["predict"], "construct it", seconds["construct"], 3, True))
+    return rows + (on_a_gpu(sketch.cuda()) if torch.cuda.is_available() else [])
+
+
+def on_a_gpu(sketch: torch.Tensor) -> list[dict[str, Any]]:
+    rows = []
+    for config in (TargetConfig("convnet3", 64), TargetConfig("resnet18", 64)):
+        pudnet = PudNet(PudNetConfig(target=config)).eval().cuda()
+        with torch.no_grad():
+            seconds = alternate(
+                {
+                    "recorded": lambda p=pudnet: (cuda_graph.forward(p, sketch, None), torch.cuda.synchronize()),  # type: ignore[misc]
+                    "eager": lambda p=pudnet: (p(sketch), torch.cuda.synchronize()),  # type: ignore[misc]
+                }
+            )
+        name = f"predict {config.name}, width {config.width}, CUDA graph on {torch.cuda.get_device_name()}"
+        rows.append(row(name, seconds["recorded"], "kernel by kernel", seconds["eager"], None, False))
     return rows
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pudnet_lib import cuda_graph
 from pudnet_lib.datasets.image_dataset import ImageDataset, normalise
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork.base import ParameterModel
+from pudnet_lib.hypernetwork.base import ParameterModel, Parameters
 from pudnet_lib.predicted_network import PredictedNetwork
 from pudnet_lib.training.losses import class_means
 
@@ -34,6 +35,7 @@ class PredictConfig:
         recalibration_images: At most so many images for that.
         batch_size: Images a forward pass.
         seed: Seed of the sketch and of the order of images.
+        cuda_graph: Replay the hypernetwork's forward pass as a recorded CUDA graph; for many predictions of one shape.
     """
 
     sketch_per_class: int = 10
@@ -42,6 +44,7 @@ class PredictConfig:
     recalibration_images: int = 2000
     batch_size: int = 256
     seed: int = 0
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         if min(self.sketch_per_class, self.recalibration_images, self.batch_size) < 1:
@@ -162,7 +165,7 @@ def predict(
     model.eval()
     try:
         with clock.part("generate"), torch.no_grad():
-            parameters = model(images, labels)
+            parameters = (cuda_graph.forward if config.cuda_graph else _forward)(model, images, labels)
     finally:
         model.train(was_training)
     with clock.part("assemble"):
@@ -193,6 +196,11 @@ def predict(
         origin=origin,
         seconds=clock.seconds,
     )
+
+
+def _forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
+    parameters: Parameters = model(sketch, labels)
+    return parameters
 
 
 def _some(dataset: ImageDataset, config: PredictConfig) -> Tensor:

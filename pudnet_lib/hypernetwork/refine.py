@@ -28,13 +28,16 @@ def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor) -> Tenso
     Returns:
         A scalar.
     """
-    onehot = F.one_hot(labels).to(features)  # (S, K)
+    # While a CUDA graph is recorded, nothing may wait for the GPU to tell K; there are at most S classes.
+    recording = labels.is_cuda and torch.cuda.is_current_stream_capturing()
+    columns = len(labels) if recording else int(labels.max()) + 1
+    onehot = (labels[:, None] == torch.arange(columns, device=labels.device)).to(features)  # (S, K)
     sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
     unit = F.normalize(features, dim=1)
     logits = unit @ F.normalize(sums, dim=1).T  # (S, K)
     own = (sums[labels] - features) / (counts[labels] - 1).clamp_min(1)[:, None]  # (S, F): the image itself left out
     logits = torch.where(onehot.bool(), (unit * F.normalize(own, dim=1)).sum(1, keepdim=True), logits)
-    return F.cross_entropy(scale * logits, labels.to(logits.device))
+    return F.cross_entropy((scale * logits).masked_fill(counts == 0, -torch.inf), labels)
 
 
 class Refiner(nn.Module):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from pudnet_lib.experiments.cost_tables import CLAIMED_RATIOS, PUDNET, SCRATCH, middle_size, points
 from pudnet_lib.experiments.prediction_cost import PARTS
-from pudnet_lib.report.figures import PALETTE, figure
+from pudnet_lib.report.figures import METHOD_COLOURS, PALETTE, figure
 from pudnet_lib.report.labels import end_labels
 
 COLOURS = {
@@ -23,7 +23,7 @@ COLOURS = {
     f"Adam, {SCRATCH}": PALETTE[1],
     f"SGD, {SCRATCH}": PALETTE[4],
     f"GC, {SCRATCH}": PALETTE[6],
-    f"{PUDNET}, plain design": PALETTE[5],
+    f"{PUDNET}, plain design": METHOD_COLOURS["plain"],
     "constant embedding": PALETTE[3],
 }
 _TUNED = {f"{PUDNET}, fine-tuned": PUDNET, "shared network, fine-tuned": "shared network"}

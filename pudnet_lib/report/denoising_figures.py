@@ -17,7 +17,7 @@ from torch import Tensor
 from pudnet_lib.denoising.metrics import scores
 from pudnet_lib.experiments.denoising_cases import BM3D, NOISY, PUDNET, SHARED
 from pudnet_lib.experiments.denoising_tables import ALL, SCRATCH, summary
-from pudnet_lib.report.figures import figure, intervals
+from pudnet_lib.report.figures import colour_of, figure, intervals
 
 #: The methods of the figures by σ and of the pictures, with their colours; Noise2Void is drawn with its most steps.
 COLOURS = {
@@ -85,7 +85,8 @@ def figure_psnr(table: pd.DataFrame, sigma: float) -> Figure:
     few = int(means["n"].max())
     means["method"] = [f"{m} (n = {n:.0f})" if n < few else m for m, n in zip(means["method"], means["n"], strict=True)]
     drawn, axes = figure(7.6, 0.36 * len(means) + 0.9)
-    intervals(means, axes[0, 0], unit=f"PSNR at σ = {sigma:g} (dB), mean over {few} images of all sources")
+    unit = f"PSNR at σ = {sigma:g} (dB), mean over {few} images of all sources"
+    intervals(means, axes[0, 0], unit=unit, colours=lambda name, _: _colour(name.partition(" (n = ")[0]))
     return drawn
 
 
@@ -156,7 +157,7 @@ def figure_seconds(table: pd.DataFrame, sigma: float) -> Figure:
 
 
 def _colour(method: str) -> str:
-    return COLOURS[SCRATCH if method.startswith(SCRATCH) else method]
+    return COLOURS[SCRATCH] if method.startswith(SCRATCH) else COLOURS.get(method) or colour_of(method, 7)
 
 
 def _label_apart(ax: Axes, points: list[tuple[float, float, str]]) -> None:

@@ -14,7 +14,7 @@ from pudnet_lib.evaluation import interval
 from pudnet_lib.experiments.inter_tables import NEW, rank_correlation
 from pudnet_lib.experiments.intra_tables import ALL, DESIGNS
 from pudnet_lib.experiments.trust_calibration import calibration_error, reliability
-from pudnet_lib.report.figures import PALETTE, figure
+from pudnet_lib.report.figures import METHOD_COLOURS, PALETTE, colour_of, figure
 from pudnet_lib.trust import TrustConfig
 
 _GREY = PALETTE[7]
@@ -54,7 +54,7 @@ def figure_gains(gains: pd.DataFrame, ways: str) -> Figure:
         for d, design in enumerate(designs):
             part = rows[(rows["metric"] == metric) & (rows["method"] == design) & rows["dataset"].isin(list(places))]
             offset = 0.26 * (d - (len(designs) - 1) / 2)
-            _dots(ax, part, [places[name] + offset for name in part["dataset"]], PALETTE[d], design)
+            _dots(ax, part, [places[name] + offset for name in part["dataset"]], colour_of(design), design)
         ax.axvline(0, color=_GREY, linestyle="--", linewidth=1)
         ax.axhline(len(sources) - 0.3, color=_GREY, linewidth=0.6)
         ax.set_yticks(list(places.values()), list(places) if column == 0 else [])
@@ -73,7 +73,7 @@ def figure_whole(summary: pd.DataFrame, ways: str = "all") -> Figure:
         ways: The value of ``ways`` that stands for a whole dataset.
 
     Returns:
-        The figure; bars are 95 % intervals over draws and seeds, short grey lines the chance level.
+        The figure; bars are 95 % intervals over draws and seeds, short lines the chance level.
     """
     rows = summary[(summary["ways"] == ways) & (summary["dataset"] != ALL)]
     methods = [m for m in _WHOLE if m in set(rows["method"])]
@@ -84,7 +84,7 @@ def figure_whole(summary: pd.DataFrame, ways: str = "all") -> Figure:
     for m, method in enumerate(methods):
         part = rows[rows["method"] == method]
         y = [sources.index(d) + 0.13 * (m - (len(methods) - 1) / 2) for d in part["dataset"]]
-        _dots(ax, part, y, PALETTE[m], method)
+        _dots(ax, part, y, colour_of(method), method)
     chance = rows.groupby("dataset", sort=False)["chance"].mean()
     for name, value in chance.items():
         place = sources.index(str(name))
@@ -92,7 +92,7 @@ def figure_whole(summary: pd.DataFrame, ways: str = "all") -> Figure:
     ax.set_yticks(range(len(sources)), [f"{d}\n({100 / chance[d]:.0f} classes)" for d in sources])
     ax.set_ylim(len(sources) - 0.5, -0.5)
     ax.set_xlim(left=0)
-    ax.set_xlabel("accuracy on all classes of the unseen source (%); grey: chance")
+    ax.set_xlabel("accuracy on all classes of the unseen source (%); short line: chance")
     ax.grid(visible=False, axis="y")
     drawn.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     return drawn
@@ -117,7 +117,7 @@ def figure_similarity(similarity: pd.DataFrame) -> Figure:
             across = [x - rows["distance_low"], rows["distance_high"] - x]
             up = [y - rows["low"], rows["high"] - y]
             ax.errorbar(
-                x, y, xerr=across, yerr=up, fmt="o", color=PALETTE[column], markersize=4, elinewidth=1, alpha=0.8
+                x, y, xerr=across, yerr=up, fmt="o", color=colour_of(design), markersize=4, elinewidth=1, alpha=0.8
             )
             _name_points(ax, rows)
             ax.axhline(0, color=_GREY, linestyle="--", linewidth=1)
@@ -162,9 +162,9 @@ def figure_reliability(trust: pd.DataFrame) -> Figure:
         ax, rows = axes[0, column], trust[trust["method"] == design]
         bins = reliability(rows)
         ax.plot([0, 100], [0, 100], color=_GREY, linestyle="--", linewidth=1)
-        ax.scatter(rows["estimate"], rows["accuracy"], s=9, color=PALETTE[column], alpha=0.25, linewidths=0)
+        ax.scatter(rows["estimate"], rows["accuracy"], s=9, color=colour_of(design), alpha=0.25, linewidths=0)
         error = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
-        ax.errorbar(bins["estimate"], bins["accuracy"], yerr=error, fmt="o", color=PALETTE[column], elinewidth=2)
+        ax.errorbar(bins["estimate"], bins["accuracy"], yerr=error, fmt="o", color=colour_of(design), elinewidth=2)
         ax.annotate("estimate too high", (97, 4), ha="right", fontsize=9, color="#6a6a6a")
         ax.annotate("estimate too low", (3, 93), fontsize=9, color="#6a6a6a")
         ax.set_xlim(0, 101)
@@ -192,7 +192,8 @@ def figure_when_to_train(trust: pd.DataFrame, config: TrustConfig | None = None)
     for column, design in enumerate(designs):
         ax, rows = axes[0, column], known[known["method"] == design]
         for name, field, colour, shift in (
-            ("fine-tuned", "fine_tuned", PALETTE[4], 0.95), ("from scratch", "scratch", PALETTE[1], 1.05),
+            ("fine-tuned", "fine_tuned", METHOD_COLOURS["fine-tuned"], 0.95),
+            ("from scratch", "scratch", METHOD_COLOURS["from scratch"], 1.05),
         ):  # fmt: skip
             off = [(part[field] - part["accuracy"]).to_numpy() for _, part in rows.groupby("per_class")]
             found = [interval(values) for values in off]

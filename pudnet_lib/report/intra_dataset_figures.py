@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pudnet_lib.experiments.intra_tables import ALL
-from pudnet_lib.report.figures import PALETTE, figure, intervals
+from pudnet_lib.report.figures import PALETTE, colour_of, figure, intervals
 
 
 def figure_accuracies(summary: pd.DataFrame, ways: int | str, unit: str = "") -> Figure:
@@ -51,7 +51,7 @@ def figure_gains(gains: pd.DataFrame, ways: int) -> Figure:
             y = [metrics.index(str(m)) + 0.24 * (d - (len(designs) - 1) / 2) for m in part.index]
             error = [part["mean"] - part["low"], part["high"] - part["mean"]]
             ax.errorbar(
-                part["mean"], y, xerr=error, fmt="o", color=PALETTE[d], markersize=4, elinewidth=2, label=design
+                part["mean"], y, xerr=error, fmt="o", color=colour_of(design), markersize=4, elinewidth=2, label=design
             )
         ax.axvline(0, color=PALETTE[7], linestyle="--", linewidth=1)
         ax.set_yticks(range(len(metrics)), metrics if column == 0 else [])
