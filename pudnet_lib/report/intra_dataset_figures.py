@@ -1,4 +1,4 @@
-"""The intra-dataset comparison's figures: accuracies of all methods, and what each PudNet gains over the controls.
+"""The intra-dataset comparison's figures: accuracies, gains over the controls, accuracy against the groups' size.
 
 Our choice; the paper has no counterpart.
 """
@@ -8,8 +8,13 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pudnet_lib.experiments.contenders import REFINED_SHARED
 from pudnet_lib.experiments.intra_tables import ALL
 from pudnet_lib.report.figures import PALETTE, colour_of, figure, intervals
+from pudnet_lib.report.labels import end_labels
+
+#: Drawn against the groups' size, with training from scratch; the rest stands in the table.
+SHOWN = ("PudNet (kit)", "PudNet (paper)", REFINED_SHARED, "shared network", "ProtoNet")
 
 
 def figure_accuracies(summary: pd.DataFrame, ways: int | str, unit: str = "") -> Figure:
@@ -59,4 +64,43 @@ def figure_gains(gains: pd.DataFrame, ways: int) -> Figure:
         ax.set_title(dataset)
         ax.set_xlabel("points")
     drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    return drawn
+
+
+def figure_ways(summary: pd.DataFrame, target: str) -> Figure:
+    """Draw accuracy against the size of the unseen groups, one panel a source.
+
+    Args:
+        summary: From ``intra_dataset.summary``.
+        target: The target network to show.
+
+    Returns:
+        The figure; bars are 95 % intervals, the dashed line is chance. A source stands there with the sizes that it
+        has classes for.
+    """
+    rows = summary[(summary["target"] == target) & (summary["dataset"] != ALL)]
+    methods = [m for m in SHOWN if m in set(rows["method"])]
+    methods += [m for m in dict.fromkeys(rows["method"]) if m in ("GC, 30 epochs", "GC, 2 epochs")]
+    datasets, sizes = list(dict.fromkeys(rows["dataset"])), sorted(set(rows["ways"]))
+    drawn, axes = figure(2.6 * len(datasets) + 1.8, 3.4, 1, len(datasets))
+    ends: dict[str, tuple[float, float, str]] = {}
+    for ax, dataset in zip(axes[0], datasets, strict=True):
+        here = rows[rows["dataset"] == dataset].sort_values("ways")
+        for place, method in enumerate(methods):
+            part, colour = here[here["method"] == method], colour_of(method)
+            # Side by side, so that intervals don't hide one another.
+            x = [sizes.index(w) + 0.07 * (place - (len(methods) - 1) / 2) for w in part["ways"]]
+            error = [part["mean"] - part["low"], part["high"] - part["mean"]]
+            ax.errorbar(x, part["mean"], yerr=error, fmt="o-", color=colour, markersize=4, elinewidth=1.5)
+            if len(part) and dataset == datasets[-1]:
+                ends[method] = (x[-1], float(part["mean"].iloc[-1]), colour)
+        chance = here.groupby("ways")["chance"].mean()
+        ax.plot([sizes.index(w) for w in chance.index], chance, "_--", color=PALETTE[7], linewidth=1, markersize=14)
+        ax.set_title(dataset)
+        ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+        ax.set_xlim(-0.4, len(sizes) - 0.6)
+        ax.set_ylim(0, 100)
+        ax.set_xlabel("K, classes of a group")
+    axes[0, 0].set_ylabel("accuracy (%); dashed: chance")
+    end_labels(axes[0, -1], ends)
     return drawn

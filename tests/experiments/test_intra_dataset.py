@@ -46,6 +46,17 @@ def test_figures_name_every_method(table):
     assert [ax.get_title() for ax in panels] == ["toy", "all sources"]
 
 
+def test_accuracy_against_the_groups_size(table):
+    larger = table.assign(ways=10, chance=10.0, value=table["value"] / 2)
+    both = intra_tables.summary(pd.concat([table, larger]))
+    (ax,) = figures.figure_ways(both, "ConvNet-3, width 4").axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["4", "10"]
+    named = {t.get_text() for t in ax.texts}
+    assert named == {"PudNet (kit)", "shared network", "GC, 30 epochs"}
+    means = [container.lines[0].get_ydata().tolist() for container in ax.containers]
+    assert means == [[85.0, 42.5], [86.0, 43.0], [85.0, 42.5]]
+
+
 @pytest.mark.parametrize("method", PREDICTORS)
 def test_all_get_the_same_number_of_steps(method):
     config = train_config(Contest(steps=10), method, 0)
