@@ -6,7 +6,8 @@
 
 ConvNet-3 of width 16, the training classes of the embedded packs. Selection looks at the column "validation" (held-out
 training classes); unseen classes only tell how it went. Writes reports/results/conditioning_search.json
-and the table in docs/conditioning.md.
+and the table in docs/conditioning.md; variants that this folder has not trained keep the rows that stand there, each
+with the commit that measured it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pudnet_lib.evaluation import Interval, Swap, Swapper, difference, evaluate_
 from pudnet_lib.experiments.ablations import effects
 from pudnet_lib.experiments.contenders import REFINED
 from pudnet_lib.experiments.profiles import replace_fields
-from pudnet_lib.experiments.record import atomic_write, provenance, write_result
+from pudnet_lib.experiments.record import atomic_write, git_commit, provenance, read_result, write_result
 from pudnet_lib.hypernetwork import PudNetConfig
 from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
@@ -41,6 +42,7 @@ from pudnet_lib.training.scratch import ScratchConfig
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "conditioning"
+RESULT = ROOT / "reports" / "results" / "conditioning_search.json"
 DOCS = ROOT / "docs" / "conditioning.md"
 #: Between these the table stands in the docs.
 BEGIN, END = "<!-- the search's table: begin -->", "<!-- the search's table: end -->"
@@ -206,6 +208,18 @@ def rows_to_publish(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(chance=found["dataset"].map(chance).fillna(chance.mean()))
 
 
+def with_earlier(rows: pd.DataFrame, commit: str) -> pd.DataFrame:
+    """Add the rows of variants that were measured elsewhere, as the result file has them, in the variants' order."""
+    rows, order = rows.assign(commit=commit), [REFERENCE, TUNED, *(v for v in VARIANTS if v != REFERENCE)]
+    if RESULT.is_file():
+        old = read_result(RESULT)
+        kept = pd.DataFrame(old["rows"])
+        kept = kept[~kept["method"].isin(set(rows["method"])) & kept["method"].isin(order)]
+        since = kept["commit"] if "commit" in kept else old["provenance"]["commit"]
+        rows = pd.concat([rows, kept.assign(commit=since)], ignore_index=True)
+    return rows.sort_values("method", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+
+
 def answer(table: pd.DataFrame) -> str:
     """Name the best design and the best blind rival on held-out training classes, and what lies between them."""
     found = effects(table, REFERENCE)
@@ -232,7 +246,7 @@ def markdown(rows: pd.DataFrame) -> str:
     everywhere = rows[rows["dataset"] == "all sources"]
     quantities = {"validation": "validation, %", "accuracy": "unseen, %", "effect": "against the reference"}
     quantities |= {"far gain": "far gain", "near gain": "near gain"}
-    lines = [f"| variant | {' | '.join(quantities.values())} |", "|---" * (len(quantities) + 1) + "|"]
+    lines = [f"| variant | seeds | {' | '.join(quantities.values())} |", "|---" * (len(quantities) + 2) + "|"]
     for method, part in everywhere.groupby("method", sort=False):
         found = {r["metric"]: Interval(r["mean"], r["low"], r["high"], r["n"]) for r in part.to_dict(orient="records")}
         cells = [
@@ -240,7 +254,7 @@ def markdown(rows: pd.DataFrame) -> str:
             for q in quantities
         ]
         name = f"{method} (the reference)" if method == REFERENCE else str(method)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {part['seeds'].max()} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -255,24 +269,25 @@ def main() -> None:
     wanted = [(v, s) for s in seeds for v in options.variants or VARIANTS]
     pool = None if options.table else Pool()
     for variant, seed in wanted if pool is not None else []:
-        rows = measure(variant, seed, pool)  # type: ignore[arg-type]
-        means = rows.groupby(["method", "classes", "swap", "dataset"])["value"].mean().unstack()
+        found_now = measure(variant, seed, pool)  # type: ignore[arg-type]
+        means = found_now.groupby(["method", "classes", "swap", "dataset"])["value"].mean().unstack()
         print(means.assign(mean=means.mean(axis=1)).round(1).to_string(header=seed == seeds[0]), flush=True)
     found = [(v, s) for v in VARIANTS for s in seeds if (folder(v, s) / "rows.csv").is_file()]
     table = pd.concat([pd.read_csv(folder(v, s) / "rows.csv") for v, s in found], ignore_index=True)
     config = SearchConfig(tuple(dict.fromkeys(v for v, _ in found)), tuple(sorted({s for _, s in found})))
+    rows = with_earlier(rows_to_publish(table), git_commit())
     write_result(
-        ROOT / "reports" / "results" / "conditioning_search.json",
+        RESULT,
         "conditioning_search",
         "Which design makes predicted parameters fit the dataset they were predicted for?",
         answer(table),
-        rows_to_publish(table),
+        rows,
         provenance(config, time.perf_counter() - began),
         title="The search for what makes the dataset matter",
         profile="laptop",
     )
     before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-    text = f"{before}{BEGIN}\n\n{markdown(rows_to_publish(table))}\n\n{END}{rest.partition(END)[2]}"
+    text = f"{before}{BEGIN}\n\n{markdown(rows)}\n\n{END}{rest.partition(END)[2]}"
     atomic_write(DOCS, text)
     print(answer(table))
 

@@ -7,7 +7,8 @@ base has the shared network's rate, and the metric rivals' rates were not search
 searched anew, on Tiny-ImageNet (``RATE_FACTORS``). Two designs of PudNet are compared:
 ``paper`` is the plain one [code] with standardised filters and wider generators; ``kit`` generates a residual on a
 base that was meta-trained as a shared network, and refines the prediction on the labelled images; the steps of the
-refinement were chosen on held-out training classes by ``scripts/search_conditioning.py``.
+refinement were chosen on held-out training classes by ``scripts/search_conditioning.py``, for a ResNet-18 by
+``scripts/search_refinement.py``.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ RATE_FACTORS: dict[str, dict[str, float]] = {
         "MUSML": 0.03,
     }
 }
+#: Target's architecture → factor on the length of the kit's refinement steps (``scripts/search_refinement.py``).
+REFINE_FACTORS: dict[str, float] = {"resnet18": 0.1}
 #: The share of a residual design's steps that comes after its base.
 OWN_SHARE = 1 / 6
 #: Those that look at the dataset, for which the swapped sketches are measured.
@@ -128,7 +131,10 @@ def train_config(contest: Contest, method: str, seed: int, source: str = "") -> 
     """Build a contender's meta-training run, with the learning rates that suit the target; see ``unscaled_config``."""
     factors = RATE_FACTORS.get(contest.target.name, {})
     name = "shared network" if method == SPECIALIST else method
-    return with_rates(unscaled_config(contest, method, seed, source), factors.get(name, 1.0))
+    config = with_rates(unscaled_config(contest, method, seed, source), factors.get(name, 1.0))
+    if isinstance(config, RivalConfig) or not config.pudnet.refine:
+        return config
+    return replace(config, pudnet=_with_steps(config.pudnet))
 
 
 def with_rates(config: TrainConfig | RivalConfig, factor: float) -> TrainConfig | RivalConfig:
@@ -180,7 +186,12 @@ def unscaled_config(contest: Contest, method: str, seed: int, source: str = "") 
 
 def kit_config(target: TargetConfig) -> PudNetConfig:
     """The kit's design for a target."""
-    return replace_fields(TrainConfig(pudnet=PudNetConfig(target)), PREDICTORS["PudNet (kit)"]).pudnet
+    return _with_steps(replace_fields(TrainConfig(pudnet=PudNetConfig(target)), PREDICTORS["PudNet (kit)"]).pudnet)
+
+
+def _with_steps(config: PudNetConfig) -> PudNetConfig:
+    """Give the refinement's steps the length that suits the target."""
+    return replace(config, refine_rate=REFINE_FACTORS.get(config.target.name, 1.0) * config.refine_rate)
 
 
 def train(

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from pudnet_lib.baselines.rivals import RIVALS
-from pudnet_lib.experiments.contenders import PREDICTORS, RATE_FACTORS, Contest, train_config, unscaled_config
+from pudnet_lib.experiments.contenders import (
+    PREDICTORS,
+    RATE_FACTORS,
+    REFINE_FACTORS,
+    Contest,
+    kit_config,
+    train_config,
+    unscaled_config,
+)
 from pudnet_lib.targets import TargetConfig
 
 RESNET = Contest(target=TargetConfig("resnet18", 16), steps=12)
@@ -34,3 +42,11 @@ def test_a_resnets_rates_are_multiplied_all_of_them():
 
 def test_every_method_has_its_factor():
     assert set(RATE_FACTORS["resnet18"]) == {*PREDICTORS, *RIVALS}
+
+
+def test_a_resnets_refinement_takes_shorter_steps():
+    wanted = pytest.approx(0.1 * REFINE_FACTORS["resnet18"])
+    assert train_config(RESNET, "PudNet (kit)", 0).pudnet.refine_rate == wanted
+    assert kit_config(RESNET.target).refine_rate == wanted
+    assert kit_config(TargetConfig()).refine_rate == 0.1
+    assert train_config(RESNET, "PudNet (paper)", 0).pudnet.refine_rate == 0.05  # it takes no steps
