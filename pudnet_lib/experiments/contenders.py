@@ -3,8 +3,9 @@
 Our choice: every meta-trained method gets the same images, groups and number of steps. The learning rates of the plain
 PudNet, the shared network and the constant embedding were the best of three each on held-out training classes (width 8,
 600 steps, 3 seeds), by margins within the seeds' spread, in a search that is no command of this repository; the kit's
-base has the shared network's rate, and the metric rivals' rates were not searched. For a ResNet-18 all of them were
-searched anew, on Tiny-ImageNet (``RATE_FACTORS``). Two designs of PudNet are compared:
+base has the shared network's rate, and the metric rivals' rates were not searched. Long schedules have the rates that
+were best at 3,000 steps (``LONG_FACTORS``). For a ResNet-18 all of them were searched anew, on Tiny-ImageNet
+(``RATE_FACTORS``). Two designs of PudNet are compared:
 ``paper`` is the plain one [code] with standardised filters and wider generators; ``kit`` generates a residual on a
 base that was meta-trained as a shared network, and refines the prediction on the labelled images; the steps of the
 refinement were chosen on held-out training classes by ``scripts/search_conditioning.py``, for a ResNet-18 by
@@ -84,6 +85,10 @@ RATE_FACTORS: dict[str, dict[str, float]] = {
         "MUSML": 0.03,
     }
 }
+#: From so many steps on, a ConvNet-3's contenders have the rates that ``scripts/search_conditioning.py`` found at 3,000
+#: steps; method → factor.
+LONG_STEPS = 2000
+LONG_FACTORS: dict[str, float] = {"PudNet (paper)": 10.0, "constant embedding": 2.0}
 #: Target's architecture → factor on the length of the kit's refinement steps (``scripts/search_refinement.py``).
 REFINE_FACTORS: dict[str, float] = {"resnet18": 0.1}
 #: The share of a residual design's steps that comes after its base.
@@ -129,7 +134,7 @@ class Contest:
 
 def train_config(contest: Contest, method: str, seed: int, source: str = "") -> TrainConfig | RivalConfig:
     """Build a contender's meta-training run, with the learning rates that suit the target; see ``unscaled_config``."""
-    factors = RATE_FACTORS.get(contest.target.name, {})
+    factors = RATE_FACTORS.get(contest.target.name, LONG_FACTORS if contest.steps >= LONG_STEPS else {})
     name = "shared network" if method == SPECIALIST else method
     config = with_rates(unscaled_config(contest, method, seed, source), factors.get(name, 1.0))
     if isinstance(config, RivalConfig) or not config.pudnet.refine:

@@ -6,6 +6,8 @@ import pytest
 
 from pudnet_lib.baselines.rivals import RIVALS
 from pudnet_lib.experiments.contenders import (
+    LONG_FACTORS,
+    LONG_STEPS,
     PREDICTORS,
     RATE_FACTORS,
     REFINE_FACTORS,
@@ -22,6 +24,14 @@ RESNET = Contest(target=TargetConfig("resnet18", 16), steps=12)
 def test_a_convnet_keeps_the_rates_that_were_found_for_it():
     for method in (*PREDICTORS, *RIVALS):
         assert train_config(Contest(steps=12), method, 0) == unscaled_config(Contest(steps=12), method, 0)
+
+
+def test_a_long_schedule_has_the_rates_that_were_found_for_it():
+    for method in (*PREDICTORS, *RIVALS):
+        short, long = (train_config(Contest(steps=steps), method, 0) for steps in (LONG_STEPS - 1, LONG_STEPS))
+        wanted = short.meta.learning_rate * LONG_FACTORS.get(method, 1.0)
+        assert long.meta.learning_rate == pytest.approx(wanted)
+    assert train_config(Contest(steps=LONG_STEPS), "PudNet (paper)", 0).meta.learning_rate == pytest.approx(1e-2)
 
 
 def test_a_resnets_rates_are_multiplied_all_of_them():
