@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -19,14 +19,17 @@ from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluation import Swap, Swapper
-from pudnet_lib.experiments.contenders import CONDITIONED, SPECIALIST, TARGETS, Contest, train
+from pudnet_lib.experiments.contenders import CONDITIONED, PREDICTORS, SPECIALIST, TARGETS, Contest, train
 from pudnet_lib.experiments.diagnostics import diagnose
 from pudnet_lib.experiments.intra_tables import answer, gains, headline, summary
 from pudnet_lib.experiments.measuring import META_TRAINED, TUNED, Protocol, Scene, measure, training_of
 from pudnet_lib.experiments.parallel import parallel
 from pudnet_lib.training.run import TrainConfig
 
-__all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "diagnostics", "gains", "headline", "run", "summary"]
+__all__ = [
+    "PROFILES", "QUESTION", "STUDIES", "TITLE", "Config", "answer", "diagnostics", "gains", "headline", "run", "study",
+    "summary",
+]  # fmt: skip
 
 TITLE = "Unseen classes of the same source"
 QUESTION = "Do parameters predicted for these classes beat one good network for all of them, and training from scratch?"
@@ -110,6 +113,39 @@ PROFILES = {
         accelerator="auto", jobs=1,
     ),
 }  # fmt: skip
+
+#: Studies beside the profiles' own: name → fields of the config. "long" meta-trains until rates and designs can be told
+#: apart (some fifteen times the laptop's steps; an hour on 2 cores), with the rivals that were best in the short one.
+STUDIES: dict[str, dict[str, Any]] = {
+    "short": {},
+    "long": {
+        "targets": ("ConvNet-3, width 16",),
+        "steps": 3500,
+        "ways": (4, 5, 10),
+        "methods": (
+            *PREDICTORS, "shared network, refined", "ProtoNet", "Meta-DeepBDC", "pretrained", "fine-tuned",
+        ),
+        "optimisers": ("GC",),
+    },
+}  # fmt: skip
+
+
+def study(name: str, **given: Any) -> dict[str, Any]:
+    """Give a study's fields for ``configure``.
+
+    Args:
+        name: One of ``STUDIES``.
+        **given: Fields that go before the study's own; None keeps those.
+
+    Returns:
+        Field → value.
+
+    Raises:
+        PudNetError: If there is no such study.
+    """
+    if name not in STUDIES:
+        raise unknown_name("study", name, STUDIES)
+    return STUDIES[name] | {field: value for field, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

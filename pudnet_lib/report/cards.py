@@ -105,13 +105,14 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     """Put the measured headlines under the claims that they stand beside.
 
     Args:
-        results: Results, the main ones of each card.
+        results: Results, in the order in which they shall stand.
 
     Returns:
         Lines of text for the table.
     """
     measured = []
     for result in results:
+        where = (result["title"], result["profile"], result["variant"], result["provenance"]["device"])
         for line in result["headline"]:
             low, high = line.get("scratch_interval") or (None, None)
             predicted_low, predicted_high = line.get("predicted_interval") or (None, None)
@@ -120,7 +121,7 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
                 "claim": line.get("claim", ""),
                 "claimed": False,
                 "setting": line["setting"],
-                "source": f"measured here: {result['title']}, {result['profile']}, {result['provenance']['device']}",
+                "source": f"measured here: {', '.join(part for part in where if part)}",
                 "metric": line["metric"],
                 "scratch": with_interval(line["scratch"], low, high),
                 "scratch_seconds": seconds(line["scratch_seconds"]),

@@ -55,7 +55,10 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None, out: Path 
     sources = sorted((runs_dir / "smoke").glob("*/results/*.json")) if smoke else _committed(root)
     results = [_prepare(path, pages.get(path.name, "")) for path in sources]
     grouped = cards.group_cards(results, notebooks)
-    facts = {"cards": grouped, "headline": cards.headline_lines([card["main"] for card in grouped])}
+    facts = {
+        "cards": grouped,
+        "headline": cards.headline_lines([r for card in grouped for r in (card["main"], *card["others"])]),
+    }
     page = out / "index.html"
     atomic_write(page, environment.get_template("index.html").render(css=css, failed=failed, **facts))
     if not smoke and out == root / "reports":
@@ -74,9 +77,12 @@ def readme_text(root: Path) -> str:
     """Make the text of ``reports/README.md``."""
     results = [_prepare(path, "") for path in _committed(root)]
     grouped = cards.group_cards(results, sorted((root / "notebooks").glob("*.ipynb")))
-    headline = cards.headline_lines([card["main"] for card in grouped])
-    text = _templates().get_template("readme.md").render(cards=grouped, headline=headline)
+    text = _templates().get_template("readme.md").render(cards=grouped, headline=_headline(grouped))
     return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE).rstrip() + "\n"
+
+
+def _headline(grouped: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return cards.headline_lines([result for card in grouped for result in (card["main"], *card["others"])])
 
 
 def _committed(root: Path) -> list[Path]:

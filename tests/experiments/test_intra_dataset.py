@@ -6,6 +6,7 @@ import pytest
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.experiments import intra_dataset, intra_tables
 from pudnet_lib.experiments.contenders import PREDICTORS, Contest, train_config
+from pudnet_lib.experiments.profiles import configure
 from pudnet_lib.report import intra_dataset_figures as figures
 
 
@@ -68,6 +69,16 @@ def test_unknown_methods_and_too_few_groups():
         intra_dataset.Config(methods=("PudNett",))
     with pytest.raises(PudNetError, match="at least 2"):
         intra_dataset.Config(groups=1)
+
+
+def test_a_studys_fields_give_way_to_what_is_given():
+    assert intra_dataset.study("short", steps=None) == {}
+    long = intra_dataset.study("long", steps=7, ways=None)
+    assert (long["steps"], long["ways"]) == (7, (4, 5, 10))
+    config = configure(intra_dataset.PROFILES, "laptop", **long)
+    assert config.targets == ("ConvNet-3, width 16",)
+    with pytest.raises(PudNetError, match="Did you mean 'long'"):
+        intra_dataset.study("lung")
 
 
 def test_a_tiny_run(tmp_path, monkeypatch):
