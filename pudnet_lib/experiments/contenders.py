@@ -88,7 +88,7 @@ RATE_FACTORS: dict[str, dict[str, float]] = {
 #: From so many steps on, a ConvNet-3's contenders have the rates that ``scripts/search_conditioning.py`` found at 3,000
 #: steps; method → factor.
 LONG_STEPS = 2000
-LONG_FACTORS: dict[str, float] = {"PudNet (paper)": 10.0, "constant embedding": 2.0}
+LONG_FACTORS: dict[str, float] = {"PudNet (paper)": 20.0, "constant embedding": 2.0}
 #: Target's architecture → factor on the length of the kit's refinement steps (``scripts/search_refinement.py``).
 REFINE_FACTORS: dict[str, float] = {"resnet18": 0.1}
 #: The share of a residual design's steps that comes after its base.

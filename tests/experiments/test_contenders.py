@@ -31,7 +31,7 @@ def test_a_long_schedule_has_the_rates_that_were_found_for_it():
         short, long = (train_config(Contest(steps=steps), method, 0) for steps in (LONG_STEPS - 1, LONG_STEPS))
         wanted = short.meta.learning_rate * LONG_FACTORS.get(method, 1.0)
         assert long.meta.learning_rate == pytest.approx(wanted)
-    assert train_config(Contest(steps=LONG_STEPS), "PudNet (paper)", 0).meta.learning_rate == pytest.approx(1e-2)
+    assert train_config(Contest(steps=LONG_STEPS), "PudNet (paper)", 0).meta.learning_rate == pytest.approx(2e-2)
 
 
 def test_a_resnets_rates_are_multiplied_all_of_them():
