@@ -70,6 +70,8 @@ PLAIN: dict[str, Any] = {
 }
 #: Twelve more kinds of images and five times as many classes, made of the same images.
 KINDS: dict[str, Any] = {"pool.variations": ("turned 90°", "turned 180°", "turned 270°", "inverted")}
+#: Neither the auxiliary classifier nor the consistency with it.
+ALONE: dict[str, Any] = {"meta.weights.auxiliary": 0.0, "meta.weights.consistency": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared network, lr 1e-2": {"kind": "shared", "meta.learning_rate": 1e-2},
     "shared network, lr 2e-2": {"kind": "shared", "meta.learning_rate": 2e-2},
@@ -113,6 +115,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shared network, more kinds": {"kind": "shared", "meta.learning_rate": 2e-2, **KINDS},
     "shared network, more kinds, refined": {"kind": "shared", "meta.learning_rate": 2e-2, **KINDS, **REFINED},
     "plain, more kinds": {**PLAIN, **KINDS},
+    "shared network, class loss alone": {"kind": "shared", "meta.learning_rate": 2e-2, **ALONE},
+    "shared network, class loss alone, refined": {"kind": "shared", "meta.learning_rate": 2e-2, **ALONE, **REFINED},
+    "plain, lr 2e-2, class loss alone": {**PLAIN, "meta.learning_rate": 2e-2, **ALONE},
     "residual, more kinds": {**JOINT, **KINDS},
     "residual, more kinds, refined": {**JOINT, **KINDS, **REFINED},
 }
