@@ -65,7 +65,8 @@ def test_two_ranks_have_the_gradient_of_one_process_with_both_groups(place, foun
     ranks = [load_file(place / f"gradient-{rank}.safetensors") for rank in (0, 1)]
     assert same(ranks[0], ranks[1])
     for name, parameter in net.named_parameters():  # which takes both groups at once: the sums are other ones
-        torch.testing.assert_close(ranks[0][name], parameter.grad, atol=5e-6, rtol=1e-5)
+        largest = float(parameter.grad.abs().max())  # rounding is as large as the terms of a sum, not as the sum
+        torch.testing.assert_close(ranks[0][name], parameter.grad, atol=5e-6 + 2e-4 * largest, rtol=1e-5)
     assert max(float(g.abs().max()) for g in ranks[0].values()) > 1e-3  # it is no comparison of zeros
 
 
