@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pudnet_lib import cuda_graph
 from pudnet_lib.datasets.image_dataset import ImageDataset, normalise
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork.base import ParameterModel, Parameters
+from pudnet_lib.hypernetwork.base import ParameterModel
 from pudnet_lib.predicted_network import PredictedNetwork
 from pudnet_lib.training.losses import class_means
 
@@ -165,7 +165,8 @@ def predict(
     model.eval()
     try:
         with clock.part("generate"), torch.no_grad():
-            parameters = (cuda_graph.forward if config.cuda_graph else _forward)(model, images, labels)
+            given = (images, labels)
+            parameters = cuda_graph.forward(model, *given) if config.cuda_graph else model(*given)
     finally:
         model.train(was_training)
     with clock.part("assemble"):
@@ -196,11 +197,6 @@ def predict(
         origin=origin,
         seconds=clock.seconds,
     )
-
-
-def _forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
-    parameters: Parameters = model(sketch, labels)
-    return parameters
 
 
 def _some(dataset: ImageDataset, config: PredictConfig) -> Tensor:

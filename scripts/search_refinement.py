@@ -21,23 +21,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from search_rates import VALIDATION
 
 from pudnet_lib.baselines.refined import refined
 from pudnet_lib.baselines.shared import SharedNetwork
-from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool
 from pudnet_lib.evaluation import difference, evaluate_groups
 from pudnet_lib.experiments import imagenet
-from pudnet_lib.experiments.contenders import PREDICTORS, REFINE_FACTORS, REFINED, train, train_config
-from pudnet_lib.experiments.profiles import replace_fields
+from pudnet_lib.experiments.contenders import REFINE_FACTORS, REFINED, kit_config, train, train_config
 from pudnet_lib.experiments.record import atomic_write, provenance, write_result
-from pudnet_lib.hypernetwork import PudNetConfig
-from pudnet_lib.training.run import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "refinement"
-#: Groups of held-out training classes: more ways than in training, as the unseen classes have.
-VALIDATION = GroupConfig(ways=20, sketch_per_class=10, support_per_class=10, query_per_class=10)
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,9 @@ def measure(seed: int, config: SearchConfig, pool: Pool) -> pd.DataFrame:
         return pd.read_csv(path)
     outcome = train(train_config(contest, "shared network", seed), pool)
     assert isinstance(outcome.model, SharedNetwork)
-    kit = replace_fields(TrainConfig(pudnet=PudNetConfig(contest.target)), PREDICTORS["PudNet (kit)"]).pudnet
     sampler, tables = pool.validation_groups(VALIDATION, config.seed), []
     for factor in config.factors:
-        steps = replace(kit, refine_rate=factor * REFINED["pudnet.refine_rate"])
+        steps = replace(kit_config(contest.target), refine_rate=factor * REFINED["pudnet.refine_rate"])
         model = refined(outcome.model, steps) if factor else outcome.model
         table = evaluate_groups(model, sampler, config.groups)
         tables.append(table.assign(method=f"steps × {factor:g}", seed=seed, meta_training_seconds=outcome.seconds))

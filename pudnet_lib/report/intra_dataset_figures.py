@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pudnet_lib.experiments.contenders import REFINED_SHARED
-from pudnet_lib.experiments.intra_tables import ALL
+from pudnet_lib.experiments.intra_tables import ALL, reference
 from pudnet_lib.report.figures import PALETTE, colour_of, figure, intervals
 from pudnet_lib.report.labels import end_labels
 
@@ -80,7 +80,7 @@ def figure_ways(summary: pd.DataFrame, target: str) -> Figure:
     """
     rows = summary[(summary["target"] == target) & (summary["dataset"] != ALL)]
     methods = [m for m in SHOWN if m in set(rows["method"])]
-    methods += [m for m in dict.fromkeys(rows["method"]) if m in ("GC, 30 epochs", "GC, 2 epochs")]
+    methods.append(reference(rows))
     datasets, sizes = list(dict.fromkeys(rows["dataset"])), sorted(set(rows["ways"]))
     drawn, axes = figure(2.6 * len(datasets) + 1.8, 3.4, 1, len(datasets))
     ends: dict[str, tuple[float, float, str]] = {}

@@ -61,7 +61,7 @@ def found(place):
 def test_two_ranks_have_the_gradient_of_one_process_with_both_groups(place, found, monkeypatch):
     assert found["one_gradient"]["statuses"] == [0, 0], found["one_gradient"]["texts"]
     net = model()
-    # One after the other, as the ranks take them: at once, the sums are other ones (tests of ``grouped`` compare those).
+    # One after the other, as the ranks take them; at once, the sums are other ones (test_grouped.py compares those).
     monkeypatch.setattr(PudNet, "groups_at_once", lambda *_: 1)
     meta_train(net, sampler(), replace(CONFIG, steps=1, validate_every=0, clip_norm=0.0), progress=False)
     ranks = [load_file(place / f"gradient-{rank}.safetensors") for rank in (0, 1)]
