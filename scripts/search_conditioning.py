@@ -36,6 +36,7 @@ from pudnet_lib.hypernetwork import PudNetConfig
 from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.finetune import finetune
+from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaConfig
 from pudnet_lib.training.run import TrainConfig, build_model, train_run
 from pudnet_lib.training.scratch import ScratchConfig
@@ -117,7 +118,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain, more kinds": {**PLAIN, **KINDS},
     "shared network, class loss alone": {"kind": "shared", "meta.learning_rate": 2e-2, **ALONE},
     "shared network, class loss alone, refined": {"kind": "shared", "meta.learning_rate": 2e-2, **ALONE, **REFINED},
+    "shared network, lr 1e-2, class loss alone": {"kind": "shared", "meta.learning_rate": 1e-2, **ALONE},
+    "shared network, lr 4e-2, class loss alone": {"kind": "shared", "meta.learning_rate": 4e-2, **ALONE},
+    "constant embedding, lr 1e-2, class loss alone": {**PLAIN, "pudnet.embedding": "constant", **ALONE},
+    "constant embedding, lr 2e-2, class loss alone": {
+        **PLAIN,
+        "pudnet.embedding": "constant",
+        "meta.learning_rate": 2e-2,
+        **ALONE,
+    },
+    "plain, class loss alone": {**PLAIN, **ALONE},
     "plain, lr 2e-2, class loss alone": {**PLAIN, "meta.learning_rate": 2e-2, **ALONE},
+    "residual after its base, class loss alone": {**STAGED, **ALONE},
+    "residual after its base, class loss alone, refined": {**STAGED, **ALONE, **REFINED},
+    "residual after its base, class loss alone, refined in 20 steps": {
+        **STAGED,
+        **ALONE,
+        **REFINED,
+        "pudnet.refine": 20,
+        "pudnet.refine_decay": 0.9,
+    },
+    "residual, class loss alone": {**JOINT, **ALONE},
+    "residual, class loss alone, refined": {**JOINT, **ALONE, **REFINED},
     "residual, more kinds": {**JOINT, **KINDS},
     "residual, more kinds, refined": {**JOINT, **KINDS, **REFINED},
 }
@@ -166,7 +188,8 @@ def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
     config, wanted = unrefined(config), config.pudnet
     same = next(v for v in VARIANTS if unrefined(train_config(v, seed)) == config)  # trained once for all of them
     run = folder(same, seed)
-    base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}-{seed}"  # the same for many variants
+    losses = "" if config.meta.weights == LossWeights() else "-class_loss_alone"
+    base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}{losses}-{seed}"  # the same for many variants
     if config.base_steps and base.is_dir() and not run.exists():
         shutil.copytree(base, run / "base")
     own = pool if config.pool == pool.config else Pool(config.pool)
