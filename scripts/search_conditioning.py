@@ -254,7 +254,7 @@ def answer(table: pd.DataFrame) -> str:
     chosen = found[(found["metric"] == "validation") & (found["method"] != TUNED)].set_index("method")["mean"]
     rivals = [m for m in chosen.index if m.startswith(("shared", "constant"))]
     blind, ours = [m for m in rivals if "refined" not in m], [m for m in chosen.index if m not in rivals]
-    rival, best = chosen[blind].idxmax(), chosen[ours].idxmax()
+    rival, best = str(chosen[blind].idxmax()), str(chosen[ours].idxmax())
     own = table[(table["classes"] == "unseen") & (table["swap"] == "own")]
     mine = table[(table["classes"] == "unseen") & (table["method"] == best)]
     swapped = mine.assign(method=mine["swap"])

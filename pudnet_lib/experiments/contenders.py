@@ -6,10 +6,11 @@ PudNet, the shared network and the constant embedding were the best of three eac
 base has the shared network's rate, and the metric rivals' rates were not searched. Long schedules have the rates that
 were best at 3,000 steps (``LONG_FACTORS``). For a ResNet-18 all of them were searched anew, on Tiny-ImageNet
 (``RATE_FACTORS``). Two designs of PudNet are compared:
-``paper`` is the plain one [code] with standardised filters and wider generators; ``kit`` generates a residual on a
-base that was meta-trained as a shared network, and refines the prediction on the labelled images; the steps of the
-refinement were chosen on held-out training classes by ``scripts/search_conditioning.py``, for a ResNet-18 by
-``scripts/search_refinement.py``.
+``paper`` is the plain one [code] with standardised filters and wider generators, and the paper's three losses; ``kit``
+generates a residual on a base that was meta-trained as a shared network, and refines the prediction on the labelled
+images. The steps of the refinement and the losses of the kit and of both blind controls (``LOSSES``) were chosen on
+held-out training classes by ``scripts/search_conditioning.py``, the steps for a ResNet-18 by
+``scripts/search_refinement.py``; a ResNet-18 keeps all losses, with which its rates were searched.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pudnet_lib.experiments.profiles import replace_fields
 from pudnet_lib.hypernetwork import PudNetConfig
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.cache import trained
+from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaConfig, Precision
 from pudnet_lib.training.run import TrainConfig, TrainOutcome
 from pudnet_lib.training.scale import ScaleConfig
@@ -45,6 +47,10 @@ REFINED: dict[str, Any] = {
     "pudnet.refine_learned": False,
     "pudnet.refine_support": True,
 }
+#: Target's architecture → losses of the kit, its base and both blind controls, where fewer than the paper's three were
+#: better on held-out training classes (``scripts/search_conditioning.py``). The plain design keeps the paper's losses.
+CLASS_LOSS_ALONE = LossWeights(auxiliary=0.0, consistency=0.0)
+LOSSES: dict[str, LossWeights] = {"convnet3": CLASS_LOSS_ALONE}
 #: Predictor → what differs from ``TrainConfig``'s defaults.
 PREDICTORS: dict[str, dict[str, Any]] = {
     "PudNet (paper)": {
@@ -68,6 +74,8 @@ PREDICTORS: dict[str, dict[str, Any]] = {
         "meta.learning_rate": 1e-2,
     },
 }
+#: The one that keeps the paper's three losses everywhere.
+PAPER = "PudNet (paper)"
 #: A control: the shared network with the kit's refinement, without a hypernetwork.
 REFINED_SHARED = "shared network, refined"
 #: Target's architecture → method → factor on all its rates where another one than the above was better on held-out
@@ -182,6 +190,8 @@ def unscaled_config(contest: Contest, method: str, seed: int, source: str = "") 
     if name not in PREDICTORS:
         raise unknown_name("method", method, (*PREDICTORS, *RIVALS, SPECIALIST))
     base = TrainConfig("pudnet", PudNetConfig(contest.target, seed=seed), pool, contest.groups, meta, seed)
+    if name != PAPER and contest.target.name in LOSSES:
+        base = replace(base, meta=replace(meta, weights=LOSSES[contest.target.name]))
     changed = replace_fields(base, PREDICTORS[name])
     if not changed.pudnet.residual:
         return changed

@@ -114,20 +114,27 @@ PROFILES = {
     ),
 }  # fmt: skip
 
+_LONG: dict[str, Any] = {
+    "targets": ("ConvNet-3, width 16",),
+    "steps": 3500,
+    "ways": (4, 5, 10),
+    "methods": (*PREDICTORS, "shared network, refined", "ProtoNet", "Meta-DeepBDC", "pretrained", "fine-tuned"),
+    "optimisers": ("GC",),
+}
 #: Studies beside the profiles' own: name → fields of the config. "long" meta-trains until rates and designs can be told
-#: apart (some fifteen times the laptop's steps; an hour on 2 cores), with the rivals that were best in the short one.
+#: apart (some fifteen times the laptop's steps; an hour on 2 cores), with the rivals that were best in the short one;
+#: "photographs" does so with Tiny-ImageNet as a fourth source, which the user must have.
 STUDIES: dict[str, dict[str, Any]] = {
     "short": {},
-    "long": {
-        "targets": ("ConvNet-3, width 16",),
-        "steps": 3500,
-        "ways": (4, 5, 10),
-        "methods": (
-            *PREDICTORS, "shared network, refined", "ProtoNet", "Meta-DeepBDC", "pretrained", "fine-tuned",
-        ),
-        "optimisers": ("GC",),
+    "long": _LONG,
+    "photographs": _LONG
+    | {
+        "sources": ("fashion", "emoji", "glyphs", "tiny-imagenet"),
+        "ways": (4,),
+        "methods": (*PREDICTORS, "shared network, refined", "fine-tuned"),
+        "scratch_epochs": (30,),
     },
-}  # fmt: skip
+}
 
 
 def study(name: str, **given: Any) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import pytest
 
 from pudnet_lib.baselines.rivals import RIVALS
 from pudnet_lib.experiments.contenders import (
+    CLASS_LOSS_ALONE,
     LONG_FACTORS,
     LONG_STEPS,
+    PAPER,
     PREDICTORS,
     RATE_FACTORS,
     REFINE_FACTORS,
@@ -17,6 +19,8 @@ from pudnet_lib.experiments.contenders import (
     unscaled_config,
 )
 from pudnet_lib.targets import TargetConfig
+from pudnet_lib.training.losses import LossWeights
+from pudnet_lib.training.run import TrainConfig, base_meta
 
 RESNET = Contest(target=TargetConfig("resnet18", 16), steps=12)
 
@@ -60,3 +64,18 @@ def test_a_resnets_refinement_takes_shorter_steps():
     assert kit_config(RESNET.target).refine_rate == wanted
     assert kit_config(TargetConfig()).refine_rate == 0.1
     assert train_config(RESNET, "PudNet (paper)", 0).pudnet.refine_rate == 0.05  # it takes no steps
+
+
+def test_on_a_convnet_all_but_the_plain_design_have_the_class_loss_alone():
+    assert (CLASS_LOSS_ALONE.cosine, CLASS_LOSS_ALONE.auxiliary, CLASS_LOSS_ALONE.consistency) == (1.0, 0.0, 0.0)
+    weights = {method: train_config(Contest(), method, 0).meta.weights for method in PREDICTORS}
+    assert weights.pop(PAPER) == LossWeights()
+    assert set(weights.values()) == {CLASS_LOSS_ALONE}
+    assert train_config(Contest(), "specialist", 0, "fashion").meta.weights == CLASS_LOSS_ALONE
+    kit = train_config(Contest(), "PudNet (kit)", 0)
+    assert isinstance(kit, TrainConfig)
+    assert base_meta(kit.meta, kit.base_steps, kit.base_learning_rate).weights == CLASS_LOSS_ALONE  # its base's, too
+
+
+def test_a_resnet_keeps_the_losses_with_which_its_rates_were_searched():
+    assert {train_config(RESNET, method, 0).meta.weights for method in PREDICTORS} == {LossWeights()}

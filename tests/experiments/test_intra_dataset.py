@@ -77,6 +77,9 @@ def test_a_studys_fields_give_way_to_what_is_given():
     assert (long["steps"], long["ways"]) == (7, (4, 5, 10))
     config = configure(intra_dataset.PROFILES, "laptop", **long)
     assert config.targets == ("ConvNet-3, width 16",)
+    fourth = configure(intra_dataset.PROFILES, "laptop", **intra_dataset.study("photographs"))
+    assert set(fourth.sources) - set(config.sources) == {"tiny-imagenet"}
+    assert (fourth.targets, fourth.steps, fourth.seeds) == (config.targets, 3500, config.seeds)
     with pytest.raises(PudNetError, match="Did you mean 'long'"):
         intra_dataset.study("lung")
 
