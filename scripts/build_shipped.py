@@ -108,7 +108,7 @@ def results(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame) -> str:
+def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str) -> str:
     """A model card, whose configuration, steps and seconds are those that the file of seed 0 holds."""
     name = METHODS[method][0]
     notes = load_model(SHIPPED / f"{name}.safetensors")[1]
@@ -124,7 +124,7 @@ def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame) -> str:
         f"- Accuracy on held-out training classes, seeds {SEEDS}: {', '.join(f'{v:.1f}' for v in validation)} %. "
         f"Seed {SEEDS[0]} ships.",
         "",
-        f"Results of commit {git_commit()}: {GROUPS} groups a source, 5 classes each (fashion has 4), 20 training",
+        f"Results of commit {commit}: {GROUPS} groups a source, 5 classes each (fashion has 4), 20 training",
         "images a class, 10 of them the plain design's sketch; the kit's design, and the control “shared network,",
         f"refined”, take ten gradient steps on all of them. {len(SEEDS)} seeds of meta-training; mean [95 % interval",
         "over groups and seeds].",
@@ -139,11 +139,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cards", action="store_true", help="evaluate and write the cards, without copying models")
     options = parser.parse_args()
+    commit = git_commit()  # before files of the package change
     if not options.cards:
         train_all()
     unseen, held_out = measure()
     for method, (name, _) in METHODS.items():
-        atomic_write(SHIPPED / f"{name}.md", card(method, unseen, held_out))
+        atomic_write(SHIPPED / f"{name}.md", card(method, unseen, held_out, commit))
     print("\n".join(results(unseen)))
     return 0
 

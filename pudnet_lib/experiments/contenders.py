@@ -51,9 +51,11 @@ REFINED: dict[str, Any] = {
 #: better on held-out training classes (``scripts/search_conditioning.py``). The plain design keeps the paper's losses.
 CLASS_LOSS_ALONE = LossWeights(auxiliary=0.0, consistency=0.0)
 LOSSES: dict[str, LossWeights] = {"convnet3": CLASS_LOSS_ALONE}
+#: The plain design.
+PAPER = "PudNet (paper)"
 #: Predictor → what differs from ``TrainConfig``'s defaults.
 PREDICTORS: dict[str, dict[str, Any]] = {
-    "PudNet (paper)": {
+    PAPER: {
         "pudnet.generator_width": 32,
         "pudnet.filter_norm": "standardise",
         "meta.learning_rate": 1e-3,
@@ -74,15 +76,13 @@ PREDICTORS: dict[str, dict[str, Any]] = {
         "meta.learning_rate": 1e-2,
     },
 }
-#: The one that keeps the paper's three losses everywhere.
-PAPER = "PudNet (paper)"
 #: A control: the shared network with the kit's refinement, without a hypernetwork.
 REFINED_SHARED = "shared network, refined"
 #: Target's architecture → method → factor on all its rates where another one than the above was better on held-out
 #: training classes (``scripts/search_rates.py``).
 RATE_FACTORS: dict[str, dict[str, float]] = {
     "resnet18": {
-        "PudNet (paper)": 0.3,
+        PAPER: 0.3,
         "PudNet (kit)": 0.1,
         "shared network": 0.03,
         "constant embedding": 0.03,
@@ -96,13 +96,13 @@ RATE_FACTORS: dict[str, dict[str, float]] = {
 #: From so many steps on, a ConvNet-3's contenders have the rates that ``scripts/search_conditioning.py`` found at 3,000
 #: steps; method → factor.
 LONG_STEPS = 2000
-LONG_FACTORS: dict[str, float] = {"PudNet (paper)": 20.0, "constant embedding": 2.0}
+LONG_FACTORS: dict[str, float] = {PAPER: 20.0}
 #: Target's architecture → factor on the length of the kit's refinement steps (``scripts/search_refinement.py``).
 REFINE_FACTORS: dict[str, float] = {"resnet18": 0.1}
 #: The share of a residual design's steps that comes after its base.
 OWN_SHARE = 1 / 6
 #: Those that look at the dataset, for which the swapped sketches are measured.
-CONDITIONED = ("PudNet (paper)", "PudNet (kit)")
+CONDITIONED = (PAPER, "PudNet (kit)")
 #: The rivals' own modules (LSTMs, coordinates) want a smaller rate than a backbone's weights.
 RIVAL_RATES = {"learning_rate": 3e-3, "direct_learning_rate": 2e-2}
 #: One shared network for each source alone: the ceiling of what knowing the kind of images can give.
