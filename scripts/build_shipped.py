@@ -27,7 +27,8 @@ from pudnet_lib.experiments.contenders import PAPER, REFINED_SHARED, TARGETS, Co
 from pudnet_lib.experiments.intra_dataset import STUDIES
 from pudnet_lib.experiments.parallel import parallel
 from pudnet_lib.experiments.record import atomic_write, device_name, git_commit
-from pudnet_lib.training.models import load_model
+from pudnet_lib.shipped import shipped_notes
+from pudnet_lib.training.run import TrainOutcome
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "pudnet_lib" / "shipped"
@@ -49,11 +50,9 @@ TITLES = {
 }
 
 
-def run_of(method: str, seed: int) -> Path:
-    """The file of a contender's meta-training, which is done now unless the cache has it."""
-    path = train(train_config(CONTEST, METHODS[method][1], seed)).model_path
-    assert path is not None
-    return path
+def run_of(method: str, seed: int) -> TrainOutcome:
+    """A contender's meta-training, which is done now unless the cache has it."""
+    return train(train_config(CONTEST, METHODS[method][1], seed))
 
 
 def train_all() -> None:
@@ -61,18 +60,20 @@ def train_all() -> None:
     configs = [train_config(CONTEST, contender, seed) for seed in SEEDS for _, contender in METHODS.values()]
     parallel(train, configs, 2, "meta-training")
     for method, (name, _) in METHODS.items():
-        shutil.copyfile(run_of(method, SEEDS[0]), SHIPPED / f"{name}.safetensors")
+        path = run_of(method, SEEDS[0]).model_path
+        assert path is not None
+        shutil.copyfile(path, SHIPPED / f"{name}.safetensors")
 
 
 def measure() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict for groups of all embedded packs: unseen classes with both swaps, and held-out training classes."""
     pool = Pool(CONTEST.pool())
     swapper = Swapper(pool.train, GroupConfig().sketch_per_class)
-    models = {method: [load_model(run_of(method, seed))[0] for seed in SEEDS] for method in METHODS}
+    models = {method: [run_of(method, seed).model for seed in SEEDS] for method in METHODS}
+    held_out = compare_models(models, pool.validation_groups(GroupConfig()), GROUPS, swapper, swapped=())
     kit = kit_config(CONTEST.target)
     models[REFINED_SHARED] = [refined(m, kit) for m in models["shared network"] if isinstance(m, SharedNetwork)]
-    unseen = compare_models(models, pool.unseen_groups(GroupConfig()), GROUPS, swapper, swapped=(KIT, PLAIN))
-    return unseen, compare_models(models, pool.validation_groups(GroupConfig()), GROUPS, swapper, swapped=())
+    return compare_models(models, pool.unseen_groups(GroupConfig()), GROUPS, swapper, swapped=(KIT, PLAIN)), held_out
 
 
 def accuracy_of(table: pd.DataFrame, method: str, dataset: str) -> str:
@@ -111,7 +112,7 @@ def results(table: pd.DataFrame) -> list[str]:
 def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str) -> str:
     """A model card, whose configuration, steps and seconds are those that the file of seed 0 holds."""
     name = METHODS[method][0]
-    notes = load_model(SHIPPED / f"{name}.safetensors")[1]
+    notes = shipped_notes(name)
     validation = held_out[held_out["method"] == method].groupby("seed")["value"].mean()
     lines = [
         f"# {TITLES[name]}",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,13 @@ from pudnet_lib.datasets import GroupConfig
 from pudnet_lib.datasets.pool import Pool
 from pudnet_lib.evaluation import Interval, Swap, Swapper, difference, evaluate_fits, evaluate_groups
 from pudnet_lib.experiments.ablations import effects
-from pudnet_lib.experiments.contenders import REFINED
+from pudnet_lib.experiments.contenders import CLASS_LOSS_ALONE, REFINED
 from pudnet_lib.experiments.profiles import replace_fields
 from pudnet_lib.experiments.record import atomic_write, git_commit, provenance, read_result, write_result
 from pudnet_lib.hypernetwork import PudNetConfig
 from pudnet_lib.prediction import predict
 from pudnet_lib.targets import TargetConfig
 from pudnet_lib.training.finetune import finetune
-from pudnet_lib.training.losses import LossWeights
 from pudnet_lib.training.meta import MetaConfig
 from pudnet_lib.training.run import TrainConfig, build_model, train_run
 from pudnet_lib.training.scratch import ScratchConfig
@@ -71,8 +70,7 @@ PLAIN: dict[str, Any] = {
 }
 #: Twelve more kinds of images and five times as many classes, made of the same images.
 KINDS: dict[str, Any] = {"pool.variations": ("turned 90°", "turned 180°", "turned 270°", "inverted")}
-#: Neither the auxiliary classifier nor the consistency with it.
-ALONE: dict[str, Any] = {"meta.weights.auxiliary": 0.0, "meta.weights.consistency": 0.0}
+ALONE: dict[str, Any] = {"meta.weights": asdict(CLASS_LOSS_ALONE)}
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared network, lr 1e-2": {"kind": "shared", "meta.learning_rate": 1e-2},
     "shared network, lr 2e-2": {"kind": "shared", "meta.learning_rate": 2e-2},
@@ -188,7 +186,7 @@ def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
     config, wanted = unrefined(config), config.pudnet
     same = next(v for v in VARIANTS if unrefined(train_config(v, seed)) == config)  # trained once for all of them
     run = folder(same, seed)
-    losses = "" if config.meta.weights == LossWeights() else "-class_loss_alone"
+    losses = "-class_loss_alone" if config.meta.weights == CLASS_LOSS_ALONE else ""
     base = RUNS / f"base-{config.base_steps}-{config.base_learning_rate}{losses}-{seed}"  # the same for many variants
     if config.base_steps and base.is_dir() and not run.exists():
         shutil.copytree(base, run / "base")
