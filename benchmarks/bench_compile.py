@@ -14,12 +14,12 @@ import torch
 from bench_meta_step import stepper
 from timing import alternate, row
 
-from pudnet_lib.datasets.groups import GroupConfig
-from pudnet_lib.datasets.pool import Pool, PoolConfig
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.losses import LossWeights
-from pudnet_lib.training.meta import MetaStep
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaStep
 
 WIDTHS = (16, 64)
 

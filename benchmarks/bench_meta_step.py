@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from timing import alternate, row
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets.groups import GroupConfig
-from pudnet_lib.datasets.pool import Pool, PoolConfig
-from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.losses import LossWeights
-from pudnet_lib.training.meta import MetaStep
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaStep
 
 
 def stepper(module: MetaStep, group: Any, called: Any = None) -> Callable[[], None]:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from timing import alternate, row
 
-from pudnet_lib import cuda_graph
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig, build_target
+from pudnet_lib import speed as cuda_graph
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig, build_target
 
 
 def run() -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
 
-from pudnet_lib.datasets import load_images
+from pudnet_lib.images import load_images
 
 IMAGES, SIZE, BATCH, REPEATS = 30_000, 32, 256, 3
 

@@ -16,16 +16,9 @@ from timing import alternate, row
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pudnet_lib.datasets.image_dataset import normalise
-from pudnet_lib.experiments.zoo import (
-    ZooTraining,
-    image_orders,
-    initial_parameters,
-    learning_rate,
-    train_networks,
-    train_one,
-)
-from pudnet_lib.targets import TargetConfig, build_target
+from pudnet_lib.core.dataset import normalise
+from pudnet_lib.studies.zoo import ZooTraining, image_orders, initial_parameters, learning_rate, train_networks, train_one
+from pudnet_lib.core.targets import TargetConfig, build_target
 
 GROUPS, WAYS, PER_CLASS = 20, 5, 20
 TRAINING = ZooTraining(width=8, epochs=2)
@@ -103,8 +96,8 @@ def timed(device: str) -> dict[str, np.ndarray]:
 
 
 def widget_row() -> dict[str, Any]:
-    from pudnet_lib.experiments import parameter_correlations as experiment
-    from pudnet_lib.report.correlation_widgets import explore
+    from pudnet_lib.studies import parameter_correlations as experiment
+    from pudnet_lib.figures.correlation_widgets import explore
 
     panel = explore(experiment.PROFILES["laptop"])
     group = panel.controls["group"]

@@ -12,8 +12,8 @@ import torch
 from timing import alternate
 from torch.profiler import ProfilerActivity, profile
 
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig, build_target
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig, build_target
 
 
 def main() -> None:

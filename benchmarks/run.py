@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pudnet_lib.experiments.record import provenance, write_result
+from pudnet_lib.results import provenance, write_result
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pudnet_lib.experiments.record import peak_memory_mb
+from pudnet_lib.results import peak_memory_mb
 
 
 def alternate(calls: dict[str, Callable[[], Any]], repeats: int = 15, warm: int = 3) -> dict[str, np.ndarray]:

@@ -10,16 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _HOMES = {
-    "ImageDataset": "pudnet_lib.datasets",
-    "load_images": "pudnet_lib.datasets",
-    "PudNet": "pudnet_lib.hypernetwork",
-    "PudNetConfig": "pudnet_lib.hypernetwork",
-    "TargetConfig": "pudnet_lib.targets",
-    "PredictConfig": "pudnet_lib.prediction",
-    "PredictedNetwork": "pudnet_lib.predicted_network",
+    "ImageDataset": "pudnet_lib.images",
+    "load_images": "pudnet_lib.images",
+    "PudNet": "pudnet_lib.core",
+    "PudNetConfig": "pudnet_lib.core",
+    "TargetConfig": "pudnet_lib.core.targets",
+    "PredictConfig": "pudnet_lib.core.predict",
+    "PredictedNetwork": "pudnet_lib.core.predicted_network",
     "PudNetError": "pudnet_lib.errors",
     "load_pudnet": "pudnet_lib.shipped",
-    "predict": "pudnet_lib.prediction",
+    "predict": "pudnet_lib.core.predict",
 }
 __all__ = sorted(_HOMES)
 

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.image_dataset import ImageDataset
-from pudnet_lib.datasets.packs import pack_names
-from pudnet_lib.datasets.sources import load_images
-from pudnet_lib.datasets.splits import default_class_split
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.images.packs import pack_names
+from pudnet_lib.images.sources import load_images
+from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork.base import ParameterModel
-from pudnet_lib.hypernetwork.pudnet import PudNet
-from pudnet_lib.prediction import PredictConfig
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.pudnet import PudNet
+from pudnet_lib.core.predict import PredictConfig
 
 #: Nearest pool groups over which a distance is averaged.
 NEIGHBOURS = 5

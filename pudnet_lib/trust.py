@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from pudnet_lib.datasets.image_dataset import ImageDataset
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork.base import ParameterModel
+from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.pool_distance import PoolDistance, pool_distance
-from pudnet_lib.predicted_network import PredictedNetwork
-from pudnet_lib.prediction import PredictConfig, extract_features, predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictConfig, extract_features, predict
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
 

@@ -18,15 +18,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pudnet_lib.denoising.groups import NoisyGroupConfig
-from pudnet_lib.denoising.sources import BUNDLED, PHOTOGRAPHS, TEXTURES
-from pudnet_lib.denoising.train import DENOISER_META, DenoiserTrainConfig, train_denoiser
-from pudnet_lib.experiments import denoising
-from pudnet_lib.experiments.record import atomic_write, device_name, git_commit
-from pudnet_lib.hypernetwork import PudNetConfig
+from pudnet_lib.denoise.episodes import NoisyGroupConfig
+from pudnet_lib.denoise.sources import BUNDLED, PHOTOGRAPHS, TEXTURES
+from pudnet_lib.denoise.train import DENOISER_META, DenoiserTrainConfig, train_denoiser
+from pudnet_lib.studies import denoising
+from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.core import PudNetConfig
 from pudnet_lib.shipped import shipped_models
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.models import load_model
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.export.models import load_model
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "pudnet_lib" / "shipped"

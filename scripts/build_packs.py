@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-OUT = Path(__file__).parents[1] / "pudnet_lib" / "datasets" / "embedded"
+OUT = Path(__file__).parents[1] / "pudnet_lib" / "images" / "embedded"
 TRAIN, TEST = 900, 200  # Fashion-MNIST's images a class
 FONTS = 260  # images a glyph
 FONT_GAP = 20  # fonts left out between training and test; see glyphs()

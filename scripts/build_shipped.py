@@ -18,17 +18,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from pudnet_lib.baselines.refined import refined
-from pudnet_lib.baselines.shared import SharedNetwork
-from pudnet_lib.datasets import GroupConfig
-from pudnet_lib.datasets.pool import Pool
-from pudnet_lib.evaluation import Swapper, compare_models, crossed_interval, difference
-from pudnet_lib.experiments.contenders import PAPER, REFINED_SHARED, TARGETS, Contest, kit_config, train, train_config
-from pudnet_lib.experiments.intra_dataset import STUDIES
-from pudnet_lib.experiments.parallel import parallel
-from pudnet_lib.experiments.record import atomic_write, device_name, git_commit
+from pudnet_lib.methods.refined import refined
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.evaluate import Swapper, compare_models, crossed_interval, difference
+from pudnet_lib.methods.contenders import PAPER, REFINED_SHARED, TARGETS, Contest, kit_config, train, train_config
+from pudnet_lib.studies.intra_dataset import STUDIES
+from pudnet_lib.parallel import parallel
+from pudnet_lib.results import atomic_write, device_name, git_commit
 from pudnet_lib.shipped import shipped_notes
-from pudnet_lib.training.run import TrainOutcome
+from pudnet_lib.methods.run import TrainOutcome
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "pudnet_lib" / "shipped"

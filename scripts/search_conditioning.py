@@ -23,22 +23,22 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pudnet_lib.baselines.refined import refined
-from pudnet_lib.baselines.shared import SharedNetwork
-from pudnet_lib.datasets import GroupConfig
-from pudnet_lib.datasets.pool import Pool
-from pudnet_lib.evaluation import Interval, Swap, Swapper, difference, evaluate_fits, evaluate_groups
-from pudnet_lib.experiments.ablations import effects
-from pudnet_lib.experiments.contenders import CLASS_LOSS_ALONE, REFINED
-from pudnet_lib.experiments.profiles import replace_fields
-from pudnet_lib.experiments.record import atomic_write, git_commit, provenance, read_result, write_result
-from pudnet_lib.hypernetwork import PudNetConfig
-from pudnet_lib.prediction import predict
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.finetune import finetune
-from pudnet_lib.training.meta import MetaConfig
-from pudnet_lib.training.run import TrainConfig, build_model, train_run
-from pudnet_lib.training.scratch import ScratchConfig
+from pudnet_lib.methods.refined import refined
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.evaluate import Interval, Swap, Swapper, difference, evaluate_fits, evaluate_groups
+from pudnet_lib.studies.ablations import effects
+from pudnet_lib.methods.contenders import CLASS_LOSS_ALONE, REFINED
+from pudnet_lib.profiles import replace_fields
+from pudnet_lib.results import atomic_write, git_commit, provenance, read_result, write_result
+from pudnet_lib.core import PudNetConfig
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.finetune import finetune
+from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.methods.run import TrainConfig, build_model, train_run
+from pudnet_lib.core.scratch import ScratchConfig
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "conditioning"

@@ -5,7 +5,7 @@
     python scripts/search_rates.py --table            # only the result file, from what has been measured
 
 At the laptop profile's number of steps, which decides much: with a few hundred steps hardly any rate is better than no
-meta-training at all. The rates in ``pudnet_lib.experiments.contenders`` were found for a ConvNet-3 on the embedded
+meta-training at all. The rates in ``pudnet_lib.methods.contenders`` were found for a ConvNet-3 on the embedded
 packs. Here each method's rates are multiplied by a factor, all its rates by the same one; the best factors stand in
 ``RATE_FACTORS`` there. The unseen classes take no part. Needs Tiny-ImageNet (``pudnet datasets``). Writes
 reports/results/rate_search.json.
@@ -21,15 +21,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pudnet_lib.baselines.metric import MetricFit
-from pudnet_lib.baselines.rivals import RIVALS, RivalConfig
-from pudnet_lib.datasets import GroupConfig, GroupSampler
-from pudnet_lib.datasets.pool import Pool
-from pudnet_lib.evaluation import evaluate_fits, evaluate_groups, interval
-from pudnet_lib.experiments import imagenet
-from pudnet_lib.experiments.contenders import PREDICTORS, RATE_FACTORS, train, unscaled_config, with_rates
-from pudnet_lib.experiments.record import atomic_write, provenance, write_result
-from pudnet_lib.training.run import TrainConfig
+from pudnet_lib.methods.metric import MetricFit
+from pudnet_lib.methods.rivals import RIVALS, RivalConfig
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.episodes import GroupSampler
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.evaluate import evaluate_fits, evaluate_groups, interval
+from pudnet_lib.studies import imagenet
+from pudnet_lib.methods.contenders import PREDICTORS, RATE_FACTORS, train, unscaled_config, with_rates
+from pudnet_lib.results import atomic_write, provenance, write_result
+from pudnet_lib.methods.run import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "rates"

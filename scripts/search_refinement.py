@@ -8,7 +8,7 @@ The kit's ten steps were chosen for a ConvNet-3 (``scripts/search_conditioning.p
 many layers in a row, all of which a step changes. Here the first step's length is multiplied by a factor; 0 is the
 network without refinement. The network is the shared one: a residual that is trained after its base is blind, so that
 what suits the base suits the kit. The best factor stands in ``REFINE_FACTORS`` of
-``pudnet_lib.experiments.contenders``. The unseen classes take no part. Needs Tiny-ImageNet (``pudnet datasets``).
+``pudnet_lib.methods.contenders``. The unseen classes take no part. Needs Tiny-ImageNet (``pudnet datasets``).
 Writes reports/results/refinement_search.json.
 """
 
@@ -23,13 +23,13 @@ import pandas as pd
 import torch
 from search_rates import VALIDATION
 
-from pudnet_lib.baselines.refined import refined
-from pudnet_lib.baselines.shared import SharedNetwork
-from pudnet_lib.datasets.pool import Pool
-from pudnet_lib.evaluation import difference, evaluate_groups
-from pudnet_lib.experiments import imagenet
-from pudnet_lib.experiments.contenders import REFINE_FACTORS, REFINED, kit_config, train, train_config
-from pudnet_lib.experiments.record import atomic_write, provenance, write_result
+from pudnet_lib.methods.refined import refined
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.evaluate import difference, evaluate_groups
+from pudnet_lib.studies import imagenet
+from pudnet_lib.methods.contenders import REFINE_FACTORS, REFINED, kit_config, train, train_config
+from pudnet_lib.results import atomic_write, provenance, write_result
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "refinement"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pudnet_lib.datasets.image_dataset import ImageDataset
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -65,7 +65,7 @@ def test_compare_and_strip(tmp_path):
 def test_compare_tells_what_moved(tmp_path):
     import pandas as pd
 
-    from pudnet_lib.experiments.record import write_result
+    from pudnet_lib.results import write_result
 
     facts = {"config": {}, "seed": 0, "seconds": 1, "commit": "c", "versions": {}, "device": "d", "peak_memory_mb": 1}
     for name, mean in (("a", 1.0), ("b", 2.0)):

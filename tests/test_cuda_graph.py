@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pudnet_lib import cuda_graph
-from pudnet_lib.cuda_graph import RecordedForward
-from pudnet_lib.datasets import ImageDataset
+from pudnet_lib import speed as cuda_graph
+from pudnet_lib.speed import RecordedForward
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.hypernetwork.refine import leave_one_out_loss
-from pudnet_lib.prediction import PredictConfig, predict
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.refine import leave_one_out_loss
+from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.targets import TargetConfig
 
 LABELS = torch.tensor([0, 0, 0, 1, 1])
 

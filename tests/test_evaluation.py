@@ -5,20 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets import GroupConfig, GroupSampler, ImageDataset
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.episodes import GroupSampler
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluation import (
-    Swapper,
-    compare_models,
-    crossed_interval,
-    difference,
-    evaluate_fits,
-    group_dataset,
-    interval,
-)
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.evaluate import Swapper, compare_models, crossed_interval, difference, evaluate_fits, group_dataset, interval
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
 
 
 def source(name: str, classes: int, value: int) -> ImageDataset:

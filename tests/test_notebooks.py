@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pudnet_lib.experiments.profiles import PROFILE_NAMES
-from pudnet_lib.report.notebook import declared_parameters, experiment_id, read_notebook, strip, title_of
+from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.batch.notebook import declared_parameters, experiment_id, read_notebook, strip, title_of
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -41,7 +41,7 @@ def test_its_first_cells_are_title_question_and_parameters(path):
 
 @each
 def test_it_belongs_to_an_experiment_that_says_the_same(path):
-    module = importlib.import_module(f"pudnet_lib.experiments.{experiment_id(path)}")
+    module = importlib.import_module(f"pudnet_lib.studies.{experiment_id(path)}")
     first = read_notebook(path).cells[0].source
     assert title_of(read_notebook(path)) == module.TITLE
     assert module.QUESTION in " ".join(first.split())

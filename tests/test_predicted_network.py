@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pudnet_lib.datasets import ImageDataset
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.predicted_network import PredictedNetwork
-from pudnet_lib.prediction import predict
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.targets import TargetConfig
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_own_backbones_need_the_module_to_load(images, tmp_path):
 
 
 def test_a_model_file_is_no_network(tmp_path):
-    from pudnet_lib.training.models import save_model
+    from pudnet_lib.export.models import save_model
 
     save_model(PudNet(PudNetConfig(TargetConfig(width=2))), tmp_path / "m.safetensors", note=json.dumps(1))
     with pytest.raises(PudNetError, match="no predicted network"):

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets import ImageDataset
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import PudNet
+from pudnet_lib.core import PudNet
 from pudnet_lib.pool_distance import NEIGHBOURS, PoolDistance, pool_distance, pool_embeddings
-from pudnet_lib.prediction import predict
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.trust import TrustConfig, advise, cross_validate, fold_of, leave_one_item_out, trust_report
 
 

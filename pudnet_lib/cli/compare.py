@@ -16,7 +16,7 @@ DETAILS = (
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.report.compare import compare
+    from pudnet_lib.batch.compare import compare
 
     def command(
         before: Annotated[Path, typer.Argument(help="The first folder of result files.")],

@@ -19,8 +19,9 @@ def build() -> Callable[..., None]:
     from rich.console import Console
     from rich.table import Table
 
-    from pudnet_lib.datasets import ImageDataset, SourceInfo, list_sources, load_images
-    from pudnet_lib.datasets.cache import data_folder
+    from pudnet_lib.core.dataset import ImageDataset
+    from pudnet_lib.images import SourceInfo, list_sources, load_images
+    from pudnet_lib.images.cache import data_folder
 
     def table(*headers: str) -> Table:
         made = Table(box=None, pad_edge=False)

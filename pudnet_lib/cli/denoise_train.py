@@ -17,7 +17,7 @@ DETAILS = (
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
-    from pudnet_lib.denoising.train import DenoiserTrainConfig, train_denoiser
+    from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
 
     @with_options(DenoiserTrainConfig, "config")
     def denoise_train(

@@ -16,7 +16,7 @@ DETAILS = (
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.experiments.zoo_store import Initialisation, ZooConfig, load_zoo
+    from pudnet_lib.studies.zoo_store import Initialisation, ZooConfig, load_zoo
 
     def grow_zoo(
         sources: Annotated[str, typer.Option(help="Packs, names or image folders, with commas.")] = (

@@ -20,9 +20,9 @@ def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
     from pudnet_lib.errors import PudNetError, unknown_name
-    from pudnet_lib.experiments import imagenet
-    from pudnet_lib.experiments.contenders import train
-    from pudnet_lib.training.scale import ScaleConfig, is_first_rank
+    from pudnet_lib.studies import imagenet
+    from pudnet_lib.methods.contenders import train
+    from pudnet_lib.core.scale import ScaleConfig, is_first_rank
 
     @with_options(ScaleConfig, "scale")
     def command(

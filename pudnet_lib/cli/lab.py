@@ -13,7 +13,7 @@ DETAILS = "Further options go to JupyterLab after --, such as: pudnet lab -- --n
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.report.lab import start_lab
+    from pudnet_lib.batch.lab import start_lab
 
     def lab(options: Annotated[list[str] | None, typer.Argument(help="Options for JupyterLab.")] = None) -> None:
         raise typer.Exit(start_lab(options or []))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.profiles import replace_fields
+from pudnet_lib.profiles import replace_fields
 
 
 def with_options(

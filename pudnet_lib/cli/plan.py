@@ -14,8 +14,8 @@ DETAILS = "Work is counted exactly; this machine is measured for some seconds; G
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.errors import unknown_name
-    from pudnet_lib.experiments import imagenet, imagenet_plan
-    from pudnet_lib.experiments.record import device_name
+    from pudnet_lib.studies import imagenet, imagenet_plan
+    from pudnet_lib.results import device_name
 
     def command(
         profile: Annotated[str, typer.Option(help="smoke, laptop or paper.")] = "paper",

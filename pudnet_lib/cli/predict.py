@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from pudnet_lib.datasets import ImageDataset
+    from pudnet_lib.core.dataset import ImageDataset
 
 HELP = "Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training."
 DETAILS = (
     "Writes OUT/network.safetensors and OUT/README.md (model card); load it with pudnet_lib.PredictedNetwork.load. "
     "Example: pudnet predict FOLDER --out runs/mine --onnx. With --task denoise FOLDER holds noisy pictures of any "
-    "size; OUT/cleaned gets the cleaned ones, OUT/network.safetensors the network (pudnet_lib.denoising.Denoiser.load)."
+    "size; OUT/cleaned gets the cleaned ones, OUT/network.safetensors the network (pudnet_lib.denoise.Denoiser.load)."
 )
 TASKS = ("classify", "denoise")
 DEFAULT_MODELS = {"classify": "pudnet", "denoise": "denoiser"}
@@ -24,7 +24,7 @@ DEFAULT_MODELS = {"classify": "pudnet", "denoise": "denoiser"}
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
-    from pudnet_lib.prediction import PredictConfig
+    from pudnet_lib.core.predict import PredictConfig
 
     @with_options(PredictConfig, "config")
     def predict(
@@ -50,8 +50,8 @@ def build() -> Callable[..., None]:
         from pudnet_lib.errors import PudNetError, unknown_name
         from pudnet_lib.export import model_card
         from pudnet_lib.export.onnx_file import require_export
-        from pudnet_lib.prediction import predict as predict_network
-        from pudnet_lib.training.checkpoint import write_atomically
+        from pudnet_lib.core.predict import predict as predict_network
+        from pudnet_lib.files import write_atomically
 
         if task not in TASKS:
             raise unknown_name("task", task, TASKS)
@@ -99,10 +99,10 @@ def build() -> Callable[..., None]:
 
 def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
     """Clean a folder of noisy pictures and say what was done."""
-    from pudnet_lib.denoising import DenoiserConfig
-    from pudnet_lib.denoising.folder import clean_folder
+    from pudnet_lib.denoise import DenoiserConfig
+    from pudnet_lib.denoise.folder import clean_folder
     from pudnet_lib.shipped import load_shipped
-    from pudnet_lib.training.models import load_model
+    from pudnet_lib.export.models import load_model
 
     predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
     done = clean_folder(predictor, folder, out, DenoiserConfig(seed=seed))
@@ -116,10 +116,10 @@ def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
 
 def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would import torch for --help
     """The predictor, and the training classes of its pool where all of its sources are embedded packs."""
-    from pudnet_lib.datasets.packs import pack_names
+    from pudnet_lib.images.packs import pack_names
     from pudnet_lib.pool_distance import default_pool
     from pudnet_lib.shipped import load_shipped, shipped_notes
-    from pudnet_lib.training.models import load_model
+    from pudnet_lib.export.models import load_model
 
     if model.endswith(".safetensors"):
         predictor, notes = load_model(model)
@@ -133,11 +133,11 @@ def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would i
 
 def _dataset(images: str, channels: int) -> ImageDataset:
     """Load a name, a folder or a zip."""
-    from pudnet_lib.datasets import load_images
+    from pudnet_lib.images import load_images
 
     path = Path(images)
     if path.suffix.lower() == ".zip" and path.is_file():
-        from pudnet_lib.report.upload_widget import Upload, dataset_from_upload
+        from pudnet_lib.figures.upload_widget import Upload, dataset_from_upload
 
         return dataset_from_upload([Upload(path.name, path.read_bytes())], channels=channels)
     return load_images(images, split="all", channels=channels)

@@ -15,11 +15,11 @@ DETAILS = """Example: pudnet prepare imagenet --sizes 84,128,224
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.datasets.prepared import prepare
-    from pudnet_lib.datasets.prepared_estimate import estimate
-    from pudnet_lib.datasets.published import scan_any
-    from pudnet_lib.datasets.reading import Reading
-    from pudnet_lib.datasets.sources import find_folder
+    from pudnet_lib.images.prepared import prepare
+    from pudnet_lib.images.prepared_estimate import estimate
+    from pudnet_lib.images.published import scan_any
+    from pudnet_lib.images.reading import Reading
+    from pudnet_lib.images.sources import find_folder
     from pudnet_lib.errors import PudNetError
 
     def command(

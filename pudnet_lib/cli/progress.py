@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pudnet_lib.report.engines import Progress as Callback
+from pudnet_lib.batch.engines import Progress as Callback
 
 
 @contextlib.contextmanager

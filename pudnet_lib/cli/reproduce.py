@@ -27,9 +27,9 @@ def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import parse_grid, with_options
     from pudnet_lib.cli.progress import show_progress
-    from pudnet_lib.report.batch import BatchConfig, reproduce
-    from pudnet_lib.report.places import project_root
-    from pudnet_lib.report.site import build_site
+    from pudnet_lib.batch.batch import BatchConfig, reproduce
+    from pudnet_lib.batch.places import project_root
+    from pudnet_lib.batch.site import build_site
 
     @with_options(BatchConfig, "config")
     def command(

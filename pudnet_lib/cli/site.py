@@ -12,7 +12,7 @@ HELP = "Build the report site and reports/README.md from the results that are th
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.report.site import build_site
+    from pudnet_lib.batch.site import build_site
 
     def site(
         profile: Annotated[str, typer.Option(help="laptop or paper: all committed results; smoke.")] = "laptop",

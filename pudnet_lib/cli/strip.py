@@ -11,7 +11,7 @@ HELP = "Remove outputs and execution counts from notebooks, in place, as they ar
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.report.notebook import strip_file
+    from pudnet_lib.batch.notebook import strip_file
 
     def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebook files.")]) -> None:
         for path in notebooks:

@@ -19,8 +19,8 @@ DETAILS = (
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
-    from pudnet_lib.training.run import TrainConfig, train_run
-    from pudnet_lib.training.scale import ScaleConfig, is_first_rank
+    from pudnet_lib.methods.run import TrainConfig, train_run
+    from pudnet_lib.core.scale import ScaleConfig, is_first_rank
 
     @with_options(ScaleConfig, "scale")
     @with_options(TrainConfig, "config", known=(ScaleConfig,))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pudnet_lib.predicted_network import PredictedNetwork
+from pudnet_lib.core.predicted_network import PredictedNetwork
 
 if TYPE_CHECKING:
-    from pudnet_lib.hypernetwork.base import ParameterModel
+    from pudnet_lib.core.model import ParameterModel
     from pudnet_lib.trust import TrustReport
 
 _HEAD = """---

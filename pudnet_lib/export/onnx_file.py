@@ -21,8 +21,8 @@ from torch import Tensor
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.program import example_images, facts, to_torch_export
-from pudnet_lib.predicted_network import PredictedNetwork
-from pudnet_lib.training.checkpoint import write_atomically
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.files import write_atomically
 
 #: Largest difference of a logit between PyTorch and onnxruntime.
 TOLERANCE = 1e-4

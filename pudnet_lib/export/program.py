@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.predicted_network import PredictedNetwork
-from pudnet_lib.training.checkpoint import write_atomically
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.files import write_atomically
 
 #: Largest difference of a logit before and after.
 TOLERANCE = 1e-5

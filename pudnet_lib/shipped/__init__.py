@@ -10,8 +10,8 @@ from importlib.resources import as_file, files
 from typing import Any
 
 from pudnet_lib.errors import unknown_name
-from pudnet_lib.hypernetwork import ParameterModel, PudNet
-from pudnet_lib.training.models import load_model
+from pudnet_lib.core import ParameterModel, PudNet
+from pudnet_lib.export.models import load_model
 
 
 def shipped_models() -> list[str]:

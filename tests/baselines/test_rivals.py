@@ -3,17 +3,18 @@
 import pytest
 import torch
 
-from pudnet_lib.baselines.metric import MetricFit
-from pudnet_lib.baselines.pretrained import PretrainedFit
-from pudnet_lib.baselines.protonet import ProtoNet
-from pudnet_lib.baselines.rivals import RIVALS, RivalConfig, build_rival, trained_rival
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets import GroupConfig, ImageDataset
-from pudnet_lib.datasets.pool import PoolConfig
+from pudnet_lib.methods.metric import MetricFit
+from pudnet_lib.methods.pretrained import PretrainedFit
+from pudnet_lib.methods.protonet import ProtoNet
+from pudnet_lib.methods.rivals import RIVALS, RivalConfig, build_rival, trained_rival
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.images.pool import PoolConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.meta import MetaConfig
-from pudnet_lib.training.scratch import ScratchConfig, accuracy
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.scratch import ScratchConfig, accuracy
 
 TARGET = TargetConfig(width=4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pudnet_lib.report.notebook import read_notebook, strip
+from pudnet_lib.batch.notebook import read_notebook, strip
 
 ROOT = Path(__file__).parents[2]
 #: Milliseconds to wait for anything; a test that passes never waits that long on an idle machine.
@@ -104,8 +104,8 @@ def test_a_panel_in_a_small_notebook(browser, lab, screenshots, tmp_path):
     import nbformat
     from nbformat import v4
 
-    cell = """from pudnet_lib.report.figures import figure
-from pudnet_lib.report.widgets import Panel
+    cell = """from pudnet_lib.plots import figure
+from pudnet_lib.widgets import Panel
 
 def line(slope, kind):
     made, axes = figure(4, 2)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pudnet_lib.datasets.archive import ArchiveLimits, check_zip, unpack_zip
+from pudnet_lib.images.archive import ArchiveLimits, check_zip, unpack_zip
 from pudnet_lib.errors import PudNetError
 
 

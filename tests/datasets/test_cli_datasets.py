@@ -3,7 +3,7 @@
 from typer.testing import CliRunner
 
 from pudnet_lib.cli import app
-from pudnet_lib.datasets import list_sources
+from pudnet_lib.images import list_sources
 
 
 def lines_of(*arguments):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pudnet_lib.datasets.folder import scan_folder
+from pudnet_lib.images.folder import scan_folder
 from pudnet_lib.errors import PudNetError
 
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.datasets.groups import Group, GroupConfig, GroupSampler, split_classes
-from pudnet_lib.datasets.image_dataset import ImageDataset
+from pudnet_lib.core.episodes import Group, GroupConfig, GroupSampler, split_classes
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.datasets.image_dataset import ImageDataset, normalise
+from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.errors import PudNetError
 
 # Three images of 1 pixel, classes b, a, b.

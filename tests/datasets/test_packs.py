@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from pudnet_lib.datasets import packs
-from pudnet_lib.datasets.packs import load_pack, manifest, pack_names
-from pudnet_lib.datasets.splits import default_class_split
+from pudnet_lib.images import packs
+from pudnet_lib.images.packs import load_pack, manifest, pack_names
+from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
 
-FOLDER = Path(str(files("pudnet_lib.datasets") / "embedded"))
+FOLDER = Path(str(files("pudnet_lib.images") / "embedded"))
 ROOT = Path(__file__).parents[2]
 EVERY_PACK = pytest.mark.parametrize("name", ["emoji", "fashion", "glyphs"])
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pudnet_lib.datasets import GroupConfig, ImageDataset
-from pudnet_lib.datasets.pool import Pool, PoolConfig, varied
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.images.pool import Pool, PoolConfig, varied
 from pudnet_lib.errors import PudNetError
 
 

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pudnet_lib.cli import main
-from pudnet_lib.datasets import cache, load_images, prepared
-from pudnet_lib.datasets.folder import scan_folder
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.prepared import open_prepared, prepare, prepared_path
-from pudnet_lib.datasets.prepared_estimate import Estimate, estimate
-from pudnet_lib.datasets.reading import Reading
-from pudnet_lib.datasets.splits import default_class_split, imagenet_classes
+from pudnet_lib.images import load_images
+from pudnet_lib.images import cache, prepared
+from pudnet_lib.images.folder import scan_folder
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.images.prepared import open_prepared, prepare, prepared_path
+from pudnet_lib.images.prepared_estimate import Estimate, estimate
+from pudnet_lib.images.reading import Reading
+from pudnet_lib.core.splits import default_class_split, imagenet_classes
 from pudnet_lib.errors import PudNetError
 
 
@@ -186,12 +187,13 @@ IMAGENET_SIZED = """
 import os, sys, zlib
 from pathlib import Path
 import numpy as np
-from pudnet_lib.datasets import cache, load_images, prepared
-from pudnet_lib.datasets.cache import ending
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.reading import Reading
-from pudnet_lib.datasets.splits import default_class_split
-from pudnet_lib.experiments.record import peak_memory_mb
+from pudnet_lib.images import load_images
+from pudnet_lib.images import cache, prepared
+from pudnet_lib.images.cache import ending
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.images.reading import Reading
+from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.results import peak_memory_mb
 root, size, count = Path(sys.argv[1]), 84, 1_281_167
 how = Reading(size, cache_dir=root / "cache")
 path = prepared.prepared_path("imagenet", root / "imagenet", "train", how)

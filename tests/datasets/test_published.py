@@ -5,8 +5,8 @@ import os
 import pytest
 from PIL import Image
 
-from pudnet_lib.datasets import load_images
-from pudnet_lib.datasets.published import ANIMALS, scan_any
+from pudnet_lib.images import load_images
+from pudnet_lib.images.published import ANIMALS, scan_any
 from pudnet_lib.errors import PudNetError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.datasets import default_class_split
+from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
 
 

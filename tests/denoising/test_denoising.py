@@ -8,18 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pudnet_lib.denoising import rivals
-from pudnet_lib.denoising.blind_spot import blind_spot_loss, grid_mask, hide
-from pudnet_lib.denoising.groups import noisy_group
-from pudnet_lib.denoising.metrics import scores
-from pudnet_lib.denoising.noise import add_noise, is_gray
-from pudnet_lib.denoising.predict import Denoiser, DenoiserConfig, predict_denoiser
-from pudnet_lib.denoising.rivals import Noise2VoidConfig, best_factor, bm3d, bm3d_available, classic, noise2void
-from pudnet_lib.denoising.train import DenoiserTrainConfig, DenoisingStep, train_denoiser
+from pudnet_lib.denoise import rivals
+from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
+from pudnet_lib.denoise.episodes import noisy_group
+from pudnet_lib.denoise.metrics import scores
+from pudnet_lib.denoise.noise import add_noise, is_gray
+from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
+from pudnet_lib.denoise.rivals import Noise2VoidConfig, best_factor, bm3d, bm3d_available, classic, noise2void
+from pudnet_lib.denoise.train import DenoiserTrainConfig, DenoisingStep, train_denoiser
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig, UNet
-from pudnet_lib.training.meta import MetaConfig
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig, UNet
+from pudnet_lib.core.meta import MetaConfig
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_predicted_denoiser_is_saved_whole_and_changes_nothing(tmp_path, gener
 
 
 def test_without_a_shipped_denoiser_the_remedy_is_named(monkeypatch):
-    from pudnet_lib.denoising import models
+    from pudnet_lib.denoise import models
 
     monkeypatch.setattr(models, "shipped_models", lambda: ["pudnet"])
     with pytest.raises(PudNetError, match="denoise-train"):
@@ -227,7 +227,7 @@ def test_the_command_meta_trains_and_names_the_model_file(tmp_path, capsys):
         main(["denoise-train", str(tmp_path / "run"), *options.split()])
     assert not done.value.code
     assert "model.safetensors: 2 steps" in capsys.readouterr().out
-    from pudnet_lib.training.models import load_model
+    from pudnet_lib.export.models import load_model
 
     model, notes = load_model(tmp_path / "run" / "model.safetensors")
     assert notes["train"]["groups"]["loss"] == "supervised"

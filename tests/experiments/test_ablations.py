@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.datasets import GroupConfig
-from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import ablations
-from pudnet_lib.experiments.ablation_variants import CHEAP, FACTORS
-from pudnet_lib.report.ablation_figures import figure_effects
+from pudnet_lib.studies import ablations
+from pudnet_lib.studies.ablation_variants import CHEAP, FACTORS
+from pudnet_lib.figures.ablation_figures import figure_effects
 
 
 def test_each_variant_differs_from_the_base_in_its_factor_alone():

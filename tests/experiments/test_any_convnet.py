@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pudnet_lib.datasets import GroupConfig
+from pudnet_lib.core.episodes import GroupConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.any_convnet import NETWORKS, OWN, Config, OwnNetwork, build, markdown, run
+from pudnet_lib.studies.any_convnet import NETWORKS, OWN, Config, OwnNetwork, build, markdown, run
 
 
 def test_every_network_has_a_hypernetwork_that_predicts_all_of_its_convolutions():

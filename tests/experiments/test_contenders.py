@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pudnet_lib.baselines.rivals import RIVALS
-from pudnet_lib.experiments.contenders import (
-    CLASS_LOSS_ALONE,
-    LONG_FACTORS,
-    LONG_STEPS,
-    PAPER,
-    PREDICTORS,
-    RATE_FACTORS,
-    REFINE_FACTORS,
-    Contest,
-    kit_config,
-    train_config,
-    unscaled_config,
-)
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.losses import LossWeights
-from pudnet_lib.training.run import TrainConfig, base_meta
+from pudnet_lib.methods.rivals import RIVALS
+from pudnet_lib.methods.contenders import CLASS_LOSS_ALONE, LONG_FACTORS, LONG_STEPS, PAPER, PREDICTORS, RATE_FACTORS, REFINE_FACTORS, Contest, kit_config, train_config, unscaled_config
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.methods.run import TrainConfig, base_meta
 
 RESNET = Contest(target=TargetConfig("resnet18", 16), steps=12)
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.correlation import canonical, shuffled_canonical, shuffles
-from pudnet_lib.experiments.reduction import Reduced, reduce_side, standardise
-from pudnet_lib.experiments.similarity import Against, linear_cka, mantel
+from pudnet_lib.studies.correlation import canonical, shuffled_canonical, shuffles
+from pudnet_lib.studies.reduction import Reduced, reduce_side, standardise
+from pudnet_lib.studies.similarity import Against, linear_cka, mantel
 
 
 def pair(n: int, m: int, correlations: tuple[float, ...], seed: int = 0, width: int = 0) -> tuple[Reduced, Reduced]:

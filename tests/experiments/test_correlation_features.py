@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import dataset_features as described
-from pudnet_lib.experiments.dataset_features import dataset_features, image_hog, pixel_statistics
-from pudnet_lib.experiments.parameter_features import LAYERS, layer_tensors, parameter_features
-from pudnet_lib.experiments.zoo_store import ZooConfig, parameter_shapes, zoo_groups
+from pudnet_lib.studies import dataset_features as described
+from pudnet_lib.studies.dataset_features import dataset_features, image_hog, pixel_statistics
+from pudnet_lib.studies.parameter_features import LAYERS, layer_tensors, parameter_features
+from pudnet_lib.studies.zoo_store import ZooConfig, parameter_shapes, zoo_groups
 
 SHAPES = {name: tuple(shape) for name, shape in parameter_shapes(ZooConfig()).items()}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())

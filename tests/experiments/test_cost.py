@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import break_even, cost, cost_tables, energy, prediction_cost
-from pudnet_lib.experiments.crossing import Crossing
-from pudnet_lib.experiments.starts import StartConfig
-from pudnet_lib.report import cost_figures as figures
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.studies import break_even, cost, cost_tables, energy, prediction_cost
+from pudnet_lib.studies.crossing import Crossing
+from pudnet_lib.studies.starts import StartConfig
+from pudnet_lib.figures import cost_figures as figures
+from pudnet_lib.core.targets import TargetConfig
 
 
 def _table(scratch: list[float], seconds: tuple[float, ...] = (1.0, 10.0, 100.0)) -> pd.DataFrame:

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets import GroupConfig, GroupSampler
-from pudnet_lib.evaluation import Swapper, evaluate_groups
-from pudnet_lib.experiments import diagnostics
-from pudnet_lib.report import diagnostics_figures as figures
-from pudnet_lib.targets import TargetConfig
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.episodes import GroupSampler
+from pudnet_lib.evaluate import Swapper, evaluate_groups
+from pudnet_lib.studies import diagnostics
+from pudnet_lib.figures import diagnostics_figures as figures
+from pudnet_lib.core.targets import TargetConfig
 
 SMALL = GroupConfig(2, 3, 3, 3)
 

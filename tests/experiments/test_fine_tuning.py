@@ -9,18 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import fine_tuning, fine_tuning_tables
-from pudnet_lib.experiments.starts import (
-    StartConfig,
-    initial_network,
-    load_dataset,
-    load_predictor,
-    pretrained_tensors,
-    train_from,
-)
-from pudnet_lib.report import fine_tuning_figures as figures
-from pudnet_lib.training.classifier import accuracy
-from pudnet_lib.training.scratch import ScratchConfig
+from pudnet_lib.studies import fine_tuning, fine_tuning_tables
+from pudnet_lib.studies.starts import StartConfig, initial_network, load_dataset, load_predictor, pretrained_tensors, train_from
+from pudnet_lib.figures import fine_tuning_figures as figures
+from pudnet_lib.core.classifier import accuracy
+from pudnet_lib.core.scratch import ScratchConfig
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pudnet_lib.datasets import ImageDataset, load_images
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.images import load_images
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import imagenet, imagenet_data, imagenet_tables
-from pudnet_lib.report import imagenet_figures as figures
-from pudnet_lib.training.cache import run_folder
-from pudnet_lib.training.run import TrainConfig
+from pudnet_lib.studies import imagenet, imagenet_data, imagenet_tables
+from pudnet_lib.figures import imagenet_figures as figures
+from pudnet_lib.methods.cache import run_folder
+from pudnet_lib.methods.run import TrainConfig
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 from torch import nn
 
 from pudnet_lib.cli import main
-from pudnet_lib.datasets import GroupConfig
-from pudnet_lib.experiments import imagenet, imagenet_plan
-from pudnet_lib.experiments.imagenet_plan import Gpu, StepCost, hours, image_flops, measured_rate, step_cost, work
-from pudnet_lib.targets import TargetConfig, build_target
-from pudnet_lib.training.run import TrainConfig
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.studies import imagenet, imagenet_plan
+from pudnet_lib.studies.imagenet_plan import Gpu, StepCost, hours, image_flops, measured_rate, step_cost, work
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.methods.run import TrainConfig
 
 SMOKE = replace(imagenet.PROFILES["smoke"], methods=("PudNet (kit)", "shared network", "ProtoNet"))
 

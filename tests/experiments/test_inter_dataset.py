@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pudnet_lib.datasets.sources import list_sources
+from pudnet_lib.images.sources import list_sources
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import inter_dataset, inter_tables
-from pudnet_lib.experiments.inter_dataset import Config, Split, left_out, splits
-from pudnet_lib.experiments.trust_calibration import TrustStudy
-from pudnet_lib.report import inter_dataset_figures as figures
+from pudnet_lib.studies import inter_dataset, inter_tables
+from pudnet_lib.studies.inter_dataset import Config, Split, left_out, splits
+from pudnet_lib.studies.trust_calibration import TrustStudy
+from pudnet_lib.figures import inter_dataset_figures as figures
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import intra_dataset, intra_tables
-from pudnet_lib.experiments.contenders import PREDICTORS, Contest, train_config
-from pudnet_lib.experiments.profiles import configure
-from pudnet_lib.report import intra_dataset_figures as figures
+from pudnet_lib.studies import intra_dataset, intra_tables
+from pudnet_lib.methods.contenders import PREDICTORS, Contest, train_config
+from pudnet_lib.profiles import configure
+from pudnet_lib.figures import intra_dataset_figures as figures
 
 
 @pytest.fixture

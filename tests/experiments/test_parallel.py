@@ -3,7 +3,7 @@
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.parallel import parallel
+from pudnet_lib.parallel import parallel
 
 
 def test_in_this_process():

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import atlas
-from pudnet_lib.experiments import parameter_correlations as experiment
-from pudnet_lib.experiments.correlation_study import CKA, MANTEL, POOLED, WITHIN, Choice, Config, Study
+from pudnet_lib.studies import atlas
+from pudnet_lib.studies import parameter_correlations as experiment
+from pudnet_lib.studies.correlation_study import CKA, MANTEL, POOLED, WITHIN, Choice, Config, Study
 
 TINY = Config(
     ("fashion", "glyphs"), ("same",), 16, 8, ("pixel statistics",), 2, 20, atlas=atlas.AtlasConfig(2, 2)

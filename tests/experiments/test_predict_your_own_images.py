@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pudnet_lib.experiments import predict_your_own_images as experiment
+from pudnet_lib.studies import predict_your_own_images as experiment
 
 VALUES = {
     "PudNet": (90, 92),

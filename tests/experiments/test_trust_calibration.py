@@ -6,18 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.datasets import ImageDataset
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluation import interval
-from pudnet_lib.experiments.trust_calibration import (
-    TrustStudy,
-    advice_table,
-    bias,
-    calibrate,
-    calibration_error,
-    coverage,
-    reliability,
-)
+from pudnet_lib.evaluate import interval
+from pudnet_lib.studies.trust_calibration import TrustStudy, advice_table, bias, calibrate, calibration_error, coverage, reliability
 
 
 @pytest.fixture

@@ -4,17 +4,7 @@ import pytest
 import torch
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.zoo import (
-    TrainingCancelledError,
-    ZooTraining,
-    accuracies,
-    grouped_logits,
-    image_orders,
-    initial_parameters,
-    learning_rate,
-    train_networks,
-    train_one,
-)
+from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining, accuracies, grouped_logits, image_orders, initial_parameters, learning_rate, train_networks, train_one
 
 SMALL = ZooTraining(width=3, epochs=2, batch_size=5)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pudnet_lib.datasets.splits import default_class_split
+from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import zoo_predicted, zoo_store
-from pudnet_lib.experiments.zoo import TrainingCancelledError, ZooTraining
-from pudnet_lib.experiments.zoo_groups import ZooGroups
-from pudnet_lib.experiments.zoo_store import ZooConfig, load_zoo, parameter_shapes, zoo_groups, zoo_name
+from pudnet_lib.studies import zoo_predicted, zoo_store
+from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining
+from pudnet_lib.studies.zoo_episodes import ZooGroups
+from pudnet_lib.studies.zoo_store import ZooConfig, load_zoo, parameter_shapes, zoo_groups, zoo_name
 
 TINY = ZooConfig("glyphs", per_class=3, test_per_class=2, training=ZooTraining(width=2, epochs=1, batch_size=15))
 

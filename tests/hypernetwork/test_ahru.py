@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.hypernetwork.ahru import AHRU
+from pudnet_lib.core.ahru import AHRU
 
 
 def gru(cell: nn.GRUCell, x: Tensor, h: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.datasets.image_dataset import normalise
+from pudnet_lib.core.dataset import normalise
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork.dataset_encoder import DatasetEncoder
+from pudnet_lib.core.encoder import DatasetEncoder
 
 POOLINGS = ["mean", "mean_std", "class"]
 

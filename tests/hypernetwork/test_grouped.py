@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.hypernetwork import grouped
-from pudnet_lib.targets import TargetConfig, build_target
-from pudnet_lib.training.losses import LossWeights
-from pudnet_lib.training.meta import MetaStep
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.core import grouped
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaStep
 
 SWITCHES = [
     {},

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets.image_dataset import normalise
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.dataset import normalise
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.targets import ConvNet3, TargetConfig
-from pudnet_lib.training.models import save_model
+from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.core.targets import ConvNet3, TargetConfig
+from pudnet_lib.export.models import save_model
 
 SKETCH = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -102,7 +102,7 @@ def test_saved_loaded_in_a_new_process_and_predicts_the_same_bits(pudnet, tmp_pa
     torch.save(SKETCH, tmp_path / "sketch.pt")
     script = (
         "import sys, torch; torch.set_num_threads(1); folder = sys.argv[1]\n"
-        "from pudnet_lib.training.models import load_model\n"
+        "from pudnet_lib.export.models import load_model\n"
         "model, _ = load_model(folder + '/model.safetensors')\n"
         "there = model(torch.load(folder + '/sketch.pt'))\n"
         "here = torch.load(folder + '/here.pt')\n"

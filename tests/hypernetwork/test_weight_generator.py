@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.hypernetwork import weight_generator
-from pudnet_lib.hypernetwork.weight_generator import WeightGenerator, hidden_of_layers, narrow_product
-from pudnet_lib.targets import PredictedTensor
+from pudnet_lib.core import generator as weight_generator
+from pudnet_lib.core.generator import WeightGenerator, hidden_of_layers, narrow_product
+from pudnet_lib.core.targets import PredictedTensor
 
 SHAPES = [(6, 4, 3, 3), (5, 3, 1, 1), (8, 1, 5, 5), (4, 2, 3, 1)]
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-PARAMETERS = """from pudnet_lib.experiments import current_profile
+PARAMETERS = """from pudnet_lib.studies import current_profile
 
 profile: str = current_profile()  # smoke or laptop
 seed: int = 0
@@ -21,7 +21,7 @@ rate: float = 0.5
 # What publish() writes, with a fixed provenance: the same bytes in every run, and no import of torch.
 RESULT = """import os, pandas as pd
 from pathlib import Path
-from pudnet_lib.experiments.record import Headline, write_result
+from pudnet_lib.results import Headline, write_result
 folder = Path(os.environ["PUDNET_RESULTS"])
 facts = dict(config=dict(width=width), seed=seed, seconds=1.5, commit="0123456789", versions={"python": "3"},
              device="a laptop", peak_memory_mb=100.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import v4
 
-from pudnet_lib.report.notebook import strip
+from pudnet_lib.batch.notebook import strip
 
 ROOT = Path(__file__).parents[2]
 

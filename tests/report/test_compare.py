@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.record import write_result
-from pudnet_lib.report.compare import compare
+from pudnet_lib.results import write_result
+from pudnet_lib.batch.compare import compare
 
 FACTS = {"config": {}, "seed": 0, "seconds": 1.0, "commit": "c", "versions": {}, "device": "d", "peak_memory_mb": 1.0}
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from pudnet_lib.experiments import atlas, zoo_store
-from pudnet_lib.experiments import parameter_correlations as experiment
-from pudnet_lib.experiments.correlation_study import POOLED, WITHIN, Choice, Config, study
-from pudnet_lib.report import atlas_figures, correlation_widgets
-from pudnet_lib.report import correlation_figures as figures
-from pudnet_lib.report.widgets import png_bytes
+from pudnet_lib.studies import atlas, zoo_store
+from pudnet_lib.studies import parameter_correlations as experiment
+from pudnet_lib.studies.correlation_study import POOLED, WITHIN, Choice, Config, study
+from pudnet_lib.figures import atlas_figures, correlation_widgets
+from pudnet_lib.figures import correlation_figures as figures
+from pudnet_lib.widgets import png_bytes
 
 CONFIG = Config(
     ("fashion", "glyphs"), ("same", "different"), 16, 8, ("pixel statistics",), 2, 20, atlas=atlas.AtlasConfig(2, 3, 1)

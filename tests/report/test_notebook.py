@@ -10,14 +10,7 @@ import pytest
 from nbformat import v4
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.report.notebook import (
-    check_parameters,
-    declared_parameters,
-    experiment_id,
-    read_notebook,
-    strip_file,
-    title_of,
-)
+from pudnet_lib.batch.notebook import check_parameters, declared_parameters, experiment_id, read_notebook, strip_file, title_of
 
 
 def test_parameters_have_the_types_that_the_cell_states(notebook):
@@ -57,9 +50,9 @@ def test_fields_of_the_experiments_config_go_into_overrides(notebook, monkeypatc
         alpha: float = 0.1
 
     Config.__module__ = __name__
-    module = types.ModuleType("pudnet_lib.experiments.toy")
+    module = types.ModuleType("pudnet_lib.studies.toy")
     module.PROFILES = {"smoke": Config(), "laptop": Config()}
-    monkeypatch.setitem(sys.modules, "pudnet_lib.experiments.toy", module)
+    monkeypatch.setitem(sys.modules, "pudnet_lib.studies.toy", module)
     path = notebook(
         "01_toy", parameters="profile: str = 'smoke'\nseed: int = 0\noverrides: dict = {}  # any other field"
     )

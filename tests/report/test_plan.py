@@ -4,8 +4,8 @@ import pytest
 
 from pudnet_lib.cli.options import parse_grid, parse_value
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.report import plan
-from pudnet_lib.report.plan import find_notebooks, make_jobs, package_digest, variants
+from pudnet_lib.batch import plan
+from pudnet_lib.batch.plan import find_notebooks, make_jobs, package_digest, variants
 
 
 def test_notebooks_are_found_by_path_name_number_and_experiment(project, notebook):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments.profiles import configure, current_profile, seconds_since_configure
+from pudnet_lib.profiles import configure, current_profile, seconds_since_configure
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,8 @@ import pandas as pd
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import record
-from pudnet_lib.experiments.record import (
-    Headline,
-    atomic_write,
-    plain,
-    provenance,
-    read_result,
-    read_results,
-    write_result,
-)
+from pudnet_lib import results as record
+from pudnet_lib.results import Headline, atomic_write, plain, provenance, read_result, read_results, write_result
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_peak_memory_is_this_process_own_and_not_its_parents():
     # 300 MB in the parent would show up in a child's ru_maxrss on Linux.
     ballast = np.ones(300_000_000, dtype=np.uint8)
-    code = "from pudnet_lib.experiments.record import peak_memory_mb; print(peak_memory_mb())"
+    code = "from pudnet_lib.results import peak_memory_mb; print(peak_memory_mb())"
     child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert child < record.peak_memory_mb() - ballast.nbytes / 1e6 / 2
 

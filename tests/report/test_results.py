@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.experiments import configure
-from pudnet_lib.experiments.record import read_result
-from pudnet_lib.report import Headline, publish, summarise
-from pudnet_lib.report.figures import colour_of, curve, figure, intervals
-from pudnet_lib.report.places import file_stem, project_root, results_folder
-from pudnet_lib.report.results import svg_text
+from pudnet_lib.studies import configure
+from pudnet_lib.results import read_result
+from pudnet_lib.batch import Headline, publish, summarise
+from pudnet_lib.plots import colour_of, curve, figure, intervals
+from pudnet_lib.batch.places import file_stem, project_root, results_folder
+from pudnet_lib.batch.results import svg_text
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Config:
 
 
 def experiment() -> types.ModuleType:
-    module = types.ModuleType("pudnet_lib.experiments.toy")
+    module = types.ModuleType("pudnet_lib.studies.toy")
     module.TITLE, module.QUESTION = "Toy", "Does it?"
     module.PROFILES = {"smoke": Config(width=2), "laptop": Config()}
     return module
@@ -109,7 +109,7 @@ def test_the_same_figure_gives_the_same_svg_and_text_stays_text():
 
 
 def test_a_huge_figure_is_refused(monkeypatch):
-    monkeypatch.setattr("pudnet_lib.report.results.MAX_SVG_BYTES", 100)
+    monkeypatch.setattr("pudnet_lib.batch.results.MAX_SVG_BYTES", 100)
     with pytest.raises(PudNetError, match="rasterized"):
         svg_text(drawn(), "one")
 

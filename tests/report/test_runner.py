@@ -12,11 +12,11 @@ import nbformat
 import psutil
 import pytest
 
-from pudnet_lib.report import runner
-from pudnet_lib.report.kernels import own_kernel
-from pudnet_lib.report.lab import lab_command
-from pudnet_lib.report.plan import make_jobs
-from pudnet_lib.report.runner import run_job
+from pudnet_lib.batch import runner
+from pudnet_lib.batch.kernels import own_kernel
+from pudnet_lib.batch.lab import lab_command
+from pudnet_lib.batch.plan import make_jobs
+from pudnet_lib.batch.runner import run_job
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_runner_without_parent_ends_itself_and_its_kernel(notebook, tmp_path):
     pid_file = tmp_path / "pid"
     cell = f"import os, pathlib, time\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(300)"
     job = make_jobs([notebook("01_toy", cell)], "smoke")[0]
-    code = f"from pudnet_lib.report.runner import *; run_job(Job(**{vars(job)!r}))"
+    code = f"from pudnet_lib.batch.runner import *; run_job(Job(**{vars(job)!r}))"
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 30
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from pudnet_lib.experiments.record import write_result
-from pudnet_lib.report import cards, pages
-from pudnet_lib.report.batch import Run
-from pudnet_lib.report.claims import CLAIMS
-from pudnet_lib.report.site import build_site, readme_text
+from pudnet_lib.results import write_result
+from pudnet_lib.batch import cards, pages
+from pudnet_lib.batch.batch import Run
+from pudnet_lib.batch.claims import CLAIMS
+from pudnet_lib.batch.site import build_site, readme_text
 
 FACTS = {"config": {}, "seed": 0, "seconds": 75.0, "commit": "0123456789", "versions": {}, "device": "a <laptop>",
          "peak_memory_mb": 1234.0}  # fmt: skip
@@ -95,14 +95,14 @@ def test_a_failed_run_is_shown_with_its_executed_copy(project):
 
 
 def test_the_headline_puts_measured_lines_under_their_claim(project):
-    from pudnet_lib.experiments.record import Headline
+    from pudnet_lib.results import Headline
 
     folder = project / "reports" / "results"
     result(folder, "alpha", headline=[
         Headline("ours", "top-5, %", 40, 100, 38, 0.5, 2.5, (39, 41), (35, 39), "imagenet"),
         Headline("other", "top-1, %", 40, 100, 38, 0, 2.5),
     ])  # fmt: skip
-    from pudnet_lib.experiments.record import read_results
+    from pudnet_lib.results import read_results
 
     lines = cards.headline_lines(read_results(folder))
     assert [line["setting"] for line in lines] == [CLAIMS[0]["setting"], CLAIMS[1]["setting"], "ours", "other"]

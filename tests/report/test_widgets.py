@@ -6,8 +6,8 @@ import ipywidgets
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.report.figures import figure
-from pudnet_lib.report.widgets import Panel
+from pudnet_lib.plots import figure
+from pudnet_lib.widgets import Panel
 
 
 def line(calls):

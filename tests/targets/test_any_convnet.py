@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from pudnet_lib.datasets import GroupConfig, GroupSampler
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.episodes import GroupSampler
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.predicted_network import PredictedNetwork
-from pudnet_lib.prediction import PredictConfig, predict
-from pudnet_lib.targets import ParameterLayout, TargetConfig, build_target
-from pudnet_lib.training.meta import MetaConfig, meta_train
-from pudnet_lib.training.models import load_model, save_model
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.targets import ParameterLayout, TargetConfig, build_target
+from pudnet_lib.core.meta import MetaConfig, meta_train
+from pudnet_lib.export.models import load_model, save_model
 
 NAMES = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small")
 THEIRS = {

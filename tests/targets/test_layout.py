@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.targets import ConvNet3, ParameterLayout, TargetConfig, build_target, resnet18
+from pudnet_lib.core.targets import ConvNet3, ParameterLayout, TargetConfig, build_target, resnet18
 
 
 def test_convnet3_layout():

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.image_dataset import ImageDataset
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.meta import MetaConfig, meta_train
-from pudnet_lib.training.scale import ScaleConfig
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.meta import MetaConfig, meta_train
+from pudnet_lib.core.scale import ScaleConfig
 
 CONFIG = MetaConfig(
     steps=6, groups_per_step=2, validate_every=3, validation_groups=3, checkpoint_every=2, accelerator="cpu"

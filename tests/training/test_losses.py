@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pudnet_lib.hypernetwork.refine import leave_one_out_loss
-from pudnet_lib.training.losses import LossWeights, class_means, cosine_logits, group_losses
+from pudnet_lib.core.refine import leave_one_out_loss
+from pudnet_lib.core.heads import LossWeights, class_means, cosine_logits, group_losses
 
 AXES = torch.eye(2)
 

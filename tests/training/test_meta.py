@@ -12,15 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pudnet_lib.baselines.shared import SharedConfig, SharedNetwork
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.pool import Pool, PoolConfig
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import ParameterModel
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.interrupt import interrupts_held
-from pudnet_lib.training.losses import LossWeights
-from pudnet_lib.training.meta import MetaConfig, MetaStep, meta_train, validate
+from pudnet_lib.core import ParameterModel
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.interrupt import interrupts_held
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train, validate
 
 QUICK = MetaConfig(steps=6, validate_every=0, checkpoint_every=0, accelerator="cpu")
 

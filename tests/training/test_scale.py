@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pudnet_lib.datasets.groups import GroupConfig, GroupSampler
-from pudnet_lib.datasets.image_dataset import ImageDataset
+from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.hypernetwork import PudNet, PudNetConfig
-from pudnet_lib.targets import TargetConfig
-from pudnet_lib.training.meta import MetaConfig, MetaStep, meta_train
-from pudnet_lib.training.scale import ScaleConfig, explained, make_fabric, stale
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
+from pudnet_lib.core.scale import ScaleConfig, explained, make_fabric, stale
 
 QUICK = MetaConfig(steps=3, validate_every=0, checkpoint_every=0, accelerator="cpu")
 # As in ranks.py

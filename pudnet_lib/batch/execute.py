@@ -1,0 +1,84 @@
+"""Run one notebook in this process's child kernel: ``python -m pudnet_lib.batch.execute JOB.json``, used by runner.py.
+
+Our choice; the paper has no counterpart. Progress goes to stdout, one JSON line a cell; the outcome into
+``outcome.json``. A process whose parent has died ends itself and its kernel, so that a killed batch leaves nothing
+running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.3)
+    os._exit(1)  # the kernel watches this process in the same way
+
+
+def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run a notebook with papermill.
+
+    Args:
+        job: ``parameters``, ``time_limit`` in seconds, ``cwd`` for the kernel.
+        folder: Holds ``source.ipynb``; ``executed.ipynb`` is written beside it, also after a failure.
+
+    Returns:
+        ``status`` ("ok", "failed" or "timeout"), ``error`` in one line, ``seconds``.
+    """
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    started = time.monotonic()
+
+    def left(cell: Any) -> int:
+        return max(1, int(job["time_limit"] - (time.monotonic() - started)))
+
+    def cell_started(cell: Any, cell_index: int) -> None:
+        if cell.cell_type == "code":
+            print(json.dumps({"cell": cell_index}), flush=True)
+
+    outcome = {"status": "ok", "error": ""}
+    try:
+        execute_notebook(
+            str(folder / "source.ipynb"),
+            str(folder / "executed.ipynb"),
+            parameters=job["parameters"],
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=job["cwd"],
+            start_timeout=120,
+            execution_timeout=int(job["time_limit"]),
+            timeout_func=left,
+            on_cell_start=cell_started,
+        )
+    except PapermillExecutionError as error:
+        outcome = {"status": "failed", "error": f"{error.ename}: {error.evalue}"}
+    except (CellTimeoutError, TimeoutError):
+        outcome = {"status": "timeout", "error": f"not done after {job['time_limit']:g} s"}
+    except DeadKernelError:
+        outcome = {"status": "failed", "error": "the kernel died; was there enough memory?"}
+    return {**outcome, "seconds": round(time.monotonic() - started, 2)}
+
+
+def main(job_file: str) -> None:
+    """Run the job that a file describes."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    folder = Path(job_file).parent
+    outcome = execute(json.loads(Path(job_file).read_text(encoding="utf-8")), folder)
+    # The kernel is this process's only child, and it has ended.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
+    (folder / "outcome.tmp").write_text(json.dumps({**outcome, "peak_memory_mb": round(peak, 1)}), encoding="utf-8")
+    os.replace(folder / "outcome.tmp", folder / "outcome.json")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

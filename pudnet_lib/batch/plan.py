@@ -1,0 +1,141 @@
+"""What a batch has to run: notebooks × seeds × grid, each job with a content hash of all that it depends on.
+
+Our choice; the paper has no counterpart. The hash covers the notebook's cells, the package's code and data, the
+parameters and the versions of the packages that a number may depend on. A folder of images or a downloaded dataset is
+not part of it: use ``force``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.results import versions
+from pudnet_lib.batch.notebook import check_parameters, experiment_id, read_notebook, strip
+from pudnet_lib.batch.places import file_stem
+from pudnet_lib.batch.runner import Job
+
+PACKAGE = Path(__file__).parents[1]
+#: Parts of the package that no notebook's result depends on.
+BESIDE_THE_POINT = (
+    "cli/",
+    "__main__.py",
+    "report/templates/",
+    *(
+        f"report/{name}.py"
+        for name in ("batch", "cards", "claims", "compare", "engines", "lab", "pages", "plan", "site")
+    ),
+)
+TIME_LIMITS = {"smoke": 180.0, "laptop": 1200.0, "paper": 24 * 3600.0}
+
+
+@cache
+def package_digest() -> str:
+    """Hash the package's code and data (SHA-256), without what no result depends on."""
+    total = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if path.is_dir() or "__pycache__" in path.parts or name.startswith(BESIDE_THE_POINT):
+            continue
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def digest(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], profile: str) -> str:
+    """Hash all that a run depends on (SHA-256)."""
+    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+    facts = [cells, parameters, profile, package_digest(), versions()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def find_notebooks(wanted: Sequence[str], folder: Path) -> list[Path]:
+    """Find notebooks by path, file name, number ("02") or experiment ("intra_dataset"); all of the folder by default.
+
+    Raises:
+        PudNetError: If one does not exist, with the nearest name, or there is none at all.
+    """
+    there = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+    if not there and not wanted:
+        raise PudNetError(f"There is no notebook in {folder}; run this in the project's folder.")
+    found = []
+    for name in wanted:
+        name = name.removesuffix(".ipynb") if not Path(name).is_file() else name
+        matches = [path for path in there if name in (path.stem, path.stem.split("_")[0], experiment_id(path))]
+        if Path(name).is_file():
+            found.append(Path(name))
+        elif matches:
+            found.extend(matches)
+        else:
+            raise unknown_name("notebook", name, [path.stem for path in there])
+    return list(dict.fromkeys(path.resolve() for path in found)) if wanted else there
+
+
+def variants(seeds: Sequence[int], grid: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Fan out: (name such as "width=8, seed=1", parameters) for each combination; one nameless one without any."""
+    axes = {**grid, **({"seed": list(seeds)} if seeds else {})}
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        label = ", ".join(
+            f"{name}={json.dumps(v) if isinstance(v, list) else v}".replace(", ", ";") for name, v in chosen.items()
+        )
+        yield label, chosen
+
+
+def make_jobs(
+    notebooks: Sequence[Path],
+    profile: str,
+    seeds: Sequence[int] = (),
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    time_limit: float | None = None,
+    idle_limit: float = 120.0,
+    threads: int = 0,
+) -> list[Job]:
+    """Make the jobs of a batch; everything that can be checked is checked here, before anything runs.
+
+    Args:
+        notebooks: Notebook files.
+        profile: One of ``PROFILE_NAMES``.
+        seeds: Fan out over these seeds.
+        grid: Fan out over these values of parameters or config fields.
+        time_limit: Seconds a job; by default 180, 1200 or 86,400 by profile.
+        idle_limit: Seconds without processor time after which a job counts as hung.
+        threads: Cores a job may use; 0 for no limit.
+
+    Returns:
+        The jobs, in order.
+
+    Raises:
+        PudNetError: If the profile, a parameter's name or a value's type is wrong.
+    """
+    if profile not in PROFILE_NAMES:
+        raise unknown_name("profile", profile, PROFILE_NAMES)
+    jobs = []
+    for path in notebooks:
+        notebook = read_notebook(path)
+        strip(notebook)
+        for variant, chosen in variants(seeds, grid or {}):
+            parameters = check_parameters(path, {"profile": profile, **chosen})
+            jobs.append(
+                Job(
+                    name=file_stem(path.stem, variant),
+                    source=nbformat.writes(notebook),
+                    parameters=parameters,
+                    profile=profile,
+                    variant=variant,
+                    digest=digest(notebook, parameters, profile),
+                    time_limit=TIME_LIMITS[profile] if time_limit is None else time_limit,
+                    idle_limit=idle_limit,
+                    cwd=str(path.parent.resolve()),
+                    threads=threads,
+                )
+            )
+    return jobs

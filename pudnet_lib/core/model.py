@@ -1,0 +1,233 @@
+"""ParameterModel: the contract of everything that supplies a target network's parameters.
+
+PudNet, the shared network (a control) and the constant-embedding hypernetwork (a rival) are all one: a module that maps
+a sketch to parameters. Trainer, prediction and evaluation know this contract only, so all are treated alike.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pudnet_lib.core.dataset import normalise
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.export.hub import HubMixin
+from pudnet_lib.core import grouped
+from pudnet_lib.core.layout import ParameterLayout, Unsupported
+from pudnet_lib.core.heads import class_means, cosine_logits
+
+Parameters = dict[str, Tensor]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with the CPU's generator seeded, and put the global generator back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def batch_statistics_template(target: nn.Module) -> nn.Module:
+    """Copy a target's structure, its parameters on ``meta``, its batch norms reading the batch's own statistics.
+
+    No running buffer exists in the copy, so that a forward pass under predicted parameters has no side effect.
+    """
+    template = copy.deepcopy(target).requires_grad_(True)
+    for layer in template.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.track_running_stats = False
+            layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+        for name, tensor in layer.named_parameters(recurse=False):
+            setattr(layer, name, nn.Parameter(tensor.detach().to("meta")))
+    return template.train()
+
+
+class ParameterModel(HubMixin, nn.Module):
+    """A module that maps a sketch to a target network's parameters.
+
+    Args:
+        target: The target network; copied, never changed. Its present values initialise what is learned and shared.
+        unsupported: What to do with tensors that can't be predicted; see ``ParameterLayout.of``.
+
+    Attributes:
+        layout: Which of the target's tensors are predicted.
+        feature_dim: F, the length of the target's features.
+        scale: τ, the learnable factor of the cosine, initially 10 ([code]).
+    """
+
+    config: Any  # the frozen dataclass of the kind of model
+    own_target: bool = False  # whether the target is a module of the user's own
+    sees_support: bool = False  # whether its sketch is all labelled images of a group, the support included
+    refinement_steps: int = 0  # gradient steps on the labelled sketch that follow its forward pass
+
+    def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
+        super().__init__()
+        self.layout = ParameterLayout.of(target, unsupported)
+        # In a tuple, so that its meta tensors are no part of this module's state_dict.
+        self._template = (batch_statistics_template(target),)
+        values = dict(target.named_parameters())
+        names = (*self.layout.shared, *self.layout.kept)
+        self.shared = nn.ParameterDict({n.replace(".", "/"): values[n].detach().clone() for n in names})
+        self.buffer_names = [n for n, _ in self._template[0].named_buffers()]
+        for name, tensor in self._template[0].named_buffers():
+            self.register_buffer(f"kept/{name.replace('.', '/')}", tensor.clone())
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.feature_dim = _feature_dim(target)
+
+    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """Predict a target network's parameters.
+
+        Args:
+            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
+            labels: (S,) classes of the sketch's images, for class-aware encoders; others ignore them.
+
+        Returns:
+            Name to tensor, for ``torch.func.functional_call`` on the target.
+        """
+        raise NotImplementedError
+
+    def shared_parameters(self) -> Parameters:
+        """The learned tensors that are the same for every dataset, by their names in the target."""
+        return {name.replace("/", "."): tensor for name, tensor in self.shared.items()}
+
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """The learned tensors that stand in the target as they are; the trainer may give them their own rate."""
+        return list(self.shared.parameters())
+
+    def features(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """Run the target with given parameters, batch norms on this batch's own statistics. No side effect.
+
+        Args:
+            parameters: As returned by ``forward``.
+            images: (N, C, H, W) uint8, or floating point in [0, 1].
+
+        Returns:
+            (N, F) features.
+        """
+        tensors = parameters | self._kept_buffers()
+        out: Tensor = functional_call(self._template[0], tensors, (normalise(images),))
+        return out
+
+    def groups_at_once(self, images: Tensor) -> int:
+        """Tell how many groups ``of_groups`` and ``features_of_groups`` should take at once.
+
+        Args:
+            images: (N, C, H, W) one group's images.
+
+        Returns:
+            1 where taking several brings nothing or can't be done; they are then taken one by one.
+        """
+        return 1
+
+    def of_groups(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for B sketches at once, where ``groups_at_once`` is more than 1.
+
+        Args:
+            sketches: (B, S, C, H, W).
+            labels: (B, S).
+
+        Returns:
+            Name to (B, *shape).
+        """
+        raise NotImplementedError
+
+    def features_of_groups(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """``features`` for B groups at once, each with its own parameters and batch statistics.
+
+        Args:
+            parameters: As returned by ``of_groups``.
+            images: (B, N, C, H, W).
+
+        Returns:
+            (B, N, F).
+        """
+        return grouped.features(self._template[0], parameters, images)
+
+    def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        """Turn features into class logits: cosine to the class means, support side detached ([code]).
+
+        Args:
+            support: (M, F) features of labelled images.
+            labels: (M,) in 0..K-1.
+            query: (Q, F) features to classify.
+            num_classes: K.
+
+        Returns:
+            (Q, K) logits; the metric-based baselines override this with their own rule.
+        """
+        return cosine_logits(query, class_means(support.detach(), labels, num_classes), self.scale)
+
+    def materialise(self, parameters: Parameters) -> nn.Module:
+        """Put parameters into a new target network with ordinary layers.
+
+        Args:
+            parameters: As returned by ``forward``; taken over without a copy, detached.
+
+        Returns:
+            The network in evaluation mode; its batch norms' running statistics are still those of a new layer.
+        """
+        network = copy.deepcopy(self._template[0])
+        device = self.device
+        for prefix, layer in network.named_modules():
+            dot = f"{prefix}." if prefix else ""
+            for name in [n for n, _ in layer.named_parameters(recurse=False)]:
+                setattr(layer, name, nn.Parameter(parameters[dot + name].detach()))
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.track_running_stats = True
+                layer.running_mean = torch.zeros(layer.num_features, device=device)
+                layer.running_var = torch.ones(layer.num_features, device=device)
+                layer.num_batches_tracked = torch.tensor(0, device=device)
+        for name, tensor in self._kept_buffers().items():
+            owner, _, short = name.rpartition(".")
+            setattr(network.get_submodule(owner), short, tensor.clone())
+        return network.eval()
+
+    def _kept_buffers(self) -> dict[str, Tensor]:
+        return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
+
+    def write_file(self, path: Path) -> None:
+        """Save as one file; see ``pudnet_lib.export.models.save_model``."""
+        from pudnet_lib.export.models import save_model
+
+        save_model(self, path)
+
+    @classmethod
+    def read_file(cls, path: Path, **build: Any) -> ParameterModel:
+        """Load what ``write_file`` wrote; ``target`` and ``unsupported`` as for ``load_model``."""
+        from pudnet_lib.export.models import load_model
+
+        return load_model(path, **build)[0]
+
+    def card_text(self) -> str:
+        """Write a predictor's card; see ``pudnet_lib.export.card.predictor_card``."""
+        from pudnet_lib.export.card import predictor_card
+
+        return predictor_card(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.scale.device
+
+
+def _feature_dim(target: nn.Module) -> int:
+    if isinstance(getattr(target, "feature_dim", None), int):
+        return int(target.feature_dim)  # type: ignore[arg-type]
+    conv = next((m for m in target.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = conv.in_channels if conv is not None else 3
+    with torch.no_grad():
+        probe = batch_statistics_template(target).to("meta")
+        shape = probe(torch.zeros(2, channels, 64, 64, device="meta")).shape
+    if len(shape) != 2:
+        raise PudNetError(
+            f"{type(target).__name__} maps images to {tuple(shape)}; expected features (N, F). Pool and flatten at "
+            "its end, and leave out the classifier: the class means take its place."
+        )
+    return int(shape[1])

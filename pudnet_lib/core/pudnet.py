@@ -1,0 +1,237 @@
+"""PudNet: a sketch of a dataset in, all convolution weights of a target network out, in one forward pass.
+
+Paper, Section 3.2 and its Figure 2: dataset encoder → AHRU → one weight generator a layer. The parts are in the files
+beside this one, each with its deviations; ``PudNetConfig`` holds every switch of the ablations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.core import grouped
+from pudnet_lib.core.ahru import AHRU, Recurrence
+from pudnet_lib.core.model import ParameterModel, Parameters, seeded
+from pudnet_lib.core.encoder import DatasetEncoder, EncoderNorm, Pooling
+from pudnet_lib.core.refine import Refiner
+from pudnet_lib.core.generator import FilterNorm, WeightGenerator, hidden_of_layers
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.core.layout import PredictedTensor, Unsupported
+
+Embedding = Literal["dataset", "constant"]
+_CHOICES = {
+    "recurrence": get_args(Recurrence),
+    "embedding": get_args(Embedding),
+    "pooling": get_args(Pooling),
+    "encoder_norm": get_args(EncoderNorm),
+    "filter_norm": get_args(FilterNorm),
+}
+
+
+@dataclass(frozen=True)
+class PudNetConfig:
+    """All of PudNet's switches; the defaults are the paper's plain design.
+
+    Attributes:
+        target: The target network.
+        dim: D, length of embeddings and codes ([code]: 128).
+        states: G, layers of the recurrence ([code]: 2).
+        alpha: α, the share of the embedding in every code ([code]: 0.1).
+        recurrence: ``"ahru"``, ``"gru"`` or ``"none"``.
+        embedding: ``"dataset"``, or ``"constant"`` for a hypernetwork that sees no data (a rival).
+        pooling: How image codes become an embedding: ``"mean"``, ``"mean_std"`` or ``"class"``.
+        generator_width: Channels before a generator's last step ([code]: 16).
+        filter_norm: ``"none"`` or ``"standardise"``.
+        residual: Learned base weights plus a generated residual.
+        refine: Gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
+        refine_rate: Share of a layer's norm that the first of them may change.
+        refine_decay: Length of a step over that of the step before.
+        refine_learned: Meta-train the steps' lengths, one a filter.
+        refine_support: Refine on all labelled images, support included: those that every rival learns from.
+        seed: Seed of the initial weights.
+        share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
+        encoder_norm: ``"layer"``, or ``"batch"`` for the released code's fault, as an ablation.
+    """
+
+    target: TargetConfig = field(default_factory=TargetConfig)
+    dim: int = 128
+    states: int = 2
+    alpha: float = 0.1
+    recurrence: Recurrence = "ahru"
+    embedding: Embedding = "dataset"
+    pooling: Pooling = "mean"
+    generator_width: int = 16
+    filter_norm: FilterNorm = "none"
+    residual: bool = False
+    refine: int = 0
+    refine_rate: float = 0.05
+    refine_decay: float = 1.0
+    refine_learned: bool = True
+    refine_support: bool = False
+    seed: int = 0
+    share_generators: bool = False
+    encoder_norm: EncoderNorm = "layer"
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        if not 0 <= self.alpha <= 1:
+            raise PudNetError(f"PudNetConfig.alpha is {self.alpha}; expected a share between 0 and 1.")
+        if min(self.dim, self.states, self.generator_width) < 1:
+            raise PudNetError("PudNetConfig: dim, states and generator_width must be at least 1.")
+
+
+class PudNet(ParameterModel):
+    """The hypernetwork.
+
+    Args:
+        config: Its switches.
+        target: A target network of the user's own, instead of ``config.target``; it is copied, never changed.
+        unsupported: What to do with tensors that can't be predicted; see ``ParameterLayout.of``.
+    """
+
+    def __init__(
+        self,
+        config: PudNetConfig | None = None,
+        target: nn.Module | None = None,
+        unsupported: Unsupported = "refuse",
+    ) -> None:
+        config = config or PudNetConfig()
+        with seeded(config.seed):
+            module = build_target(config.target) if target is None else target
+            super().__init__(module, unsupported)
+            self.config, self.own_target = config, target is not None
+            self.sees_support = bool(config.refine and config.refine_support)
+            self.refinement_steps = config.refine
+            layers = len(self.layout.predicted)
+            if config.embedding == "constant":
+                self.constant = nn.Parameter(torch.randn(config.states, config.dim))
+            else:
+                self.encoder = DatasetEncoder(
+                    config.dim, config.states, config.target.channels, config.pooling, config.encoder_norm
+                )
+            self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
+            self.generators = nn.ModuleList(_generators(self.layout.predicted, config))
+            if config.residual:  # start where a shared network of the same seed starts
+                self._set_bases(dict(module.named_parameters()))
+            self.refiner: Refiner | None = None
+            if config.refine:
+                lengths = (config.refine_rate, config.refine_decay, config.refine_learned)
+                self.refiner = Refiner(self.layout.predicted, config.refine, *lengths)
+
+    def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Embed a sketch.
+
+        Args:
+            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
+            labels: (S,) classes, for class-aware pooling.
+
+        Returns:
+            (G, D) embedding.
+
+        Raises:
+            PudNetError: If the sketch's channels are not the target's, or a pixel is NaN or infinite.
+        """
+        if self.config.embedding == "constant":
+            return self.constant
+        self._check(sketch)
+        embedding: Tensor = self.encoder(sketch, labels)
+        return embedding
+
+    def _check(self, sketch: Tensor) -> None:
+        if sketch.ndim != 4 or sketch.shape[1] != self.config.target.channels:
+            raise PudNetError(
+                f"The sketch has shape {tuple(sketch.shape)}; expected (S, {self.config.target.channels}, H, W). "
+                f"Use ImageDataset.with_channels({self.config.target.channels})."
+            )
+        if sketch.is_floating_point() and not bool(torch.isfinite(sketch).all()):
+            raise PudNetError("The sketch holds NaN or infinite pixels; expected [0, 1]. Remove those images.")
+
+    def adopt(self, base: ParameterModel) -> None:
+        """Start a residual design from a meta-trained shared network: its weights become the learned bases.
+
+        Args:
+            base: A model of the same target that ignores its sketch.
+
+        Raises:
+            PudNetError: If this is no residual design, or the targets differ.
+        """
+        with torch.no_grad():
+            self._set_bases(base(torch.zeros(1, self.config.target.channels, 32, 32)))
+        self.shared.load_state_dict(base.shared.state_dict())
+        self.scale.data.copy_(base.scale)
+
+    def _set_bases(self, weights: Mapping[str, Tensor]) -> None:
+        for tensor, generator in zip(self.layout.predicted, self.generators, strict=True):
+            if not isinstance(generator, WeightGenerator) or generator.base is None:
+                raise PudNetError("Only a PudNet with residual=True has learned bases to start from.")
+            if tensor.name not in weights or weights[tensor.name].shape != generator.base.shape:
+                raise PudNetError(f"The base has no tensor {tensor.name!r} of shape {tuple(generator.base.shape)}.")
+            generator.base.data.copy_(weights[tensor.name])
+
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """Batch norm's and biases, and the learned bases of a residual design."""
+        bases = [g.base for g in self.generators if isinstance(g, WeightGenerator) and g.base is not None]
+        return [*super().direct_parameters(), *bases]
+
+    def generate(self, embeddings: Tensor) -> Parameters:
+        """Generate the parameters for B embeddings at once.
+
+        Args:
+            embeddings: (B, G, D).
+
+        Returns:
+            Predicted tensors only, name to (B, *shape).
+        """
+        codes = self.ahru(embeddings)  # (B, L, D)
+        generators: list[WeightGenerator] = list(self.generators)  # type: ignore[arg-type]
+        layers = zip(self.layout.predicted, generators, hidden_of_layers(generators, codes), strict=True)
+        return {tensor.name: generator.weight(hidden) for tensor, generator, hidden in layers}
+
+    def of_groups(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for the sketches of B groups at once; see ``ParameterModel.of_groups``."""
+        if self.config.embedding == "constant":
+            embeddings = self.constant.expand(len(sketches), -1, -1)
+        else:
+            images = sketches.flatten(0, 1)  # (B·S, C, H, W)
+            self._check(images)
+            codes = self.encoder.codes(images).unflatten(0, sketches.shape[:2])  # (B, S, G·D)
+            embeddings = torch.stack([self.encoder.pool(c, y) for c, y in zip(codes, labels, strict=True)])
+        shared = {name: t.expand(len(sketches), *t.shape) for name, t in self.shared_parameters().items()}
+        return self.generate(embeddings) | shared
+
+    def groups_at_once(self, images: Tensor) -> int:
+        """How many groups go through the target at once; see ``ParameterModel.groups_at_once``."""
+        mixes = self.config.encoder_norm == "batch"  # an encoder that normalises over all images it is given
+        return 1 if mixes or self.refiner is not None else grouped.groups_at_once(self._template[0], images)
+
+    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """Predict all parameters of the target; see ``ParameterModel.forward``."""
+        generated = self.generate(self.embed(sketch, labels)[None])
+        parameters = {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()
+        if self.refiner is None or (self.training and not self.refiner.learned):
+            return parameters
+        if labels is None:
+            raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
+        refined: Parameters = self.refiner(parameters, lambda p: self.features(p, sketch), labels, self.scale)
+        return refined
+
+
+def _generators(tensors: Sequence[PredictedTensor], config: PudNetConfig) -> list[WeightGenerator]:
+    """One generator a layer; where they are shared, layers of one shape hold the same parameters."""
+    built: list[WeightGenerator] = []
+    first: dict[object, WeightGenerator] = {}
+    for tensor in tensors:
+        shape = (tensor.shape, tensor.transposed)
+        like = first.get(shape) if config.share_generators else None
+        built.append(
+            WeightGenerator(tensor, config.dim, config.generator_width, config.filter_norm, config.residual, like)
+        )
+        first.setdefault(shape, built[-1])
+    return built

@@ -1,0 +1,130 @@
+"""Noisy groups: what a meta-training step of the denoising task sees.
+
+Paper [code]: groups as in classification. Deviations: the sketch is taken from noisy *training* images, never from the
+batch that is denoised; a group has one noise level, drawn at random, so that one hypernetwork serves all levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.episodes import GroupSampler
+from pudnet_lib.denoise.blind_spot import grid_mask, hide
+from pudnet_lib.denoise.noise import add_noise, is_gray, to_unit
+from pudnet_lib.errors import PudNetError, unknown_name
+
+Loss = Literal["blind_spot", "supervised"]
+
+
+@dataclass(frozen=True)
+class NoisyGroupConfig(GroupConfig):
+    """What a noisy group holds; support and query images together are the batch that is denoised.
+
+    Attributes:
+        ways: K, classes a group; fewer where the source has fewer.
+        sketch_per_class: Noisy sketch images a class ([code]: 10).
+        support_per_class: Images to denoise, a class.
+        query_per_class: More images to denoise, a class.
+        sigma_low: Lowest noise level, in 8-bit units.
+        sigma_high: Highest noise level; drawn uniformly between the two.
+        loss: ``"blind_spot"`` (Noise2Void, [code]) or ``"supervised"`` (needs clean images in meta-training).
+    """
+
+    support_per_class: int = 2
+    query_per_class: int = 2
+    sigma_low: float = 15.0
+    sigma_high: float = 85.0
+    loss: Loss = "blind_spot"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sigma_low <= self.sigma_high:
+            raise PudNetError(
+                f"Noise levels {self.sigma_low}..{self.sigma_high}: expected 0 < sigma_low <= sigma_high."
+            )
+        if self.loss not in get_args(Loss):
+            raise unknown_name("denoising loss", self.loss, get_args(Loss))
+
+
+class NoisyGroup(NamedTuple):
+    """A group with its noise; a named tuple, so that Lightning Fabric can look inside.
+
+    Attributes:
+        source: Name of the source.
+        sigma: The noise level, in 8-bit units.
+        sketch: (S, C, H, W) float, noisy.
+        seen: (N, C, H, W) float, what the network gets: noisy, with hidden pixels if the loss is blind-spot.
+        goal: (N, C, H, W) float, what it is compared with: noisy (blind-spot) or clean images.
+        mask: (N, 1, H, W) bool, where it is compared; hidden pixels, or all.
+    """
+
+    source: str
+    sigma: float
+    sketch: Tensor
+    seen: Tensor
+    goal: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> NoisyGroup:
+        """Copy every tensor to a device."""
+        moved: dict[str, Any] = {n: v.to(device) for n, v in self._asdict().items() if isinstance(v, Tensor)}
+        return self._replace(**moved)
+
+
+def noisy_group(
+    source: str, sigma: float, sketch: Tensor, noisy: Tensor, clean: Tensor | None, generator: torch.Generator
+) -> NoisyGroup:
+    """Put a group together.
+
+    Args:
+        source: Its name.
+        sigma: The noise level, in 8-bit units.
+        sketch: (S, C, H, W) float, noisy.
+        noisy: (N, C, H, W) float, the images to denoise.
+        clean: (N, C, H, W) uint8 or float for the supervised loss; None for the blind-spot loss.
+        generator: Where hidden pixels are drawn from.
+
+    Returns:
+        The group.
+    """
+    n, _, height, width = noisy.shape
+    if clean is not None:
+        return NoisyGroup(
+            source, sigma, sketch, noisy, to_unit(clean), torch.ones(n, 1, height, width, dtype=torch.bool)
+        )
+    mask = grid_mask(n, height, width, generator)
+    return NoisyGroup(source, sigma, sketch, hide(noisy, mask, generator), noisy, mask)
+
+
+class NoisyGroupSampler(GroupSampler):
+    """Draws noisy groups: the kit's groups, their noise a function of (seed, index) too.
+
+    Args:
+        As ``GroupSampler``'s; ``config`` is a ``NoisyGroupConfig``.
+    """
+
+    config: NoisyGroupConfig
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if not isinstance(self.config, NoisyGroupConfig):
+            raise PudNetError(f"{type(self).__name__} needs a NoisyGroupConfig; got {self.config}.")
+        self._gray = [is_gray(data.images) for data in self.pool]
+
+    def group(self, index: int, source: int | None = None) -> NoisyGroup:  # type: ignore[override]
+        """Draw noisy group number ``index``; see ``GroupSampler.group``."""
+        plain = super().group(index, source)
+        rng = np.random.default_rng((self.seed, index, 1))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        sigma = float(rng.uniform(self.config.sigma_low, self.config.sigma_high))
+        gray = self._gray[plain.source_index]
+        clean = torch.cat([plain.support, plain.query])
+        noisy, sketch = (add_noise(images, sigma, generator, gray) for images in (clean, plain.sketch))
+        supervised = self.config.loss == "supervised"
+        return noisy_group(plain.source, sigma, sketch, noisy, clean if supervised else None, generator)

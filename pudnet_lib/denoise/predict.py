@@ -1,0 +1,186 @@
+"""Predict a denoiser from noisy images alone.
+
+Paper [code]: sketch → parameters → U-Net. Deviations: the sketch is a draw from the dataset's noisy images, not the
+test batch; batch norm's statistics are recalibrated on the dataset's own noisy images, a timed step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, normalise
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.predict import recalibrate
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.files import load_tensors, save_tensors
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """How a denoiser is predicted.
+
+    Attributes:
+        sketch_images: Noisy images that the hypernetwork looks at ([code]: 50).
+        recalibration_images: At most so many noisy images for batch norm's statistics.
+        patch: Side in pixels of the patches that are cut from larger images for both.
+        batch_size: Images a forward pass.
+        seed: Seed of the draws.
+    """
+
+    sketch_images: int = 50
+    recalibration_images: int = 512
+    patch: int = 32
+    batch_size: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.sketch_images, self.recalibration_images, self.batch_size) < 1 or self.patch < 8:
+            raise PudNetError(f"{self}: every count must be at least 1 and patch at least 8.")
+
+
+class Denoiser(nn.Module):
+    """A predicted image-to-image network, ready to use.
+
+    Args:
+        backbone: Normalised images to normalised images, in evaluation mode.
+        target: How to build the backbone anew when loading; None for a user's own module.
+        origin: Where it came from.
+        seconds: Seconds of each part of the prediction.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        target: TargetConfig | None = None,
+        origin: Mapping[str, Any] | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.target = backbone, target
+        self.origin, self.seconds = dict(origin or {}), dict(seconds or {})
+        self.eval()
+
+    def forward(self, images: Tensor, batch_size: int = 128) -> Tensor:
+        """Denoise images; no gradient.
+
+        Args:
+            images: (N, C, H, W) uint8 in 0..255, or floating point about [0, 1].
+            batch_size: Images a pass.
+
+        Returns:
+            (N, C, H, W) float in [0, 1].
+        """
+        with torch.no_grad():
+            parts = [self.backbone(normalise(part)) for part in images.split(batch_size)]
+        return (torch.cat(parts).contiguous() * PIXEL_STD + PIXEL_MEAN).clamp_(0, 1)
+
+    def save(self, path: Path | str) -> None:
+        """Save as one safetensors file with its JSON description inside."""
+        target = None if self.target is None else asdict(self.target)
+        about = {"target": target, "origin": self.origin, "seconds": self.seconds}
+        save_tensors(path, self.state_dict(), {"denoiser": about})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Denoiser:
+        """Load what ``save`` wrote.
+
+        Raises:
+            PudNetError: If the file holds no denoiser, or one with a network of the user's own.
+        """
+        from pudnet_lib.export.models import load_state
+
+        tensors, description = load_tensors(path)
+        about = description.get("denoiser")
+        if about is None or about["target"] is None:
+            raise PudNetError(f"{path} holds no denoiser that can be built; expected a file that Denoiser.save wrote.")
+        target = TargetConfig(**about["target"])
+        denoiser = cls(build_target(target), target, about["origin"], about["seconds"])
+        load_state(denoiser, tensors, str(path))
+        return denoiser.eval()
+
+
+def patches(noisy: Tensor | Sequence[Tensor], count: int, patch: int, generator: torch.Generator) -> Tensor:
+    """Draw patches at random places of random images; images of the patch's size are taken whole, each once.
+
+    Args:
+        noisy: (N, C, H, W), or N images (C, H, W) of various sizes.
+        count: How many patches; fewer where there are fewer whole images.
+        patch: Side in pixels.
+        generator: Where to draw from.
+
+    Returns:
+        (M, C, patch, patch).
+
+    Raises:
+        PudNetError: If an image is smaller than the patch.
+    """
+    small = [tuple(image.shape[-2:]) for image in noisy if min(image.shape[-2:]) < patch]
+    if small:
+        raise PudNetError(f"{len(small)} images are smaller than {patch}×{patch} pixels, the first {small[0]}.")
+    if isinstance(noisy, Tensor) and noisy.shape[-2:] == (patch, patch):
+        return noisy[torch.randperm(len(noisy), generator=generator)[:count]]
+    chosen = torch.randint(len(noisy), (count,), generator=generator).tolist()
+    places = torch.rand(count, 2, generator=generator).tolist()
+    cut = []
+    for index, (v, u) in zip(chosen, places, strict=True):
+        image = noisy[index]
+        top, left = int(v * (image.shape[1] - patch + 1)), int(u * (image.shape[2] - patch + 1))
+        cut.append(image[:, top : top + patch, left : left + patch])
+    return torch.stack(cut)
+
+
+def predict_denoiser(
+    model: ParameterModel,
+    noisy: Tensor | Sequence[Tensor],
+    config: DenoiserConfig | None = None,
+    sketch: Tensor | None = None,
+) -> Denoiser:
+    """Predict a denoiser for a dataset of noisy images. Neither the model nor the global generators change.
+
+    Args:
+        model: PudNet (or a shared network) with a U-Net as its target, on the device that shall compute.
+        noisy: The dataset's noisy images: (N, C, H, W) uint8 or floating point, or N images (C, H, W) of various sizes.
+        config: How.
+        sketch: (S, C, H, W) sketch to use instead of a draw from ``noisy`` (the swap controls do).
+
+    Returns:
+        The denoiser, on the model's device, with ``seconds`` of each part: sketch, generate, recalibrate.
+
+    Raises:
+        PudNetError: If there is no image, or the channels are not the target's.
+    """
+    config = config or DenoiserConfig()
+    own_config: Any = model.config
+    target: TargetConfig | None = None if getattr(model, "own_target", False) else own_config.target
+    if len(noisy) == 0:
+        raise PudNetError("There are no noisy images; expected at least one.")
+    if target is not None and target.name != "unet":
+        raise PudNetError(f"This model predicts a {target.name}, which cleans no images; expected one for a 'unet'.")
+    if noisy[0].shape[0] != model.feature_dim:
+        raise PudNetError(f"The images have {noisy[0].shape[0]} channels; this denoiser reads {model.feature_dim}.")
+    began, generator = time.perf_counter(), torch.Generator().manual_seed(config.seed)
+    own = patches(noisy, config.recalibration_images, config.patch, generator).to(model.device)
+    if sketch is None:
+        sketch = own[: config.sketch_images]
+    drawn, was_training = time.perf_counter(), model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            parameters = model(sketch.to(model.device))
+    finally:
+        model.train(was_training)
+    copied = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
+    backbone = model.materialise(copied)
+    generated = time.perf_counter()
+    recalibrate(backbone, own, config.batch_size, config.seed)
+    done = time.perf_counter()
+    seconds = {"sketch": drawn - began, "generate": generated - drawn, "recalibrate": done - generated}
+    return Denoiser(backbone, target, {"images": len(noisy), "model": type(model).__name__}, seconds)

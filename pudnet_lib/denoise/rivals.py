@@ -1,0 +1,232 @@
+"""The rivals: BM3D, non-local means, total variation (all told the noise level) and Noise2Void from scratch.
+
+Paper: BM3D, non-local means, Noise2Void [rec]. Our choice: the libraries' own code (bm3d, scikit-image); the free
+factor of non-local means and total variation is the best on *clean* images of the source's training classes, which is
+to these rivals' advantage. Noise2Void may start from random or from predicted weights (fine-tuning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
+from torch import Tensor, nn
+
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.denoise.episodes import NoisyGroup, NoisyGroupConfig, noisy_group
+from pudnet_lib.denoise.noise import add_noise, to_unit
+from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
+from pudnet_lib.denoise.train import DenoisingStep
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.meta import MetaConfig, meta_train
+
+FACTORS = {"non-local means": (0.4, 0.5, 0.6, 0.7, 0.85), "total variation": (0.4, 0.5, 0.6, 0.7, 0.85)}
+TUNING_IMAGES = 16
+PAD = 4  # pixels that a picture is mirrored at its border in BM3D's mosaic
+
+
+def _nlm(image: np.ndarray, factor: float, sigma: float) -> np.ndarray:
+    """Non-local means of one (H, W, C) image; σ on [0, 1], h = factor · σ."""
+    out: np.ndarray = denoise_nl_means(
+        image, patch_size=5, patch_distance=6, h=factor * sigma, sigma=sigma, fast_mode=True, channel_axis=-1
+    )
+    return out.reshape(image.shape)  # it drops a single channel
+
+
+def _tv(image: np.ndarray, factor: float, sigma: float) -> np.ndarray:
+    """Total variation (Chambolle) of one (H, W, C) image; σ on [0, 1], weight = factor · σ."""
+    out: np.ndarray = denoise_tv_chambolle(image, weight=factor * sigma, channel_axis=-1)
+    return out
+
+
+_FILTERS: dict[str, Callable[..., np.ndarray]] = {"non-local means": _nlm, "total variation": _tv}
+
+
+def classic(method: str, noisy: Tensor, sigma: float, factor: float, gray: bool = False) -> Tensor:
+    """Denoise with non-local means or total variation from scikit-image.
+
+    Args:
+        method: ``"non-local means"`` or ``"total variation"``.
+        noisy: (N, C, H, W) float about [0, 1].
+        sigma: σ in 8-bit units.
+        factor: The filter's strength in units of σ; see ``best_factor``.
+        gray: All channels are equal; one is worked on.
+
+    Returns:
+        (N, C, H, W) float.
+
+    Raises:
+        PudNetError: If the method is unknown.
+    """
+    if method not in _FILTERS:
+        raise unknown_name("filter", method, _FILTERS)
+    images = noisy[:, : 1 if gray else noisy.shape[1]].permute(0, 2, 3, 1).double().numpy()
+    # scikit-image takes one image at a time
+    out = np.stack([_FILTERS[method](image, factor, sigma / 255) for image in images])
+    return torch.from_numpy(out).permute(0, 3, 1, 2).float().expand(noisy.shape)
+
+
+def best_factor(method: str, clean: Tensor, sigma: float, gray: bool = False, seed: int = 0) -> float:
+    """Choose a filter's factor by the squared error on a few clean images.
+
+    Args:
+        method: ``"non-local means"`` or ``"total variation"``.
+        clean: (M, C, H, W) uint8 or float in [0, 1]; the first ``TUNING_IMAGES`` are used.
+        sigma: σ in 8-bit units.
+        gray: All channels are equal.
+        seed: Seed of the noise.
+
+    Returns:
+        One of ``FACTORS[method]``.
+    """
+    truth = to_unit(clean[:TUNING_IMAGES])
+    noisy = add_noise(truth, sigma, torch.Generator().manual_seed(seed), gray)
+    errors = {f: float((classic(method, noisy, sigma, f, gray) - truth).square().mean()) for f in FACTORS[method]}
+    return min(errors, key=errors.__getitem__)
+
+
+def bm3d_available() -> bool:
+    """Tell whether the package bm3d works here; its licence allows non-commercial use only, so it is an extra."""
+    try:
+        import bm3d  # noqa: F401
+    except (ImportError, OSError):  # not installed; or its compiled part is for another processor
+        return False
+    return True
+
+
+def bm3d(noisy: Tensor, sigma: float, gray: bool = False) -> Tensor:
+    """Denoise with the package bm3d, all images in one mosaic.
+
+    A call takes seconds, whatever the image's size. In a mosaic, mirrored at each picture's border, blocks may also be
+    matched with the neighbouring pictures of the same dataset: if anything, that is to BM3D's advantage.
+
+    Args:
+        noisy: (N, C, H, W) float about [0, 1].
+        sigma: σ in 8-bit units.
+        gray: All channels are equal; one is worked on.
+
+    Returns:
+        (N, C, H, W) float.
+
+    Raises:
+        PudNetError: If the package is missing.
+    """
+    if not bm3d_available():
+        raise PudNetError(
+            "The package bm3d is missing or does not load. pip install 'pudnet-kit[denoise]' (non-commercial use)."
+        )
+    import bm3d as package
+
+    n, channels, height, width = noisy.shape
+    picture = _mosaic(noisy[:, : 1 if gray else channels], PAD)
+    function = package.bm3d_rgb if picture.shape[2] == 3 else package.bm3d
+    out = np.asarray(function(picture if picture.shape[2] == 3 else picture[..., 0], sigma / 255))
+    tiles = torch.from_numpy(np.atleast_3d(out)).float().permute(2, 0, 1)
+    tiles = tiles.unfold(1, height + 2 * PAD, height + 2 * PAD).unfold(2, width + 2 * PAD, width + 2 * PAD)
+    tiles = tiles.permute(1, 2, 0, 3, 4).flatten(0, 1)[:n]
+    return tiles[..., PAD : PAD + height, PAD : PAD + width].expand(noisy.shape)
+
+
+def _mosaic(images: Tensor, pad: int) -> np.ndarray:
+    """Lay images (N, C, H, W) out as one picture (rows, columns, C); the last row is filled up with the first ones."""
+    padded = torch.nn.functional.pad(images, (pad, pad, pad, pad), mode="reflect") if pad else images
+    n, channels, height, width = padded.shape
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    index = torch.arange(rows * columns) % n
+    grid = padded[index].view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    return grid.reshape(rows * height, columns * width, channels).double().numpy()
+
+
+@dataclass(frozen=True)
+class Noise2VoidConfig:
+    """Noise2Void on one dataset's noisy images.
+
+    Attributes:
+        target: The U-Net.
+        budgets: Steps after which a network trained from scratch is measured, ascending.
+        batch: Images a step.
+        learning_rate: Adam's peak from scratch; falls to zero along a cosine over each budget.
+        tuned_budgets: Steps after which a network fine-tuned from the prediction is measured.
+        tuned_learning_rate: Adam's peak in fine-tuning.
+        seed: Seed of weights, batches and masks.
+    """
+
+    target: TargetConfig = field(default_factory=lambda: TargetConfig("unet", 12))
+    budgets: tuple[int, ...] = (25, 100, 200)
+    batch: int = 24
+    learning_rate: float = 5e-3
+    tuned_budgets: tuple[int, ...] = (25,)
+    tuned_learning_rate: float = 5e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.budgets or min((*self.budgets, *self.tuned_budgets)) < 1:
+            raise PudNetError(f"{self}: expected budgets of at least one step each.")
+
+
+class _Batches:
+    """Batches of one dataset's fixed noisy images, as groups: what the meta-trainer asks of a sampler."""
+
+    def __init__(self, noisy: Tensor, sigma: float, config: Noise2VoidConfig) -> None:
+        self.noisy, self.sigma, self.batch, self.seed = noisy, sigma, config.batch, config.seed
+        self.config, self.weights, self.num_classes = NoisyGroupConfig(), np.ones(1), 0
+        self.pool: tuple[Any, ...] = ()
+
+    def images_and_classes(self) -> dict[str, list[object]]:
+        """No classes here; see ``GroupSampler.images_and_classes``."""
+        return {}
+
+    def group(self, index: int) -> NoisyGroup:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        images = self.noisy[torch.randint(len(self.noisy), (self.batch,), generator=generator)]
+        return noisy_group("own", self.sigma, images[:1], images, None, generator)
+
+
+def noise2void(
+    noisy: Tensor, sigma: float, config: Noise2VoidConfig | None = None, start: Denoiser | None = None
+) -> list[tuple[int, float, Denoiser]]:
+    """Train a U-Net on noisy images alone, through the kit's own trainer (a shared network with one dataset).
+
+    Args:
+        noisy: (N, C, H, W) float, each image with one fixed noise: nobody has more.
+        sigma: σ in 8-bit units; only scales the loss.
+        config: How.
+        start: Fine-tune this denoiser, which is not changed, instead of random weights.
+
+    Returns:
+        For each budget: steps, training seconds, and the denoiser. One run a budget, each with a whole schedule.
+
+    Raises:
+        PudNetError: If ``start`` holds another network than ``config.target``.
+    """
+    config = config or Noise2VoidConfig()
+    rate = config.learning_rate if start is None else config.tuned_learning_rate
+    trained = []
+    for steps in sorted(set(config.budgets if start is None else config.tuned_budgets)):
+        model = SharedNetwork(SharedConfig(config.target, config.seed))
+        if start is not None:
+            _start_from(model, start.backbone)
+        meta = MetaConfig(steps=steps, learning_rate=rate, validate_every=0, clip_norm=1.0, beta1=0.9)
+        meta = replace(meta, accelerator="cpu" if noisy.device.type == "cpu" else "auto")
+        sampler: Any = _Batches(noisy, sigma, config)
+        result = meta_train(model, sampler, meta, progress=False, step_module=DenoisingStep(model))
+        whole = DenoiserConfig(patch=min(noisy.shape[2:]))
+        trained.append((steps, result.seconds, predict_denoiser(model.eval(), noisy, whole)))
+    return trained
+
+
+def _start_from(model: SharedNetwork, backbone: nn.Module) -> None:
+    """Copy a network's parameters into a shared network of the same architecture."""
+    values = dict(backbone.named_parameters())
+    own = {name.replace("/", "."): tensor for part in (model.weights, model.shared) for name, tensor in part.items()}
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in values.items()}:
+        raise PudNetError(f"The denoiser to start from is no {model.config.target}; set Noise2VoidConfig.target.")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(values[name])

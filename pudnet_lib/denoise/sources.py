@@ -1,0 +1,107 @@
+"""The images of the denoising experiment: embedded packs, scikit-image's and scikit-learn's photographs, a folder.
+
+Paper: CIFAR-10, Animals-10, CIFAR-100, CUB-200, DTD, BSDS500 [code]. Our choice: what a machine has without a download;
+the photographs come with the libraries, a class is a photograph, an image a 32-pixel patch of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import torch
+
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.images import load_images
+
+PHOTOGRAPHS, TEXTURES = "photographs", "gray photographs"
+#: Source → (names for meta-training, names held out); those that scikit-image needs no download for.
+BUNDLED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    PHOTOGRAPHS: (("astronaut", "coffee", "rocket", "motorcycle", "hubble"), ("cat", "china", "flower")),
+    TEXTURES: (("brick", "camera", "coins", "moon", "page", "cell"), ("grass", "gravel")),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source's images, by what they may be used for.
+
+    Attributes:
+        name: Its name.
+        meta: Images that meta-training may see (training classes).
+        own: The unseen classes' training images: noisy copies give sketch and batch-norm statistics.
+        test: The unseen classes' other images: the metrics.
+    """
+
+    name: str
+    meta: ImageDataset
+    own: ImageDataset
+    test: ImageDataset
+
+
+def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
+    """Load a source.
+
+    Args:
+        name: A pack, ``"photographs"``, ``"gray photographs"``, another dataset's name, or an image folder.
+        size: Pixels, height and width.
+        channels: C, 1 or 3.
+
+    Returns:
+        Its three parts; no image is in two of them.
+    """
+    if name in BUNDLED:
+        seen, unseen = (_patches(name, names, size).with_channels(channels) for names in BUNDLED[name])
+        # Every second patch, as on a chessboard: the test patches are from the same pictures, and none of the own ones.
+        even = torch.arange(len(unseen)) % 2 == 0
+        return Source(name, seen, unseen.subset(even.nonzero()[:, 0]), unseen.subset((~even).nonzero()[:, 0]))
+    train, test = (load_images(name, split=split, size=size, channels=channels) for split in _splits())
+    split = default_class_split(train.name, train.num_classes)
+    meta = train.select_classes((*split.train, *split.validation))
+    return Source(train.name, meta, train.select_classes(split.unseen), test.select_classes(split.unseen))
+
+
+def _splits() -> tuple[Literal["train"], Literal["test"]]:
+    return "train", "test"
+
+
+@cache
+def photograph(name: str) -> np.ndarray:
+    """Read a photograph that comes with scikit-image or scikit-learn.
+
+    Args:
+        name: Such as ``"astronaut"``, ``"china"``.
+
+    Returns:
+        (H, W) or (H, W, 3) uint8.
+    """
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image
+
+        picture: np.ndarray = load_sample_image(f"{name}.jpg")
+        return picture
+    from skimage import data
+
+    if name == "motorcycle":
+        left: np.ndarray = data.stereo_motorcycle()[0]
+        return left
+    other: np.ndarray = getattr(data, {"hubble": "hubble_deep_field"}.get(name, name))()
+    return other
+
+
+@cache
+def _patches(source: str, names: tuple[str, ...], size: int) -> ImageDataset:
+    """Cut photographs into patches, in reading order, an odd number a row so that even and odd make a chessboard."""
+    cut, labels = [], []
+    for label, name in enumerate(names):
+        picture = torch.from_numpy(np.atleast_3d(photograph(name)).copy()).permute(2, 0, 1)  # (C, H, W)
+        rows, columns = picture.shape[1] // size, (picture.shape[2] // size - 1) // 2 * 2 + 1
+        picture = picture[:, : rows * size, : columns * size]
+        tiles = picture.unfold(1, size, size).unfold(2, size, size)  # (C, rows, columns, size, size)
+        cut.append(tiles.permute(1, 2, 0, 3, 4).flatten(0, 1))
+        labels += [label] * (rows * columns)
+    licence = "as shipped with scikit-image and scikit-learn; see their documentation"
+    return ImageDataset(torch.cat(cut).contiguous(), torch.tensor(labels), names, source, licence=licence)

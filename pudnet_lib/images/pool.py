@@ -1,0 +1,126 @@
+"""The pool: several sources, their classes split, and the groups of each stage of an experiment.
+
+Paper, Section 4.1: meta-train on the training classes, test on unseen ones. Our choice: validation classes are held out
+of the training classes, so that nothing is ever selected on the unseen ones; support and query of an unseen group come
+from the source's training and test images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from pudnet_lib.core.episodes import ClassSplit, GroupConfig, GroupSampler
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.images.sources import load_images
+from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.errors import PudNetError, unknown_name
+
+Variation = Literal["turned 90°", "turned 180°", "turned 270°", "inverted"]
+_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "turned 90°": lambda images: images.rot90(1, (2, 3)),
+    "turned 180°": lambda images: images.rot90(2, (2, 3)),
+    "turned 270°": lambda images: images.rot90(3, (2, 3)),
+    "inverted": lambda images: 255 - images,
+}
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """Which images meta-training and its evaluation see.
+
+    Attributes:
+        sources: Names or image folders of the sources.
+        size: Pixels, height and width.
+        channels: C, 1 or 3.
+        max_per_class: At most so many training images a class; 0 for all.
+        hold_out: Hold validation classes out of the training classes; without, all of them are trained on.
+        variations: Meta-training alone sees each source once more in each of these, as a source with classes of its
+            own: more kinds of images and more classes from the same images.
+    """
+
+    sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
+    size: int = 32
+    channels: int = 3
+    max_per_class: int = 0
+    hold_out: bool = True
+    variations: tuple[Variation, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.variations:
+            if name not in _CHANGES:
+                raise unknown_name("variation", name, get_args(Variation))
+
+
+class Pool:
+    """The sources of a ``PoolConfig``, loaded.
+
+    Args:
+        config: Which.
+
+    Attributes:
+        train: Each source's training images, all classes.
+        test: Each source's test images, all classes.
+        splits: Each source's class split.
+
+    Raises:
+        PudNetError: If there is no source, or one is named twice.
+    """
+
+    def __init__(self, config: PoolConfig | None = None) -> None:
+        self.config = config or PoolConfig()
+        names = self.config.sources
+        if not names or len(set(names)) != len(names):
+            raise PudNetError(f"PoolConfig.sources is {names}; expected at least one source, each named once.")
+        self.train = tuple(self._load(name, "train") for name in names)
+        self.test = tuple(self._load(name, "test") for name in names)
+        self.splits = tuple(self._split(d) for d in self.train)
+
+    def _load(self, name: str, split: str) -> ImageDataset:
+        data = load_images(name, split=split, size=self.config.size, channels=self.config.channels)  # type: ignore[arg-type]
+        return data.at_most(self.config.max_per_class) if split == "train" and self.config.max_per_class else data
+
+    def _split(self, data: ImageDataset) -> ClassSplit:
+        split = default_class_split(data.name, data.num_classes)
+        if self.config.hold_out:
+            return split
+        return replace(split, train=tuple(sorted((*split.train, *split.validation))), validation=())
+
+    def training_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
+        """Groups of the training classes, for meta-training; the variations' sources follow the sources themselves."""
+        classes = [split.train for split in self.splits]
+        pool = [*self.train, *(varied(d, name) for name in self.config.variations for d in self.train)]
+        return GroupSampler(pool, groups, seed, classes=classes * (1 + len(self.config.variations)))
+
+    def validation_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
+        """Groups of the held-out training classes, to select models on.
+
+        Raises:
+            PudNetError: If the pool holds no classes out.
+        """
+        if not self.config.hold_out:
+            raise PudNetError("This pool trains on its validation classes (hold_out=False); nothing to validate on.")
+        kept = [i for i, split in enumerate(self.splits) if len(split.validation) >= 2]
+        classes = [self.splits[i].validation for i in kept]
+        return GroupSampler([self.train[i] for i in kept], groups, seed + 1_000_003, classes=classes)
+
+    def unseen_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
+        """Groups of the unseen classes: support from training images, query from test images."""
+        classes = [split.unseen for split in self.splits]
+        return GroupSampler(self.train, groups, seed + 2_000_003, query_pool=self.test, classes=classes)
+
+
+def varied(data: ImageDataset, variation: Variation) -> ImageDataset:
+    """Copy a source with all images changed in one way.
+
+    Args:
+        data: The source; not changed.
+        variation: How.
+
+    Returns:
+        The same labels, class names and items, under the name "source, variation".
+    """
+    return replace(data, images=_CHANGES[variation](data.images).contiguous(), name=f"{data.name}, {variation}")

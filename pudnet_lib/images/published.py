@@ -1,0 +1,133 @@
+"""Datasets in the layout in which their authors publish them, where it is not one of class folders.
+
+Tiny-ImageNet (the zip of Stanford's CS231n), Animals-10 (Kaggle; Italian folder names) and CUB-200-2011 (lists of
+numbers). The paper uses them all [code]; their layouts are the authors', the reading is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pudnet_lib.images.folder import Listing, files_below, files_by_class, listing, listing_without_split, scan_folder, split_off_tests, subfolders
+from pudnet_lib.errors import PudNetError
+
+ANIMALS = {
+    "cane": "dog",
+    "cavallo": "horse",
+    "elefante": "elephant",
+    "farfalla": "butterfly",
+    "gallina": "chicken",
+    "gatto": "cat",
+    "mucca": "cow",
+    "pecora": "sheep",
+    "ragno": "spider",
+    "scoiattolo": "squirrel",
+}
+
+
+def scan_any(root: Path, name: str | None = None) -> Listing:
+    """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder.
+
+    Args:
+        root: The folder.
+        name: The source's name; by default the folder's.
+
+    Returns:
+        Its files.
+
+    Raises:
+        PudNetError: If the layout is broken; see ``scan_folder``.
+    """
+    for recognises, scan in _LAYOUTS:
+        if root.is_dir() and recognises(root):
+            return scan(root, name or root.resolve().name)
+    return scan_folder(root, name)
+
+
+def _lines(file: Path) -> list[list[str]]:
+    """Read a list file: one record a line, fields separated by white space."""
+    if not file.is_file():
+        raise PudNetError(f"{file} is missing; unpack the archive anew, as it was published.")
+    return [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def is_tiny_imagenet(root: Path) -> bool:
+    """Tell Tiny-ImageNet's layout by its list of classes and the list of its validation images."""
+    return (root / "wnids.txt").is_file() and (root / "val" / "val_annotations.txt").is_file()
+
+
+def scan_tiny_imagenet(root: Path, name: str) -> Listing:
+    """List Tiny-ImageNet: ``train/<wnid>/images/`` for training, the annotated ``val/images/`` for testing.
+
+    Its ``test/`` images are unlabelled and not used.
+    """
+    wnids = [fields[0] for fields in _lines(root / "wnids.txt")]
+    words = {}
+    if (root / "words.txt").is_file():
+        rows = (line.split("\t", 1) for line in (root / "words.txt").read_text(encoding="utf-8").splitlines())
+        words = {row[0]: row[1].split(",")[0].strip() for row in rows if len(row) == 2}
+    training = {wnid: files_below(root / "train" / wnid / "images") for wnid in wnids}
+    tests: dict[str, list[str]] = {wnid: [] for wnid in wnids}
+    for file, wnid, *_ in _lines(root / "val" / "val_annotations.txt"):
+        if wnid not in tests:
+            raise PudNetError(
+                f"{root}/val/val_annotations.txt names the class {wnid!r}, which wnids.txt does not list."
+            )
+        tests[wnid].append(str(root / "val" / "images" / file))
+    return listing(name, root, training, tests, words)
+
+
+def _animals_root(root: Path) -> Path:
+    return root / "raw-img" if (root / "raw-img").is_dir() else root
+
+
+def is_animals(root: Path) -> bool:
+    """Tell Animals-10 by its ten Italian folder names."""
+    return {folder.name for folder in subfolders(_animals_root(root))} == set(ANIMALS)
+
+
+def scan_animals(root: Path, name: str) -> Listing:
+    """List Animals-10 under English names; it has no split of its own, so a fifth of every class is for testing."""
+    training, tests = split_off_tests(root, files_by_class(_animals_root(root)))
+    return listing(name, root, training, tests, ANIMALS)
+
+
+def is_cub(root: Path) -> bool:
+    """Tell CUB-200-2011's layout by its lists."""
+    return (root / "image_class_labels.txt").is_file() and (root / "images.txt").is_file()
+
+
+def scan_cub(root: Path, name: str) -> Listing:
+    """List CUB-200-2011: images.txt, image_class_labels.txt, classes.txt and train_test_split.txt, joined by number."""
+    folder_of = {number: folder for number, folder in _lines(root / "classes.txt")}
+    class_of = {image: folder_of[number] for image, number in _lines(root / "image_class_labels.txt")}
+    is_training = {image: flag == "1" for image, flag in _lines(root / "train_test_split.txt")}
+    training: dict[str, list[str]] = {folder: [] for folder in folder_of.values()}
+    tests: dict[str, list[str]] = {folder: [] for folder in folder_of.values()}
+    for image, path in _lines(root / "images.txt"):
+        if image not in class_of or image not in is_training:
+            raise PudNetError(f"{root}: image {image} ({path}) is in images.txt but not in the other lists.")
+        (training if is_training[image] else tests)[class_of[image]].append(str(root / "images" / path))
+    display = {folder: folder.split(".", 1)[-1].replace("_", " ") for folder in folder_of.values()}
+    return listing(name, root, training, tests, display)
+
+
+def is_omniglot(root: Path) -> bool:
+    """Tell Omniglot's layout: alphabets of characters, in one or both of its two parts."""
+    return (root / "images_background").is_dir()
+
+
+def scan_omniglot(root: Path, name: str) -> Listing:
+    """List Omniglot: every character of every alphabet is a class; no split of its own, so a fifth is for testing."""
+    parts = [root / part for part in ("images_background", "images_evaluation") if (root / part).is_dir()]
+    characters = [c for part in parts for alphabet in subfolders(part) for c in subfolders(alphabet)]
+    return listing_without_split(name, root, {f"{c.parent.name}/{c.name}": files_below(c) for c in characters})
+
+
+_LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Listing]], ...] = (
+    (is_tiny_imagenet, scan_tiny_imagenet),
+    (is_cub, scan_cub),
+    (is_animals, scan_animals),
+    (is_omniglot, scan_omniglot),
+)

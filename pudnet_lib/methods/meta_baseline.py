@@ -1,0 +1,22 @@
+"""Meta-Baseline (Chen et al. 2021): a classifier over all training classes first, then cosine to class means.
+
+A baseline of paper Section 4 [rec]. Half of the steps go to the first stage (the auxiliary classifier alone), half to
+the second (the cosine loss alone, gradients through both sides and the learned τ); PudNet has both losses throughout.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.heads import class_means, cosine_logits
+
+
+class MetaBaseline(SharedNetwork):
+    """The shared network's backbone under Meta-Baseline's rule and stages."""
+
+    pretrained = True
+
+    def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        """Cosine to the class means times τ, means not detached; see ``ParameterModel.class_logits``."""
+        return cosine_logits(query, class_means(support, labels, num_classes), self.scale)

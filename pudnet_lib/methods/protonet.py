@@ -1,0 +1,23 @@
+"""ProtoNet (Snell et al. 2017): a class is the mean of its features, an image belongs to the nearest mean.
+
+A baseline of paper Section 4 [rec]. The head is easyfsl's ``PrototypicalNetworks`` (Euclidean distance, not squared).
+Deviation: logits are multiplied by a learned τ, so that the short features of a small ConvNet are no handicap.
+"""
+
+from __future__ import annotations
+
+from easyfsl.methods import PrototypicalNetworks
+from torch import Tensor
+
+from pudnet_lib.core.shared import SharedNetwork
+
+
+class ProtoNet(SharedNetwork):
+    """The shared network's backbone under ProtoNet's rule."""
+
+    def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        """Negative distance to the class means times τ; see ``ParameterModel.class_logits``."""
+        head = PrototypicalNetworks()  # no backbone: it reads features; made anew, it keeps no state
+        head.process_support_set(support, labels)
+        logits: Tensor = self.scale * head(query)  # (Q, K)
+        return logits

@@ -1,0 +1,253 @@
+"""Training many small ConvNets at once, one a group of classes: the networks whose parameters are correlated.
+
+Paper, Section 1 [rec]: one ConvNet a group, to see whether datasets and optimal parameters correlate. Our choice: a
+linear head, Adam with a half-cosine schedule, no augmentation; each group has a seed that fixes both initial weights
+and order of images, so "same initialisation" is one seed for all groups, "different" one seed each.
+
+G networks run as one network with G-fold channels and grouped convolutions, channels last; measured on CPU this is
+faster than ``torch.func.vmap`` over stacked modules and than a loop (``benchmarks/bench_zoo.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pudnet_lib.core.dataset import normalise
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.core.model import Parameters, seeded
+from pudnet_lib.core.targets import TargetConfig, build_target
+
+
+class TrainingCancelledError(PudNetError):
+    """The user stopped a long training; nothing is wrong."""
+
+
+@dataclass(frozen=True)
+class ZooTraining:
+    """How every network of a zoo is trained.
+
+    Attributes:
+        width: Channels of the ConvNet-3.
+        epochs: Passes over a group's images.
+        batch_size: Images a step.
+        learning_rate: Adam's peak rate; a half cosine takes it to zero.
+    """
+
+    width: int = 8
+    epochs: int = 10
+    batch_size: int = 20
+    learning_rate: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.epochs, self.batch_size) < 1 or self.learning_rate <= 0:
+            raise PudNetError(f"{self}: width, epochs and batch_size must be at least 1, learning_rate above 0.")
+
+
+class TrainedNetworks(NamedTuple):
+    """G trained networks.
+
+    Attributes:
+        parameters: Name to (G, *shape); the head is ``head.weight`` (G, K, F) and ``head.bias`` (G, K).
+        loss: (G,) mean training loss of the last epoch.
+        finite: (G,) bool; False where training diverged (a loss or a parameter is NaN or infinite).
+    """
+
+    parameters: Parameters
+    loss: Tensor
+    finite: Tensor
+
+
+def initial_parameters(config: ZooTraining, classes: int, channels: int, seeds: Sequence[int]) -> Parameters:
+    """Draw the initial parameters, as PyTorch initialises the modules.
+
+    Args:
+        config: The width.
+        classes: K.
+        channels: C.
+        seeds: One a group; equal seeds give equal parameters.
+
+    Returns:
+        Name to (G, *shape).
+    """
+    drawn: dict[int, Parameters] = {}
+    for seed in set(seeds):
+        with seeded(seed):
+            modules = {"": _target(config, channels), "head.": nn.Linear(config.width, classes)}
+        drawn[seed] = {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
+    return {name: torch.stack([drawn[seed][name] for seed in seeds]) for name in drawn[seeds[0]]}
+
+
+def image_orders(config: ZooTraining, images: int, seeds: Sequence[int]) -> Tensor:
+    """Draw the order of images, a permutation an epoch, (G, epochs, M) int64; equal seeds give equal orders."""
+    drawn: dict[int, Tensor] = {}
+    for seed in set(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        drawn[seed] = torch.stack([torch.randperm(images, generator=generator) for _ in range(config.epochs)])
+    return torch.stack([drawn[seed] for seed in seeds])
+
+
+def learning_rate(config: ZooTraining, step: int, steps: int) -> float:
+    """Half a cosine from the peak rate to zero."""
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def grouped_logits(parameters: Parameters, images: Tensor) -> Tensor:
+    """Run G ConvNet-3 with their heads, batch norms on each batch's own statistics.
+
+    Args:
+        parameters: Name to (G, *shape).
+        images: (G, N, C, H, W) normalised.
+
+    Returns:
+        (G, N, K).
+    """
+    g, n = images.shape[:2]
+    maps = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # (N, G·C, H, W)
+    for block in range(3):
+        weight, scale, shift = (parameters[f"blocks.{block}.{t}"] for t in ("0.weight", "1.weight", "1.bias"))
+        maps = F.conv2d(maps, weight.flatten(0, 1), padding=1, groups=g)  # (N, G·width, H, W)
+        maps = F.batch_norm(maps, None, None, scale.flatten(), shift.flatten(), training=True)
+        maps = F.relu(F.max_pool2d(maps, 2))  # this order: the same result, a quarter of the ReLUs
+    features = maps.mean((2, 3)).view(n, g, -1).transpose(0, 1)  # (G, N, width)
+    return torch.baddbmm(parameters["head.bias"][:, None], features, parameters["head.weight"].transpose(1, 2))
+
+
+def train_networks(
+    images: Tensor,
+    labels: Tensor,
+    config: ZooTraining,
+    seeds: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    keep_going: Callable[[], bool] | None = None,
+    start: Parameters | None = None,
+    at_once: int | None = None,
+) -> TrainedNetworks:
+    """Train G networks; each ends where a plain loop would have ended.
+
+    Args:
+        images: (G, M, C, H, W) uint8, M images a group.
+        labels: (M,) int64 in 0..K-1, the same places for all groups.
+        config: How.
+        seeds: One a group, for initial weights and order of images.
+        dtype: Precision of the computation.
+        keep_going: Asked before every epoch; False cancels.
+        start: Initial parameters without the dimension of groups, the same for all, in place of random ones; what it
+            lacks (the head) stays random.
+        at_once: How many run side by side; by default five on a processor (more leave its cache), all on a GPU.
+
+    Returns:
+        The networks, on the images' device.
+
+    Raises:
+        TrainingCancelledError: If ``keep_going`` said so.
+    """
+    size = at_once or (5 if images.device.type == "cpu" else len(images))
+    parts = [
+        _train_side_by_side(block, labels, config, seeds[place : place + size], dtype, keep_going, start)
+        for place, block in zip(range(0, len(images), size), images.split(size), strict=True)
+    ]
+    parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in parts[0].parameters}
+    loss, finite = (torch.cat([getattr(part, name) for part in parts]) for name in ("loss", "finite"))
+    return TrainedNetworks(parameters, loss, finite)
+
+
+def _train_side_by_side(
+    images: Tensor,
+    labels: Tensor,
+    config: ZooTraining,
+    seeds: Sequence[int],
+    dtype: torch.dtype,
+    keep_going: Callable[[], bool] | None,
+    start: Parameters | None,
+) -> TrainedNetworks:
+    groups, m = images.shape[:2]
+    classes, device = int(labels.max()) + 1, images.device
+    pixels = normalise(images.flatten(0, 1)).unflatten(0, (groups, m)).to(dtype)
+    initial = initial_parameters(config, classes, images.shape[2], seeds)
+    initial |= {name: t.expand(groups, *t.shape).clone() for name, t in (start or {}).items()}
+    parameters = {name: t.to(device, dtype).requires_grad_() for name, t in initial.items()}
+    orders = image_orders(config, m, seeds).to(device)
+    optimiser = torch.optim.Adam(parameters.values(), config.learning_rate)
+    rows, labels = torch.arange(groups, device=device)[:, None], labels.to(device)
+    steps = config.epochs * math.ceil(m / config.batch_size)
+    step, finite = 0, torch.ones(groups, dtype=torch.bool, device=device)
+    loss = torch.zeros(groups, device=device, dtype=dtype)
+    for epoch in range(config.epochs):
+        if keep_going is not None and not keep_going():
+            raise TrainingCancelledError("Training of the zoo was cancelled.")
+        loss = torch.zeros(groups, device=device, dtype=dtype)
+        for part in orders[:, epoch].split(config.batch_size, 1):  # (G, B)
+            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
+            logits = grouped_logits(parameters, pixels[rows, part])
+            losses = F.cross_entropy(logits.transpose(1, 2), labels[part], reduction="none").mean(1)  # (G,)
+            optimiser.zero_grad(set_to_none=True)
+            losses.sum().backward()  # a group's loss reaches its own parameters only
+            optimiser.step()
+            loss += losses.detach() * part.shape[1] / m
+            step += 1
+        finite &= loss.isfinite()
+    trained = {name: t.detach() for name, t in parameters.items()}
+    for tensor in trained.values():
+        finite &= tensor.flatten(1).isfinite().all(1)
+    return TrainedNetworks(trained, loss, finite)
+
+
+def train_one(
+    images: Tensor, labels: Tensor, config: ZooTraining, seed: int, dtype: torch.dtype = torch.float32
+) -> Parameters:
+    """Train one network the plain way: what ``train_networks`` is tested and timed against.
+
+    Args:
+        images: (M, C, H, W) uint8.
+        labels: (M,).
+        config: How.
+        seed: Of initial weights and order of images.
+        dtype: Precision of the computation.
+
+    Returns:
+        Name to tensor, as in ``TrainedNetworks.parameters`` without the dimension of groups.
+    """
+    with seeded(seed):
+        backbone = _target(config, images.shape[1])
+        head = nn.Linear(config.width, int(labels.max()) + 1)
+    network = nn.Sequential(backbone, head).to(dtype).train()
+    optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
+    pixels, steps, step = normalise(images).to(dtype), config.epochs * math.ceil(len(images) / config.batch_size), 0
+    for order in image_orders(config, len(images), [seed])[0]:
+        for part in order.split(config.batch_size):
+            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
+            loss = F.cross_entropy(network(pixels[part]), labels[part])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+    modules = {"": backbone, "head.": head}
+    return {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
+
+
+def accuracies(parameters: Parameters, images: Tensor, labels: Tensor) -> Tensor:
+    """Accuracy of G networks, batch norms on the test images' own statistics.
+
+    Args:
+        parameters: Name to (G, *shape).
+        images: (G, N, C, H, W) uint8.
+        labels: (N,).
+
+    Returns:
+        (G,) in %.
+    """
+    pixels = normalise(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    with torch.no_grad():
+        guesses = grouped_logits(parameters, pixels.to(parameters["head.bias"].dtype)).argmax(2)
+    return 100 * (guesses == labels.to(images.device)).float().mean(1)
+
+
+def _target(config: ZooTraining, channels: int) -> nn.Module:
+    return build_target(TargetConfig("convnet3", config.width, channels))

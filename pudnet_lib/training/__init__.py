@@ -1,1 +1,0 @@
-"""The trainers: meta-training, training from scratch, fine-tuning; losses and checkpoints."""
