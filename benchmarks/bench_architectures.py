@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from timing import alternate, row
 
-from pudnet_lib.results import peak_memory_mb
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.results import peak_memory_mb
 
 TARGETS = (
     TargetConfig("convnet3", 64),

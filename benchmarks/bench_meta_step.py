@@ -8,36 +8,36 @@ from typing import Any
 import torch
 from timing import alternate, row
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.images.pool import Pool, PoolConfig
 
 
-def stepper(module: MetaStep, group: Any, called: Any = None) -> Callable[[], None]:
+def stepper(module: MetaStep, episode: Any, called: Any = None) -> Callable[[], None]:
     """Make a training step of the module; ``called`` is what computes its loss, by default itself."""
     optimiser = torch.optim.Adam(module.parameters(), 1e-3, fused=True)  # as the trainer does
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
-        (module if called is None else called)(group).total.backward()
+        (module if called is None else called)(episode).total.backward()
         optimiser.step()
 
     return step
 
 
 def run() -> list[dict[str, Any]]:
-    sampler = Pool(PoolConfig(sources=("glyphs",))).training_groups(GroupConfig(5))  # 50 + 50 + 50 images
-    group, target = sampler.group(0), TargetConfig("convnet3", 64)
+    sampler = Pool(PoolConfig(sources=("glyphs",))).training_episodes(EpisodeConfig(5))  # 50 + 50 + 50 images
+    episode, target = sampler.episode(0), TargetConfig("convnet3", 64)
     models: dict[str, ParameterModel] = {
         "pudnet": PudNet(PudNetConfig(target=target)),
         "shared": SharedNetwork(SharedConfig(target)),
     }
     seconds = alternate(
-        {name: stepper(MetaStep(m, sampler.num_classes, LossWeights()), group) for name, m in models.items()},
+        {name: stepper(MetaStep(m, sampler.num_classes, LossWeights()), episode) for name, m in models.items()},
         repeats=25,
     )
     name = "a PudNet training step, ConvNet-3 of width 64, 100 images"

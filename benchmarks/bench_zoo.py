@@ -1,6 +1,6 @@
 """Training the zoo: grouped convolutions against a plain loop and against ``torch.func.vmap``; and a widget's answer.
 
-20 groups of 100 images, ConvNet-3 of width 8, two epochs of Adam; on a GPU as well where there is one. The widget's
+20 episodes of 100 images, ConvNet-3 of width 8, two epochs of Adam; on a GPU as well where there is one. The widget's
 answer is the time from a moved control to the new picture of notebook 01, on a cell that is already in memory.
 """
 
@@ -17,10 +17,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pudnet_lib.core.dataset import normalise
-from pudnet_lib.studies.zoo import ZooTraining, image_orders, initial_parameters, learning_rate, train_networks, train_one
 from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.studies.zoo import (
+    ZooTraining,
+    image_orders,
+    initial_parameters,
+    learning_rate,
+    train_networks,
+    train_one,
+)
 
-GROUPS, WAYS, PER_CLASS = 20, 5, 20
+EPISODES, WAYS, PER_CLASS = 20, 5, 20
 TRAINING = ZooTraining(width=8, epochs=2)
 LIMIT = 0.3  # seconds
 
@@ -69,9 +76,9 @@ def train_vmap(images: Tensor, labels: Tensor, seeds: list[int]) -> dict[str, Te
 
 def timed(device: str) -> dict[str, np.ndarray]:
     """Seconds of the three ways."""
-    images = torch.randint(0, 256, (GROUPS, WAYS * PER_CLASS, 3, 32, 32), dtype=torch.uint8, device=device)
+    images = torch.randint(0, 256, (EPISODES, WAYS * PER_CLASS, 3, 32, 32), dtype=torch.uint8, device=device)
     labels = torch.arange(WAYS).repeat_interleave(PER_CLASS)
-    seeds = [0] * GROUPS
+    seeds = [0] * EPISODES
 
     ours, theirs = train_networks(images, labels, TRAINING, seeds).parameters, train_vmap(images, labels, seeds)
     off = max(float((ours[name] - theirs[name].detach()).abs().max()) for name in ours)
@@ -91,19 +98,19 @@ def timed(device: str) -> dict[str, np.ndarray]:
         "vmap": waiting(lambda: train_vmap(images, labels, seeds)),
     }
     if device == "cpu":
-        calls["loop"] = lambda: [train_one(group, labels, TRAINING, 0) for group in images]
+        calls["loop"] = lambda: [train_one(episode, labels, TRAINING, 0) for episode in images]
     return alternate(calls, repeats=7, warm=1)
 
 
 def widget_row() -> dict[str, Any]:
-    from pudnet_lib.studies import parameter_correlations as experiment
     from pudnet_lib.figures.correlation_widgets import explore
+    from pudnet_lib.studies import parameter_correlations as experiment
 
     panel = explore(experiment.PROFILES["laptop"])
-    group = panel.controls["group"]
+    episode = panel.controls["episode"]
 
     def move() -> None:
-        group.value = (group.value + 1) % 60  # without a running loop the panel draws at once
+        episode.value = (episode.value + 1) % 60  # without a running loop the panel draws at once
 
     seconds = alternate({"move": move}, repeats=15)["move"]
     return row("notebook 01, a moved widget on cached results", seconds, f"{LIMIT} s", np.full(15, LIMIT), 1, True)
@@ -113,7 +120,7 @@ def run() -> list[dict[str, Any]]:
     rows = []
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         seconds = timed(device)
-        name = f"training {GROUPS} ConvNet-3 of width {TRAINING.width} side by side, {device}"
+        name = f"training {EPISODES} ConvNet-3 of width {TRAINING.width} side by side, {device}"
         if "loop" in seconds:
             rows.append(row(name, seconds["grouped"], "a plain loop", seconds["loop"], 2, False))
         rows.append(row(name, seconds["grouped"], "torch.func.vmap", seconds["vmap"], 1, False))

@@ -1,8 +1,8 @@
 """How far a dataset's embedding is from those of the meta-training pool.
 
-Our choice; the paper has no counterpart. Groups of the pool's training classes are embedded once and kept; a dataset's
-distance is the mean Euclidean distance to its nearest pool groups (each dimension scaled by the pool's spread), over
-what a pool group has to the others of the pool. 1 is an ordinary member of the pool.
+Our choice; the paper has no counterpart. Episodes of the pool's training classes are embedded once and kept; a
+dataset's distance is the mean Euclidean distance to its nearest pool episodes (each dimension scaled by the pool's
+spread), over what a pool episode has to the others of the pool. 1 is an ordinary member of the pool.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.packs import pack_names
-from pudnet_lib.images.sources import load_images
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.predict import PredictConfig
+from pudnet_lib.core.pudnet import PudNet
 from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.pudnet import PudNet
-from pudnet_lib.core.predict import PredictConfig
+from pudnet_lib.images.packs import pack_names
+from pudnet_lib.images.sources import load_images
 
-#: Nearest pool groups over which a distance is averaged.
+#: Nearest pool episodes over which a distance is averaged.
 NEIGHBOURS = 5
-#: Groups that are embedded a source.
-GROUPS = 32
+#: Episodes that are embedded a source.
+EPISODES = 32
 _CACHE: weakref.WeakKeyDictionary[PudNet, dict[Any, PoolEmbeddings]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class PoolEmbeddings:
-    """Embeddings of the pool's groups.
+    """Embeddings of the pool's episodes.
 
     Attributes:
         vectors: (M, G·D), standardised.
         centre: (G·D,) the pool's mean.
         spread: (G·D,) the pool's standard deviation.
         sources: M names.
-        usual: Median of the pool groups' own distances.
+        usual: Median of the pool episodes' own distances.
     """
 
     vectors: Tensor
@@ -56,8 +56,8 @@ class PoolDistance:
 
     Attributes:
         ratio: Its distance over the usual one.
-        nearest: The source of the nearest group.
-        share: Share of the pool's groups that are as far or farther from the others.
+        nearest: The source of the nearest episode.
+        share: Share of the pool's episodes that are as far or farther from the others.
     """
 
     ratio: float
@@ -85,30 +85,32 @@ def default_pool(size: int = 32, channels: int = 3, names: tuple[str, ...] = ())
 
 
 def pool_embeddings(
-    model: PudNet, pool: tuple[ImageDataset, ...], groups: int = GROUPS, per_class: int = 10
+    model: PudNet, pool: tuple[ImageDataset, ...], episodes: int = EPISODES, per_class: int = 10
 ) -> PoolEmbeddings:
-    """Embed groups of each source.
+    """Embed episodes of each source.
 
     Args:
         model: The hypernetwork.
         pool: The sources' training classes.
-        groups: Groups a source.
+        episodes: Episodes a source.
         per_class: Sketch images a class.
 
     Returns:
         The embeddings; kept until the model's weights change or the model goes.
 
     Raises:
-        PudNetError: If there are fewer than two groups.
+        PudNetError: If there are fewer than two episodes.
     """
-    if groups * len(pool) < 2:
-        raise PudNetError("A distance to the pool needs at least two groups; give more groups or sources.")
+    if episodes * len(pool) < 2:
+        raise PudNetError("A distance to the pool needs at least two episodes; give more episodes or sources.")
     weights = tuple(p._version for p in model.parameters())
-    key = (tuple((d.name, len(d), d.class_names) for d in pool), groups, per_class, weights)
+    key = (tuple((d.name, len(d), d.class_names) for d in pool), episodes, per_class, weights)
     kept = _CACHE.setdefault(model, {})
     if key not in kept:
-        sampler = GroupSampler(pool, GroupConfig(sketch_per_class=per_class, support_per_class=1, query_per_class=1))
-        drawn = [sampler.group(i, source=s) for s in range(len(pool)) for i in range(groups)]
+        sampler = EpisodeSampler(
+            pool, EpisodeConfig(sketch_per_class=per_class, support_per_class=1, query_per_class=1)
+        )
+        drawn = [sampler.episode(i, source=s) for s in range(len(pool)) for i in range(episodes)]
         raw = torch.stack([_embed(model, g.sketch, g.sketch_labels) for g in drawn])  # (M, G·D)
         centre = raw.mean(0)
         spread = raw.std(0).clamp_min(1e-6)

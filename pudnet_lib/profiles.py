@@ -53,7 +53,7 @@ def configure(profiles: Mapping[str, Config], profile: str, seed: int | None = N
         profile: Which of them.
         seed: Replaces the config's ``seed``; None keeps it.
         **overrides: Fields to replace. None keeps the profile's value. A nested config takes a mapping of its fields,
-            or a dotted name: ``{"group.ways": 3}``. Lists become tuples where the field is one.
+            or a dotted name: ``{"episode.ways": 3}``. Lists become tuples where the field is one.
 
     Returns:
         A new config; the profile's own is not touched.

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core.model import ParameterModel, Parameters
+from pudnet_lib.errors import PudNetError
 
 Call = Callable[[], Parameters]
 #: Records a call whose inputs stay where they are, and gives a call that does the same work again.

@@ -17,11 +17,11 @@ from scipy import stats
 from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.pool_distance import PoolDistance, pool_distance
-from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.predict import PredictConfig, extract_features, predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.pool_distance import PoolDistance, pool_distance
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
 
@@ -224,10 +224,10 @@ def leave_one_item_out(features: Tensor, labels: Tensor, items: Tensor, num_clas
     """
     onehot = F.one_hot(labels, num_classes).to(features)  # (N, K)
     sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
-    _, group = torch.stack([items, labels], 1).unique(dim=0, return_inverse=True)  # (N,) number of (item, class)
-    item_sums = torch.zeros(int(group.max()) + 1, features.shape[1]).to(features).index_add_(0, group, features)
-    left = counts[labels] - torch.bincount(group).to(counts)[group]  # (N,) images left of the own class
-    own = sums[labels] - item_sums[group]  # (N, F); a cosine needs no division by the count
+    _, episode = torch.stack([items, labels], 1).unique(dim=0, return_inverse=True)  # (N,) number of (item, class)
+    item_sums = torch.zeros(int(episode.max()) + 1, features.shape[1]).to(features).index_add_(0, episode, features)
+    left = counts[labels] - torch.bincount(episode).to(counts)[episode]  # (N,) images left of the own class
+    own = sums[labels] - item_sums[episode]  # (N, F); a cosine needs no division by the count
     unit = F.normalize(features, dim=1)
     logits = unit @ F.normalize(sums, dim=1).T  # (N, K)
     own_logit = (unit * F.normalize(own, dim=1)).sum(1)

@@ -18,15 +18,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pudnet_lib.denoise.episodes import NoisyGroupConfig
+from pudnet_lib.core import PudNetConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.denoise.episodes import NoisyEpisodeConfig
 from pudnet_lib.denoise.sources import BUNDLED, PHOTOGRAPHS, TEXTURES
 from pudnet_lib.denoise.train import DENOISER_META, DenoiserTrainConfig, train_denoiser
-from pudnet_lib.studies import denoising
-from pudnet_lib.results import atomic_write, device_name, git_commit
-from pudnet_lib.core import PudNetConfig
-from pudnet_lib.shipped import shipped_models
-from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.export.models import load_model
+from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.shipped import shipped_models
+from pudnet_lib.studies import denoising
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "pudnet_lib" / "shipped"
@@ -36,7 +36,10 @@ CONFIGS: dict[str, DenoiserTrainConfig] = {}
 # The base takes the first half of the steps; the shared U-Net, the control, gets as many steps as both parts together.
 for name, loss, steps in (("denoiser", "supervised", 2250), ("denoiser_blind", "blind_spot", 1000)):
     CONFIGS[name] = DenoiserTrainConfig(
-        pudnet=PUDNET, groups=NoisyGroupConfig(loss=loss), meta=replace(DENOISER_META, steps=steps), base_steps=steps
+        pudnet=PUDNET,
+        episodes=NoisyEpisodeConfig(loss=loss),
+        meta=replace(DENOISER_META, steps=steps),
+        base_steps=steps,
     )
     CONFIGS[f"{name}_shared"] = replace(
         CONFIGS[name],
@@ -55,9 +58,9 @@ def train(name: str) -> None:
 
 TITLES = {
     "denoiser": "Denoiser: predicts a U-Net of width 12 from noisy images; meta-trained with clean images",
-    "denoiser_shared": "Shared U-Net, the control of `denoiser`: same groups, loss and steps, no hypernetwork",
+    "denoiser_shared": "Shared U-Net, the control of `denoiser`: same episodes, loss and steps, no hypernetwork",
     "denoiser_blind": "Denoiser with the paper's Noise2Void meta-training: no clean image was used",
-    "denoiser_blind_shared": "Shared U-Net, the control of `denoiser_blind`: same groups, loss and steps",
+    "denoiser_blind_shared": "Shared U-Net, the control of `denoiser_blind`: same episodes, loss and steps",
 }
 
 
@@ -84,7 +87,7 @@ def results(table: pd.DataFrame) -> list[str]:
 
 def card(name: str, table: pd.DataFrame) -> str:
     notes = load_model(SHIPPED / f"{name}.safetensors")[1]
-    loss = notes["train"]["groups"]["loss"]
+    loss = notes["train"]["episodes"]["loss"]
     lines = [
         f"# {TITLES[name]}",
         "",
@@ -93,7 +96,7 @@ def card(name: str, table: pd.DataFrame) -> str:
         f"- Data: the training classes of the embedded packs; of {PHOTOGRAPHS}: {', '.join(BUNDLED[PHOTOGRAPHS][0])};",
         f"  of {TEXTURES}: {', '.join(BUNDLED[TEXTURES][0])}, all as scikit-image ships them. Unseen classes",
         f"  and the photographs {', '.join((*BUNDLED[PHOTOGRAPHS][1], *BUNDLED[TEXTURES][1]))} take no part.",
-        "- Noise: Gaussian on pixels in [0, 1], σ drawn from 15 to 85 of 255 for each group; one model for all σ,",
+        "- Noise: Gaussian on pixels in [0, 1], σ drawn from 15 to 85 of 255 for each episode; one model for all σ,",
         "  which it is not told.",
         f"- Meta-training: {notes['steps']} steps, {loss} loss, {notes['seconds']:.0f} seconds on {device_name()}",
         "  (one core, shared with other work); one seed.",

@@ -18,21 +18,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from pudnet_lib.methods.refined import refined
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.shared import SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool
 from pudnet_lib.evaluate import Swapper, compare_models, crossed_interval, difference
+from pudnet_lib.images.pool import Pool
 from pudnet_lib.methods.contenders import PAPER, REFINED_SHARED, TARGETS, Contest, kit_config, train, train_config
-from pudnet_lib.studies.intra_dataset import STUDIES
+from pudnet_lib.methods.refined import refined
+from pudnet_lib.methods.run import TrainOutcome
 from pudnet_lib.parallel import parallel
 from pudnet_lib.results import atomic_write, device_name, git_commit
 from pudnet_lib.shipped import shipped_notes
-from pudnet_lib.methods.run import TrainOutcome
+from pudnet_lib.studies.intra_dataset import STUDIES
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "pudnet_lib" / "shipped"
-GROUPS, SEEDS = 100, (0, 1, 2)
+EPISODES, SEEDS = 100, (0, 1, 2)
 CONTEST = Contest(target=TARGETS["ConvNet-3, width 16"], steps=STUDIES["long"]["steps"])
 KIT, PLAIN = "PudNet", "PudNet, plain design"
 #: Row of the cards' tables → the file, the contender.
@@ -46,7 +46,7 @@ TITLES = {
     "pudnet": "PudNet, the kit's design: predicts a ConvNet-3 of width 16 from a dataset's labelled images",
     "paper": "PudNet, the paper's plain design: predicts a ConvNet-3 of width 16 from the sketch of a dataset",
     "constant": "Constant embedding: a hypernetwork that sees no data (a rival)",
-    "shared": "Shared network: the control without a hypernetwork, same groups and steps, the kit's loss",
+    "shared": "Shared network: the control without a hypernetwork, same episodes and steps, the kit's loss",
 }
 
 
@@ -66,19 +66,21 @@ def train_all() -> None:
 
 
 def measure() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predict for groups of all embedded packs: unseen classes with both swaps, and held-out training classes."""
+    """Predict for episodes of all embedded packs: unseen classes with both swaps, and held-out training classes."""
     pool = Pool(CONTEST.pool())
-    swapper = Swapper(pool.train, GroupConfig().sketch_per_class)
+    swapper = Swapper(pool.train, EpisodeConfig().sketch_per_class)
     models = {method: [run_of(method, seed).model for seed in SEEDS] for method in METHODS}
-    held_out = compare_models(models, pool.validation_groups(GroupConfig()), GROUPS, swapper, swapped=())
+    held_out = compare_models(models, pool.validation_episodes(EpisodeConfig()), EPISODES, swapper, swapped=())
     kit = kit_config(CONTEST.target)
     models[REFINED_SHARED] = [refined(m, kit) for m in models["shared network"] if isinstance(m, SharedNetwork)]
-    return compare_models(models, pool.unseen_groups(GroupConfig()), GROUPS, swapper, swapped=(KIT, PLAIN)), held_out
+    return compare_models(
+        models, pool.unseen_episodes(EpisodeConfig()), EPISODES, swapper, swapped=(KIT, PLAIN)
+    ), held_out
 
 
 def accuracy_of(table: pd.DataFrame, method: str, dataset: str) -> str:
     rows = table[(table["method"] == method) & (table["dataset"] == dataset)]
-    return str(crossed_interval(rows.pivot_table(index="seed", columns="group", values="value").to_numpy()))
+    return str(crossed_interval(rows.pivot_table(index="seed", columns="episode", values="value").to_numpy()))
 
 
 def results(table: pd.DataFrame) -> list[str]:
@@ -125,10 +127,10 @@ def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str)
         f"- Accuracy on held-out training classes, seeds {SEEDS}: {', '.join(f'{v:.1f}' for v in validation)} %. "
         f"Seed {SEEDS[0]} ships.",
         "",
-        f"Results of commit {commit}: {GROUPS} groups a source, 5 classes each (fashion has 4), 20 training",
+        f"Results of commit {commit}: {EPISODES} episodes a source, 5 classes each (fashion has 4), 20 training",
         "images a class, 10 of them the plain design's sketch; the kit's design, and the control “shared network,",
         f"refined”, take ten gradient steps on all of them. {len(SEEDS)} seeds of meta-training; mean [95 % interval",
-        "over groups and seeds].",
+        "over episodes and seeds].",
         "Seconds are the median of a whole prediction, recalibration and class means included.",
         "",
     ]

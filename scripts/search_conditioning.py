@@ -23,22 +23,22 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pudnet_lib.methods.refined import refined
-from pudnet_lib.core.shared import SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool
-from pudnet_lib.evaluate import Interval, Swap, Swapper, difference, evaluate_fits, evaluate_groups
-from pudnet_lib.studies.ablations import effects
-from pudnet_lib.methods.contenders import CLASS_LOSS_ALONE, REFINED
-from pudnet_lib.profiles import replace_fields
-from pudnet_lib.results import atomic_write, git_commit, provenance, read_result, write_result
 from pudnet_lib.core import PudNetConfig
-from pudnet_lib.core.predict import predict
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.finetune import finetune
 from pudnet_lib.core.meta import MetaConfig
-from pudnet_lib.methods.run import TrainConfig, build_model, train_run
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.evaluate import Interval, Swap, Swapper, difference, evaluate_episodes, evaluate_fits
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.methods.contenders import CLASS_LOSS_ALONE, REFINED
+from pudnet_lib.methods.refined import refined
+from pudnet_lib.methods.run import TrainConfig, build_model, train_run
+from pudnet_lib.profiles import replace_fields
+from pudnet_lib.results import atomic_write, git_commit, provenance, read_result, write_result
+from pudnet_lib.studies.ablations import effects
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "conditioning"
@@ -46,7 +46,7 @@ RESULT = ROOT / "reports" / "results" / "conditioning_search.json"
 DOCS = ROOT / "docs" / "conditioning.md"
 #: Between these the table stands in the docs.
 BEGIN, END = "<!-- the search's table: begin -->", "<!-- the search's table: end -->"
-STEPS, GROUPS = 3000, 60
+STEPS, EPISODES = 3000, 60
 
 #: A residual on a learned base, both meta-trained together; the base starts and learns like a shared network.
 JOINT: dict[str, Any] = {
@@ -152,7 +152,7 @@ class SearchConfig:
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
     steps: int = STEPS
-    groups: int = GROUPS
+    episodes: int = EPISODES
     seed: int = 0
 
 
@@ -160,7 +160,7 @@ def train_config(variant: str, seed: int) -> TrainConfig:
     base = TrainConfig(
         pudnet=PudNetConfig(TargetConfig(width=16), seed=seed),
         meta=MetaConfig(steps=STEPS, seed=seed, validate_every=0, accelerator="cpu"),
-        group_seed=seed,
+        episode_seed=seed,
     )
     return replace_fields(base, VARIANTS[variant])
 
@@ -179,7 +179,7 @@ def folder(variant: str, seed: int) -> Path:
 
 
 def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
-    """Meta-train a variant, or find it again, and let it classify validation and unseen groups."""
+    """Meta-train a variant, or find it again, and let it classify validation and unseen episodes."""
     path, config = folder(variant, seed) / "rows.csv", train_config(variant, seed)
     if path.is_file():
         return pd.read_csv(path)
@@ -201,11 +201,11 @@ def measure(variant: str, seed: int, pool: Pool) -> pd.DataFrame:
         model = build_model(replace(config, pudnet=wanted)).eval()
         model.load_state_dict(outcome.model.state_dict(), strict=False)
     blind = not wanted.refine and (config.kind == "shared" or wanted.embedding == "constant")
-    swapper, tables = Swapper(pool.train, GroupConfig().sketch_per_class), []
+    swapper, tables = Swapper(pool.train, EpisodeConfig().sketch_per_class), []
     for classes in ("validation", "unseen"):
-        sampler = getattr(pool, f"{classes}_groups")(GroupConfig())
+        sampler = getattr(pool, f"{classes}_episodes")(EpisodeConfig())
         swaps: tuple[Swap, ...] = ("own",) if blind or classes == "validation" else ("own", "far", "near")
-        tables.append(evaluate_groups(model, sampler, GROUPS, swapper, swaps).assign(classes=classes))
+        tables.append(evaluate_episodes(model, sampler, EPISODES, swapper, swaps).assign(classes=classes))
         if variant == REFERENCE and classes == "unseen":
             tuning = ScratchConfig(
                 learning_rate=0.03, epochs=30, batch_size=32, evaluations=1, accelerator="cpu", seed=seed,

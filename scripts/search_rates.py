@@ -21,23 +21,22 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.evaluate import evaluate_episodes, evaluate_fits, interval
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.methods.contenders import PREDICTORS, RATE_FACTORS, train, unscaled_config, with_rates
 from pudnet_lib.methods.metric import MetricFit
 from pudnet_lib.methods.rivals import RIVALS, RivalConfig
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.images.pool import Pool
-from pudnet_lib.evaluate import evaluate_fits, evaluate_groups, interval
-from pudnet_lib.studies import imagenet
-from pudnet_lib.methods.contenders import PREDICTORS, RATE_FACTORS, train, unscaled_config, with_rates
-from pudnet_lib.results import atomic_write, provenance, write_result
 from pudnet_lib.methods.run import TrainConfig
+from pudnet_lib.results import atomic_write, provenance, write_result
+from pudnet_lib.studies import imagenet
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "rates"
 METHODS = (*PREDICTORS, *RIVALS)
 FACTORS = (0.03, 0.1, 0.3)
-#: Groups of held-out training classes: more ways than in training, as the unseen classes have.
-VALIDATION = GroupConfig(ways=20, sketch_per_class=10, support_per_class=10, query_per_class=10)
+#: Episodes of held-out training classes: more ways than in training, as the unseen classes have.
+VALIDATION = EpisodeConfig(ways=20, sketch_per_class=10, support_per_class=10, query_per_class=10)
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class SearchConfig:
     methods: tuple[str, ...] = METHODS
     factors: tuple[float, ...] = FACTORS
     steps: int = 1000
-    groups: int = 30
+    episodes: int = 30
     seed: int = 0
 
 
@@ -57,23 +56,23 @@ def scaled(method: str, factor: float, config: SearchConfig) -> TrainConfig | Ri
     return with_rates(unscaled_config(contest, method, config.seed), factor)
 
 
-def measure(method: str, factor: float, config: SearchConfig, pool: Pool, sampler: GroupSampler) -> pd.DataFrame:
+def measure(method: str, factor: float, config: SearchConfig, pool: Pool, sampler: EpisodeSampler) -> pd.DataFrame:
     """Meta-train one method at one factor, or find it again, and let it classify the held-out training classes."""
     path = RUNS / f"{method.replace(' ', '_')}-{factor}-{config.steps}-{config.seed}.csv"
     if path.is_file():
         return pd.read_csv(path)
     outcome = train(scaled(method, factor, config), pool)
     if method in RIVALS:
-        table = evaluate_fits(MetricFit(outcome.model), sampler, config.groups)
+        table = evaluate_fits(MetricFit(outcome.model), sampler, config.episodes)
     else:
-        table = evaluate_groups(outcome.model, sampler, config.groups)
+        table = evaluate_episodes(outcome.model, sampler, config.episodes)
     table = table.assign(method=method, factor=factor, seed=config.seed, meta_training_seconds=outcome.seconds)
     atomic_write(path, table.to_csv(index=False))
     return table
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a method and factor: accuracy on held-out training classes, with its interval over groups."""
+    """One row a method and factor: accuracy on held-out training classes, with its interval over episodes."""
     rows = []
     for (method, factor), part in table.groupby(["method", "factor"], sort=False):
         facts = {
@@ -99,7 +98,7 @@ def main() -> None:
     config, began = SearchConfig(), time.perf_counter()
     if not options.table:
         pool = Pool(imagenet.PROFILES["laptop"].contest.pool())
-        sampler = pool.validation_groups(VALIDATION, config.seed)
+        sampler = pool.validation_episodes(VALIDATION, config.seed)
         for method in options.methods or config.methods:
             for factor in config.factors:
                 mean = measure(method, factor, config, pool, sampler)["value"].mean()

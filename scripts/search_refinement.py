@@ -23,13 +23,13 @@ import pandas as pd
 import torch
 from search_rates import VALIDATION
 
-from pudnet_lib.methods.refined import refined
 from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.evaluate import difference, evaluate_episodes
 from pudnet_lib.images.pool import Pool
-from pudnet_lib.evaluate import difference, evaluate_groups
-from pudnet_lib.studies import imagenet
 from pudnet_lib.methods.contenders import REFINE_FACTORS, REFINED, kit_config, train, train_config
+from pudnet_lib.methods.refined import refined
 from pudnet_lib.results import atomic_write, provenance, write_result
+from pudnet_lib.studies import imagenet
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "refinement"
@@ -41,22 +41,22 @@ class SearchConfig:
 
     factors: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3, 1.0)
     seeds: tuple[int, ...] = (0, 1)
-    groups: int = 10
+    episodes: int = 10
     seed: int = 0
 
 
 def measure(seed: int, config: SearchConfig, pool: Pool) -> pd.DataFrame:
     """Let one shared network classify held-out training classes, refined with steps of all lengths."""
-    path, contest = RUNS / f"{seed}-{config.groups}.csv", imagenet.PROFILES["laptop"].contest
+    path, contest = RUNS / f"{seed}-{config.episodes}.csv", imagenet.PROFILES["laptop"].contest
     if path.is_file():
         return pd.read_csv(path)
     outcome = train(train_config(contest, "shared network", seed), pool)
     assert isinstance(outcome.model, SharedNetwork)
-    sampler, tables = pool.validation_groups(VALIDATION, config.seed), []
+    sampler, tables = pool.validation_episodes(VALIDATION, config.seed), []
     for factor in config.factors:
         steps = replace(kit_config(contest.target), refine_rate=factor * REFINED["pudnet.refine_rate"])
         model = refined(outcome.model, steps) if factor else outcome.model
-        table = evaluate_groups(model, sampler, config.groups)
+        table = evaluate_episodes(model, sampler, config.episodes)
         tables.append(table.assign(method=f"steps × {factor:g}", seed=seed, meta_training_seconds=outcome.seconds))
         print(f"seed {seed}, steps × {factor:<5g} {table['value'].mean():5.1f} %", flush=True)
     rows = pd.concat(tables, ignore_index=True)
@@ -88,7 +88,7 @@ def main() -> None:
         pool = Pool(imagenet.PROFILES["laptop"].contest.pool())
         for seed in options.seeds.split(","):
             measure(int(seed), config, pool)
-    paths = sorted(RUNS.glob(f"*-{config.groups}.csv"))
+    paths = sorted(RUNS.glob(f"*-{config.episodes}.csv"))
     rows = summary(pd.concat([pd.read_csv(path) for path in paths], ignore_index=True))
     found = rows[rows["metric"] == "validation"].set_index("method")["mean"]
     best = float(str(found.drop("steps × 0").idxmax()).rpartition(" ")[2])

@@ -13,8 +13,8 @@ import torch
 import typer
 
 from pudnet_lib.cli.options import with_options
-from pudnet_lib.studies.any_convnet import Config, markdown, run
 from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.studies.any_convnet import Config, markdown, run
 
 PAGE = """# Any ConvNet
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.targets import TargetConfig
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from pudnet_lib.cli import main
 def test_grow_zoo_finds_what_ships_and_trains_the_rest(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
-        main(["grow-zoo", "--sources", "emoji", "--train-groups", "121", "--held-out-groups", "60"])
+        main(["grow-zoo", "--sources", "emoji", "--train-episodes", "121", "--held-out-episodes", "60"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
     assert "emoji, same initialisation: 121 training and 60 held-out networks, 0 diverged" in told

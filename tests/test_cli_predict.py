@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from pudnet_lib.cli import main
-from pudnet_lib.images import load_images
 from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.export.models import save_model
+from pudnet_lib.images import load_images
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pudnet_lib import speed as cuda_graph
-from pudnet_lib.speed import RecordedForward
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.refine import leave_one_out_loss
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.refine import leave_one_out_loss
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.speed import RecordedForward
 
 LABELS = torch.tensor([0, 0, 0, 1, 1])
 

@@ -5,14 +5,21 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluate import Swapper, compare_models, crossed_interval, difference, evaluate_fits, group_dataset, interval
 from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.evaluate import (
+    Swapper,
+    compare_models,
+    crossed_interval,
+    difference,
+    episode_dataset,
+    evaluate_fits,
+    interval,
+)
 
 
 def source(name: str, classes: int, value: int) -> ImageDataset:
@@ -39,12 +46,12 @@ def test_crossed_interval_of_one_seed_is_the_plain_one():
     assert crossed_interval(values) == interval(values[0])
 
 
-@pytest.mark.parametrize(("seed_spread", "group_spread"), [(0.0, 2.0), (1.0, 2.0), (2.0, 0.5)])
-def test_crossed_intervals_cover_the_truth(seed_spread, group_spread):
+@pytest.mark.parametrize(("seed_spread", "episode_spread"), [(0.0, 2.0), (1.0, 2.0), (2.0, 0.5)])
+def test_crossed_intervals_cover_the_truth(seed_spread, episode_spread):
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(1000):
-        values = rng.normal(0, seed_spread, (3, 1)) + rng.normal(0, group_spread, (1, 40)) + rng.normal(0, 1, (3, 40))
+        values = rng.normal(0, seed_spread, (3, 1)) + rng.normal(0, episode_spread, (1, 40)) + rng.normal(0, 1, (3, 40))
         found = crossed_interval(values)
         covered += found.low <= 0 <= found.high
     assert covered / 1000 >= 0.92
@@ -52,34 +59,34 @@ def test_crossed_intervals_cover_the_truth(seed_spread, group_spread):
 
 def test_swapped_sketches_come_from_where_they_should():
     sources = [source("a", 6, 1), source("b", 4, 2)]
-    sampler = GroupSampler(sources, GroupConfig(3, 1, 1, 1))
+    sampler = EpisodeSampler(sources, EpisodeConfig(3, 1, 1, 1))
     swapper = Swapper(sources, per_class=2)
     for index in range(20):
-        group = sampler.group(index, source=0)
-        names = [sources[0].class_names[int(c)] for c in group.classes]
-        near, near_labels = swapper.sketch(group, names, index, "near")
+        episode = sampler.episode(index, source=0)
+        names = [sources[0].class_names[int(c)] for c in episode.classes]
+        near, near_labels = swapper.sketch(episode, names, index, "near")
         assert (near[:, 1] == 1).all()
-        assert not {int(v) // 10 for v in near[:, 0, 0, 0]} & {int(c) for c in group.classes}
+        assert not {int(v) // 10 for v in near[:, 0, 0, 0]} & {int(c) for c in episode.classes}
         assert near_labels.tolist() == [0, 0, 1, 1, 2, 2]
-        far, _ = swapper.sketch(group, names, index, "far")
+        far, _ = swapper.sketch(episode, names, index, "far")
         assert (far[:, 1] == 2).all()
 
 
 def test_impossible_swaps_are_refused():
     one = [source("a", 3, 1)]
-    group = GroupSampler(one, GroupConfig(3, 1, 1, 1)).group(0)
+    episode = EpisodeSampler(one, EpisodeConfig(3, 1, 1, 1)).episode(0)
     swapper = Swapper(one, 1)
     with pytest.raises(PudNetError, match="second source"):
-        swapper.sketch(group, one[0].class_names, 0, "far")
-    with pytest.raises(PudNetError, match="0 classes outside the group"):
-        swapper.sketch(group, one[0].class_names, 0, "near")
+        swapper.sketch(episode, one[0].class_names, 0, "far")
+    with pytest.raises(PudNetError, match="0 classes outside the episode"):
+        swapper.sketch(episode, one[0].class_names, 0, "near")
 
 
 def test_all_methods_learn_from_sketch_and_support_and_never_from_the_query():
     data = source("a", 4, 1)
-    group = GroupSampler([data], GroupConfig(2, 2, 2, 2)).group(3)
-    training = group_dataset(group, data)
-    assert len(training) == len(group.sketch) + len(group.support)
+    episode = EpisodeSampler([data], EpisodeConfig(2, 2, 2, 2)).episode(3)
+    training = episode_dataset(episode, data)
+    assert len(training) == len(episode.sketch) + len(episode.support)
     seen = []
 
     def fit(images: ImageDataset) -> torch.nn.Module:
@@ -89,29 +96,29 @@ def test_all_methods_learn_from_sketch_and_support_and_never_from_the_query():
         network.forward = lambda x: original(x.float())
         return network
 
-    table = evaluate_fits(fit, GroupSampler([data], GroupConfig(2, 2, 2, 2)), 2)
+    table = evaluate_fits(fit, EpisodeSampler([data], EpisodeConfig(2, 2, 2, 2)), 2)
     assert seen == [8, 8]
     assert table["chance"].tolist() == [50, 50]
     assert table["value"].between(0, 100).all()
 
 
-def test_the_same_groups_for_all_methods_and_no_gain_for_a_network_that_sees_nothing():
+def test_the_same_episodes_for_all_methods_and_no_gain_for_a_network_that_sees_nothing():
     sources = [source("a", 6, 1), source("b", 6, 200)]
-    sampler, target = GroupSampler(sources, GroupConfig(2, 1, 1, 2)), TargetConfig(width=2)
+    sampler, target = EpisodeSampler(sources, EpisodeConfig(2, 1, 1, 2)), TargetConfig(width=2)
     models = {"PudNet": [PudNet(PudNetConfig(target))], "shared network": [SharedNetwork(SharedConfig(target))]}
     table = compare_models(models, sampler, 2, Swapper(sources, 1), swapped=("PudNet", "shared network"))
-    assert len(table) == 2 * 2 * 2 * 3  # methods, sources, groups, swaps
+    assert len(table) == 2 * 2 * 2 * 3  # methods, sources, episodes, swaps
     blind = table[table["method"].str.startswith("shared")].pivot(
-        index=["dataset", "group"], columns="method", values="value"
+        index=["dataset", "episode"], columns="method", values="value"
     )
     assert (blind["shared network"] == blind["shared network, far swap"]).all()
     assert difference(table, "shared network", "shared network, near swap").mean == 0
 
 
-def test_difference_is_paired_and_takes_common_groups():
+def test_difference_is_paired_and_takes_common_episodes():
     rows = [("a", g, v) for g, v in enumerate([10.0, 50.0, 90.0])] + [("b", g, v) for g, v in enumerate([8.0, 48.0])]
-    table = pd.DataFrame(rows, columns=["method", "group", "value"]).assign(dataset="d", seed=0)
+    table = pd.DataFrame(rows, columns=["method", "episode", "value"]).assign(dataset="d", seed=0)
     found = difference(table, "a", "b")
-    assert (found.mean, found.low, found.high, found.n) == (2, 2, 2, 2)  # pairing removes the groups' spread
+    assert (found.mean, found.low, found.high, found.n) == (2, 2, 2, 2)  # pairing removes the episodes' spread
     with pytest.raises(PudNetError, match="no method 'c'"):
         difference(table, "a", "c")

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images import load_images
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import model_card, onnx_file, to_onnx, to_torch_export
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.predict import predict
+from pudnet_lib.images import load_images
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

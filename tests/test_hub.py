@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

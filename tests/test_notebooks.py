@@ -10,8 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pudnet_lib.profiles import PROFILE_NAMES
 from pudnet_lib.batch.notebook import declared_parameters, experiment_id, read_notebook, strip, title_of
+from pudnet_lib.profiles import PROFILE_NAMES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

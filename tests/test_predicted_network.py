@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
 
 
 @pytest.fixture(scope="module")

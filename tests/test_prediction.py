@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.dataset import normalise
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.predict import PredictConfig, extract_features, predict, recalibrate
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.predict import PredictConfig, extract_features, predict, recalibrate
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
 
 TARGET = TargetConfig(width=4)
 

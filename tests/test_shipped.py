@@ -5,14 +5,14 @@ from importlib.resources import files
 import pytest
 import torch
 
-from pudnet_lib.core.shared import SharedNetwork
-from pudnet_lib.images import load_images
-from pudnet_lib.core.splits import default_class_split
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet
 from pudnet_lib.core.predict import predict
-from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
 from pudnet_lib.core.scratch import accuracy
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.images import load_images
+from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
 
 FOLDER = files("pudnet_lib.shipped")
 
@@ -35,7 +35,7 @@ def test_pudnet_and_its_control_predict_the_same_architecture_from_the_same_clas
     assert not pudnet.training
     ours, theirs = shipped_notes("pudnet"), shipped_notes("shared")
     assert ours["train"]["pool"] == theirs["train"]["pool"]
-    assert ours["steps"] == theirs["steps"]  # the same number of groups
+    assert ours["steps"] == theirs["steps"]  # the same number of episodes
 
 
 def test_shipped_predictor_is_far_above_chance_on_classes_it_never_saw():

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet
-from pudnet_lib.pool_distance import NEIGHBOURS, PoolDistance, pool_distance, pool_embeddings
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.pool_distance import NEIGHBOURS, PoolDistance, pool_distance, pool_embeddings
 from pudnet_lib.trust import TrustConfig, advise, cross_validate, fold_of, leave_one_item_out, trust_report
 
 
@@ -109,12 +109,12 @@ def test_pool_is_embedded_once_until_the_weights_change(pudnet, images, monkeypa
     calls = []
     embed = PudNet.embed
     monkeypatch.setattr(PudNet, "embed", lambda self, *a: calls.append(1) or embed(self, *a))
-    first = pool_embeddings(model, pool, groups=4)
+    first = pool_embeddings(model, pool, episodes=4)
     assert len(calls) == 8
-    assert pool_embeddings(model, pool, groups=4) is first
+    assert pool_embeddings(model, pool, episodes=4) is first
     with torch.no_grad():
         model.scale.add_(1)
-    assert pool_embeddings(model, pool, groups=4) is not first
+    assert pool_embeddings(model, pool, episodes=4) is not first
 
 
 def test_distance_of_a_member_is_ordinary_and_that_of_other_images_is_not(pudnet, images):

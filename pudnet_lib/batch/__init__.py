@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pudnet_lib.results import Headline
     from pudnet_lib.batch.results import publish, summarise
+    from pudnet_lib.results import Headline
 
 _HOMES = {
     "Headline": "pudnet_lib.results",

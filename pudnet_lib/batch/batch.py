@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.results import atomic_write, git_commit
 from pudnet_lib.batch.engines import Progress, run_dask, run_local
 from pudnet_lib.batch.places import project_root
 from pudnet_lib.batch.plan import find_notebooks, make_jobs
 from pudnet_lib.batch.runner import Job, Outcome
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.results import atomic_write, git_commit
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pudnet_lib.profiles import PROFILE_NAMES
 from pudnet_lib.batch.claims import CLAIMS
 from pudnet_lib.batch.notebook import experiment_id
+from pudnet_lib.profiles import PROFILE_NAMES
 
 LABELS = {
     "method": "Method",
@@ -137,8 +137,8 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return lines + [line for line in measured if not line["claim"]]
 
 
-def group_cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[dict[str, Any]]:
-    """Group results by experiment, in the notebooks' order; the largest profile without variant leads.
+def episode_cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[dict[str, Any]]:
+    """Episode results by experiment, in the notebooks' order; the largest profile without variant leads.
 
     Args:
         results: Results, prepared for display.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from pudnet_lib.parallel import dask_client
 from pudnet_lib.batch.runner import Job, Outcome, run_job, stop_all
+from pudnet_lib.parallel import dask_client
 
 Progress = Callable[[str, str], None]
 

@@ -17,21 +17,21 @@ from typing import Any
 
 import nbformat
 
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.profiles import PROFILE_NAMES
-from pudnet_lib.results import versions
 from pudnet_lib.batch.notebook import check_parameters, experiment_id, read_notebook, strip
 from pudnet_lib.batch.places import file_stem
 from pudnet_lib.batch.runner import Job
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.results import versions
 
 PACKAGE = Path(__file__).parents[1]
 #: Parts of the package that no notebook's result depends on.
 BESIDE_THE_POINT = (
     "cli/",
     "__main__.py",
-    "report/templates/",
+    "batch/templates/",
     *(
-        f"report/{name}.py"
+        f"batch/{name}.py"
         for name in ("batch", "cards", "claims", "compare", "engines", "lab", "pages", "plan", "site")
     ),
 )

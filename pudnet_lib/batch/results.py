@@ -19,10 +19,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from pudnet_lib.batch.places import file_stem, project_root, results_folder
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.profiles import replace_fields, seconds_since_configure
 from pudnet_lib.results import Headline, atomic_write, provenance, write_result
-from pudnet_lib.batch.places import file_stem, project_root, results_folder
 
 VARIANT_VARIABLE = "PUDNET_VARIANT"
 #: A larger figure makes the report page slow; rasterise its dense parts (``rasterized=True``).
@@ -30,13 +30,13 @@ MAX_SVG_BYTES = 1_500_000
 
 
 #: Columns that number the values; their means say nothing.
-COUNTERS = ("value", "seed", "group", "index", "fold")
+COUNTERS = ("value", "seed", "episode", "index", "fold")
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str] = ("method", "dataset", "metric")) -> pd.DataFrame:
     """Turn a long-form table into means with 95 % intervals.
 
-    The interval is Student's t over all values of a row (groups × seeds taken as independent); one value has none.
+    The interval is Student's t over all values of a row (episodes × seeds taken as independent); one value has none.
     Other numeric columns, such as ``chance`` and ``prediction_seconds``, are averaged.
 
     Args:

@@ -11,11 +11,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from pudnet_lib.results import atomic_write, read_result
 from pudnet_lib.batch import cards
 from pudnet_lib.batch.batch import read_runs
 from pudnet_lib.batch.pages import code_css, notebook_body
 from pudnet_lib.batch.places import project_root
+from pudnet_lib.results import atomic_write, read_result
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -54,7 +54,7 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None, out: Path 
     pages, failed = _notebook_pages(environment, css, runs_dir, ["smoke"] if smoke else ["laptop", "paper"], out)
     sources = sorted((runs_dir / "smoke").glob("*/results/*.json")) if smoke else _committed(root)
     results = [_prepare(path, pages.get(path.name, "")) for path in sources]
-    grouped = cards.group_cards(results, notebooks)
+    grouped = cards.episode_cards(results, notebooks)
     facts = {
         "cards": grouped,
         "headline": cards.headline_lines([r for card in grouped for r in (card["main"], *card["others"])]),
@@ -76,7 +76,7 @@ def write_readme(root: Path) -> Path:
 def readme_text(root: Path) -> str:
     """Make the text of ``reports/README.md``."""
     results = [_prepare(path, "") for path in _committed(root)]
-    grouped = cards.group_cards(results, sorted((root / "notebooks").glob("*.ipynb")))
+    grouped = cards.episode_cards(results, sorted((root / "notebooks").glob("*.ipynb")))
     text = _templates().get_template("readme.md").render(cards=grouped, headline=_headline(grouped))
     return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE).rstrip() + "\n"
 

@@ -25,7 +25,7 @@ def with_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a typer function one option a field of a config, in place of its config parameter.
 
-    Fields of a nested config get their parent's name in front: ``group.ways`` is ``--group-ways``.
+    Fields of a nested config get their parent's name in front: ``episode.ways`` is ``--episode-ways``.
 
     Args:
         config: A frozen dataclass whose fields have defaults, or an instance that holds the defaults.

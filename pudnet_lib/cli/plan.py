@@ -14,8 +14,8 @@ DETAILS = "Work is counted exactly; this machine is measured for some seconds; G
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.errors import unknown_name
-    from pudnet_lib.studies import imagenet, imagenet_plan
     from pudnet_lib.results import device_name
+    from pudnet_lib.studies import imagenet, imagenet_plan
 
     def command(
         profile: Annotated[str, typer.Option(help="smoke, laptop or paper.")] = "paper",
@@ -52,7 +52,7 @@ def build() -> Callable[..., None]:
             )  # fmt: skip
             typer.echo(f"  {row['machine']:48} {row['hours']:12,.2f} h{case}")
         typer.echo(f"One GPU:    pudnet imagenet-train --profile {profile}")
-        if config.groups_per_step % 8 == 0:
+        if config.episodes_per_step % 8 == 0:
             typer.echo(f"Eight GPUs: torchrun --nproc-per-node 8 -m pudnet_lib imagenet-train --profile {profile}")
 
     return command

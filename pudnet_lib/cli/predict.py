@@ -47,10 +47,10 @@ def build() -> Callable[..., None]:
         ] = False,
         trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
     ) -> None:
+        from pudnet_lib.core.predict import predict as predict_network
         from pudnet_lib.errors import PudNetError, unknown_name
         from pudnet_lib.export import model_card
         from pudnet_lib.export.onnx_file import require_export
-        from pudnet_lib.core.predict import predict as predict_network
         from pudnet_lib.files import write_atomically
 
         if task not in TASKS:
@@ -101,8 +101,8 @@ def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
     """Clean a folder of noisy pictures and say what was done."""
     from pudnet_lib.denoise import DenoiserConfig
     from pudnet_lib.denoise.folder import clean_folder
-    from pudnet_lib.shipped import load_shipped
     from pudnet_lib.export.models import load_model
+    from pudnet_lib.shipped import load_shipped
 
     predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
     done = clean_folder(predictor, folder, out, DenoiserConfig(seed=seed))
@@ -116,10 +116,10 @@ def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
 
 def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would import torch for --help
     """The predictor, and the training classes of its pool where all of its sources are embedded packs."""
+    from pudnet_lib.export.models import load_model
     from pudnet_lib.images.packs import pack_names
     from pudnet_lib.pool_distance import default_pool
     from pudnet_lib.shipped import load_shipped, shipped_notes
-    from pudnet_lib.export.models import load_model
 
     if model.endswith(".safetensors"):
         predictor, notes = load_model(model)

@@ -15,12 +15,12 @@ DETAILS = """Example: pudnet prepare imagenet --sizes 84,128,224
 
 def build() -> Callable[..., None]:
     """Build the command."""
+    from pudnet_lib.errors import PudNetError
     from pudnet_lib.images.prepared import prepare
     from pudnet_lib.images.prepared_estimate import estimate
     from pudnet_lib.images.published import scan_any
     from pudnet_lib.images.reading import Reading
     from pudnet_lib.images.sources import find_folder
-    from pudnet_lib.errors import PudNetError
 
     def command(
         source: Annotated[str, typer.Argument(help="A name of `pudnet datasets`, or an image folder.")],

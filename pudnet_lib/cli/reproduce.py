@@ -25,11 +25,11 @@ Exit code: 0 all done, 1 a notebook failed, 2 bad input."""
 
 def build() -> Callable[..., None]:
     """Build the command."""
-    from pudnet_lib.cli.options import parse_grid, with_options
-    from pudnet_lib.cli.progress import show_progress
     from pudnet_lib.batch.batch import BatchConfig, reproduce
     from pudnet_lib.batch.places import project_root
     from pudnet_lib.batch.site import build_site
+    from pudnet_lib.cli.options import parse_grid, with_options
+    from pudnet_lib.cli.progress import show_progress
 
     @with_options(BatchConfig, "config")
     def command(

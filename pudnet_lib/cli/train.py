@@ -12,15 +12,15 @@ HELP = "Meta-train a hypernetwork on a pool of image sources; an interrupted run
 DETAILS = (
     "Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped predictors: "
     "`python scripts/build_shipped.py` makes them. On several GPUs: "
-    "torchrun --nproc-per-node 8 -m pudnet_lib train RUN --meta-groups-per-step 8 (docs/scaling.md)."
+    "torchrun --nproc-per-node 8 -m pudnet_lib train RUN --meta-episodes-per-step 8 (docs/scaling.md)."
 )
 
 
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
-    from pudnet_lib.methods.run import TrainConfig, train_run
     from pudnet_lib.core.scale import ScaleConfig, is_first_rank
+    from pudnet_lib.methods.run import TrainConfig, train_run
 
     @with_options(ScaleConfig, "scale")
     @with_options(TrainConfig, "config", known=(ScaleConfig,))

@@ -1,9 +1,10 @@
-"""Class splits and groups: which images a meta-training or evaluation step sees.
+"""Class splits and episodes: which images a meta-training or evaluation step sees.
 
-The paper meta-trains on groups of K classes drawn from the training classes and tests on unseen classes (Section 3.3
-and 4.1). A group holds a sketch (what the hypernetwork sees), a support set (class means) and a query set (the loss).
+The paper meta-trains on episodes of K classes drawn from the training classes and tests on unseen classes (Section 3.3
+and 4.1). An episode holds a sketch (what the hypernetwork sees), a support set (class means) and a query set (the
+loss).
 Deviation: the three never share an image, nor an *item* between query and the rest (the same emoji by two vendors).
-Groups are a pure function of (seed, index), so that an interrupted run resumes exactly and every rank draws its own.
+Episodes are a pure function of (seed, index), so that an interrupted run resumes exactly and every rank draws its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pudnet_lib.images.cache import take
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 
@@ -57,11 +57,11 @@ def split_classes(num_classes: int, unseen: int, validation: int, seed: int = 0)
 
 
 @dataclass(frozen=True)
-class GroupConfig:
-    """What a group holds.
+class EpisodeConfig:
+    """What an episode holds.
 
     Attributes:
-        ways: K, classes a group; fewer where the source has fewer.
+        ways: K, classes an episode; fewer where the source has fewer.
         sketch_per_class: Sketch images a class (10 in the authors' code).
         support_per_class: Support images a class, for the class means.
         query_per_class: Query images a class, for the loss or the accuracy.
@@ -74,13 +74,13 @@ class GroupConfig:
 
     def __post_init__(self) -> None:
         if self.ways < 2:
-            raise PudNetError(f"GroupConfig.ways is {self.ways}; a group needs at least 2 classes.")
+            raise PudNetError(f"EpisodeConfig.ways is {self.ways}; an episode needs at least 2 classes.")
         if min(self.sketch_per_class, self.support_per_class, self.query_per_class) < 1:
             raise PudNetError(f"{self}: each of sketch, support and query needs at least one image a class.")
 
 
-class Group(NamedTuple):
-    """One group (episode) of K classes; a named tuple, so that Lightning Fabric can look inside.
+class Episode(NamedTuple):
+    """One episode (episode) of K classes; a named tuple, so that Lightning Fabric can look inside.
 
     Attributes:
         source: Name of the source.
@@ -120,7 +120,7 @@ class Group(NamedTuple):
         kept = torch.arange(len(labels), device=labels.device) - first < support
         return torch.cat([self.sketch, self.support[kept]]), torch.cat([self.sketch_labels, labels[kept]])
 
-    def to(self, device: torch.device | str) -> Group:
+    def to(self, device: torch.device | str) -> Episode:
         """Copy every tensor to a device."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True)
@@ -141,21 +141,21 @@ def _parts(sizes: Sequence[int], available: int) -> list[int]:
     return shrunk
 
 
-class GroupSampler:
-    """Draws groups from a pool of sources; each group comes from one source.
+class EpisodeSampler:
+    """Draws episodes from a pool of sources; each episode comes from one source.
 
     Args:
         pool: The sources. Sketch and support come from here.
-        config: What a group holds.
-        seed: Group ``i`` depends on ``(seed, i)`` alone.
+        config: What an episode holds.
+        seed: Episode ``i`` depends on ``(seed, i)`` alone.
         query_pool: The same sources' other images (a test split) for the query sets, classes in the same order; by
             default queries come from ``pool``.
         weights: Probability of each source; by default equal.
-        classes: Of each source, the classes that groups are drawn from; by default all. Nothing is copied, so that a
-            memory-mapped source of any size stays on disk but for the groups' images.
+        classes: Of each source, the classes that episodes are drawn from; by default all. Nothing is copied, so that a
+            memory-mapped source of any size stays on disk but for the episodes' images.
 
     Attributes:
-        classes: Of each source, (K,) int64 class indices that groups are drawn from.
+        classes: Of each source, (K,) int64 class indices that episodes are drawn from.
         offsets: Where each source's classes begin in the numbering over the whole pool.
         usable: Of each source, those places in ``classes`` whose classes have enough images.
 
@@ -166,7 +166,7 @@ class GroupSampler:
     def __init__(
         self,
         pool: Sequence[ImageDataset],
-        config: GroupConfig | None = None,
+        config: EpisodeConfig | None = None,
         seed: int = 0,
         query_pool: Sequence[ImageDataset] | None = None,
         weights: Sequence[float] | None = None,
@@ -177,7 +177,7 @@ class GroupSampler:
         if query_pool is not None and [d.class_names for d in query_pool] != [d.class_names for d in pool]:
             raise PudNetError("query_pool must hold the same sources with the same class names as pool, in order.")
         self.pool, self.query_pool = tuple(pool), None if query_pool is None else tuple(query_pool)
-        self.config, self.seed = config or GroupConfig(), seed
+        self.config, self.seed = config or EpisodeConfig(), seed
         raw = np.ones(len(pool)) if weights is None else np.asarray(weights, dtype=float)
         if raw.shape != (len(pool),) or raw.min() < 0 or raw.sum() <= 0:
             raise PudNetError(f"weights {raw.tolist()} must be {len(pool)} non-negative numbers, one a source.")
@@ -195,7 +195,7 @@ class GroupSampler:
         return [[ids[c].numpy() for c in classes] for ids, classes in found]
 
     def images_and_classes(self) -> dict[str, list[object]]:
-        """Name each source's number of images and its classes, as far as groups are drawn from them."""
+        """Name each source's number of images and its classes, as far as episodes are drawn from them."""
         return {
             data.name: [sum(map(len, self._by_class[s])), *(data.class_names[c] for c in self.classes[s])]
             for s, data in enumerate(self.pool)
@@ -214,14 +214,14 @@ class GroupSampler:
         if len(usable) < 2:
             name = self.pool[s].name
             raise PudNetError(
-                f"{name}: {len(usable)} of {len(enough)} classes have the {need} images that a group needs "
+                f"{name}: {len(usable)} of {len(enough)} classes have the {need} images that an episode needs "
                 "(one each for sketch, support and query); expected at least 2 such classes. Add images or drop it."
             )
         return usable
 
     @property
     def num_classes(self) -> int:
-        """Number of classes over the whole pool that groups are drawn from, for the auxiliary classifier."""
+        """Number of classes over the whole pool that episodes are drawn from, for the auxiliary classifier."""
         return int(self.offsets[-1])
 
     def _shuffled(self, rng: np.random.Generator, ids: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -249,15 +249,15 @@ class GroupSampler:
         n_sketch, n_support = _parts(sizes[:2], len(rest))
         return rest[:n_sketch], rest[n_sketch : n_sketch + n_support], query
 
-    def group(self, index: int, source: int | None = None) -> Group:
-        """Draw group number ``index``.
+    def episode(self, index: int, source: int | None = None) -> Episode:
+        """Draw episode number ``index``.
 
         Args:
-            index: Any non-negative integer; the same index gives the same group.
+            index: Any non-negative integer; the same index gives the same episode.
             source: Take this source of the pool; by default one is drawn.
 
         Returns:
-            The group, its images gathered into new tensors.
+            The episode, its images gathered into new tensors.
         """
         rng = np.random.default_rng((self.seed, index))
         drawn = int(rng.choice(len(self.pool), p=self.weights))
@@ -270,9 +270,11 @@ class GroupSampler:
         for part, name in enumerate(("sketch", "support", "query")):
             picks = [split[part] for split in splits]
             images = query_images if name == "query" else self.pool[s].images
+            from pudnet_lib.images.cache import take
+
             gathered[name] = take(images, torch.from_numpy(np.concatenate(picks)))
             gathered[f"{name}_labels"] = torch.from_numpy(np.repeat(np.arange(ways), [len(p) for p in picks]))
-        return Group(
+        return Episode(
             source=self.pool[s].name,
             source_index=s,
             classes=torch.from_numpy(self.classes[s][places]),

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.core.model import seeded
 from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.scratch import ImageClassifier, ScratchConfig, ScratchResult, train_network
+from pudnet_lib.errors import PudNetError, unknown_name
 
 Head = Literal["means", "random"]
 

@@ -59,8 +59,8 @@ class LossWeights:
     consistency: float = 1.0
 
 
-class GroupLosses(NamedTuple):
-    """The losses of one group, each a scalar tensor, and the query accuracy in 0..1."""
+class EpisodeLosses(NamedTuple):
+    """The losses of one episode, each a scalar tensor, and the query accuracy in 0..1."""
 
     total: Tensor
     cosine: Tensor
@@ -69,7 +69,7 @@ class GroupLosses(NamedTuple):
     accuracy: Tensor
 
 
-def group_losses(
+def episode_losses(
     support: Tensor,
     support_labels: Tensor,
     query: Tensor,
@@ -78,8 +78,8 @@ def group_losses(
     auxiliary_logits: Tensor | None,
     pool_classes: Tensor,
     weights: LossWeights,
-) -> GroupLosses:
-    """Compute the three losses of a group.
+) -> EpisodeLosses:
+    """Compute the three losses of an episode.
 
     Args:
         support: (M, F) support features; detached here ([code]).
@@ -88,7 +88,7 @@ def group_losses(
         query_labels: (Q,) in 0..K-1.
         scale: τ, a scalar.
         auxiliary_logits: (Q, all training classes) of the auxiliary classifier; None if both its losses are off.
-        pool_classes: (K,) the group's classes among all training classes.
+        pool_classes: (K,) the episode's classes among all training classes.
         weights: Weights of the three.
 
     Returns:
@@ -101,14 +101,14 @@ def group_losses(
 
 def losses_of_logits(
     logits: Tensor, query_labels: Tensor, auxiliary_logits: Tensor | None, pool_classes: Tensor, weights: LossWeights
-) -> GroupLosses:
+) -> EpisodeLosses:
     """Compute the three losses from class logits, whatever rule they come from.
 
     Args:
         logits: (Q, K).
         query_labels: (Q,) in 0..K-1.
         auxiliary_logits: (Q, all training classes) of the auxiliary classifier; None if both its losses are off.
-        pool_classes: (K,) the group's classes among all training classes.
+        pool_classes: (K,) the episode's classes among all training classes.
         weights: Weights of the three.
 
     Returns:
@@ -125,4 +125,4 @@ def losses_of_logits(
             consistency = F.kl_div(logits.log_softmax(1), within, log_target=True, reduction="batchmean")
     total = weights.cosine * cosine + weights.auxiliary * auxiliary + weights.consistency * consistency
     accuracy = (logits.argmax(1) == query_labels).float().mean()
-    return GroupLosses(total, cosine, auxiliary, consistency, accuracy)
+    return EpisodeLosses(total, cosine, auxiliary, consistency, accuracy)

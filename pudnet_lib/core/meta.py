@@ -1,8 +1,9 @@
-"""Meta-training: one optimiser step a group, gradients through the predicted parameters into the hypernetwork.
+"""Meta-training: one optimiser step an episode, gradients through the predicted parameters into the hypernetwork.
 
-Paper, Section 3.3: Adam, learning rate 1e-3, β₁ 0.5, one group a step, no inner loop [code]. Deviations: a schedule and
-gradient clipping; several groups a step if wanted; selection on held-out *training* classes (the released code selects
-on the unseen ones). PudNet and the shared network go through this one trainer, so that they get the same groups.
+Paper, Section 3.3: Adam, learning rate 1e-3, β₁ 0.5, one episode a step, no inner loop [code]. Deviations: a schedule
+and gradient clipping; several episodes a step if wanted; selection on held-out *training* classes (the released code
+selects on the unseen ones). PudNet and the shared network go through this one trainer, so that they get the same
+episodes.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.episodes import EpisodeSampler
 from pudnet_lib.core.interrupt import interrupts_held
 from pudnet_lib.core.memory import kept_memory
 from pudnet_lib.core.meta_config import MetaConfig, Precision
 from pudnet_lib.core.meta_log import MetaLog
 from pudnet_lib.core.meta_state import load_training_state, save_training_state
 from pudnet_lib.core.meta_step import MetaStep, make_optimiser, one_step, validate
+from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.scale import ScaleConfig, explained, make_fabric, stale
+from pudnet_lib.errors import PudNetError
 
 __all__ = ["MetaConfig", "MetaResult", "MetaStep", "Precision", "meta_train", "validate"]
 
@@ -49,9 +50,9 @@ class MetaResult:
 @kept_memory()
 def meta_train(
     model: ParameterModel,
-    sampler: GroupSampler,
+    sampler: EpisodeSampler,
     config: MetaConfig | None = None,
-    validation: GroupSampler | None = None,
+    validation: EpisodeSampler | None = None,
     run_dir: Path | None = None,
     progress: bool = True,
     on_step: Callable[[int], None] | None = None,
@@ -62,13 +63,13 @@ def meta_train(
 
     Args:
         model: PudNet or shared network.
-        sampler: Groups of the training classes.
+        sampler: Episodes of the training classes.
         config: How.
-        validation: Groups of held-out training classes.
+        validation: Episodes of held-out training classes.
         run_dir: Folder for ``state.safetensors``, ``log.csv`` and TensorBoard's events; None writes nothing.
         progress: Show a progress bar with loss and validation accuracy.
         on_step: Called with the number of steps done after each (tests cut runs with it).
-        step_module: What turns a group of this sampler into losses, for tasks other than classification (denoising);
+        step_module: What turns an episode of this sampler into losses, for tasks other than classification (denoising);
             it holds ``model``. By default the paper's three losses.
         scale: How the work is compiled and spread, when to stop early.
 
@@ -119,7 +120,7 @@ def meta_train(
                 done += 1
                 if validation is not None and config.validate_every and done % config.validate_every == 0:
                     row["validation"] = log.timed(
-                        lambda: validate(step_module, validation, config.validation_groups, fabric.device, fabric)
+                        lambda: validate(step_module, validation, config.validation_episodes, fabric.device, fabric)
                     )
                 log.add(done, row, seconds + elapsed())
                 whole = True
@@ -140,13 +141,13 @@ def meta_train(
     return MetaResult(log.rows, seconds + elapsed(), done)
 
 
-def _identity(model: ParameterModel, sampler: GroupSampler, config: MetaConfig) -> dict[str, Any]:
+def _identity(model: ParameterModel, sampler: EpisodeSampler, config: MetaConfig) -> dict[str, Any]:
     """What a resumed run must have in common with the one that was cut off."""
     own: Any = model.config
     return {
         "config": asdict(config),
         "model": asdict(own),
-        "groups": asdict(sampler.config),
+        "episodes": asdict(sampler.config),
         "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
         "pool": sampler.images_and_classes(),
     }

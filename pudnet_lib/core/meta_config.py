@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.errors import PudNetError, unknown_name
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -29,12 +29,12 @@ class MetaConfig:
         schedule: ``"cosine"`` to zero, or ``"constant"``.
         warmup: Steps over which the learning rate rises linearly.
         clip_norm: Largest gradient norm; 0 switches clipping off.
-        groups_per_step: Groups whose losses are averaged in a step, over all ranks; a multiple of their number. Each
-            rank takes its groups one after the other.
+        episodes_per_step: Episodes whose losses are averaged in a step, over all ranks; a multiple of their number.
+        Each rank takes its episodes one after the other.
         weights: Weights of the three losses.
-        seed: Seed of the auxiliary classifier's initial weights (groups have the sampler's seed).
+        seed: Seed of the auxiliary classifier's initial weights (episodes have the sampler's seed).
         validate_every: Steps between validations; 0 for none.
-        validation_groups: Groups a validation.
+        validation_episodes: Episodes a validation.
         checkpoint_every: Steps between checkpoints; 0 for one at the end only.
         accelerator: Lightning Fabric's: ``"auto"``, ``"cpu"``, ``"gpu"``.
         devices: Number of devices; more than one uses DDP. Under ``torchrun`` it is not used: all ranks take part.
@@ -48,19 +48,19 @@ class MetaConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: int = 0
     clip_norm: float = 10.0
-    groups_per_step: int = 1
+    episodes_per_step: int = 1
     weights: LossWeights = field(default_factory=LossWeights)
     seed: int = 0
     validate_every: int = 250
-    validation_groups: int = 20
+    validation_episodes: int = 20
     checkpoint_every: int = 250
     accelerator: str = "auto"
     devices: int = 1
     precision: Precision = "32-true"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.groups_per_step < 1 or self.devices < 1:
-            raise PudNetError("MetaConfig: steps, groups_per_step and devices must be at least 1.")
+        if self.steps < 1 or self.episodes_per_step < 1 or self.devices < 1:
+            raise PudNetError("MetaConfig: steps, episodes_per_step and devices must be at least 1.")
         if not self.learning_rate > 0:
             raise PudNetError(f"MetaConfig.learning_rate is {self.learning_rate}; expected a positive number.")
         if self.schedule not in ("cosine", "constant"):

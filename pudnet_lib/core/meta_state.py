@@ -1,6 +1,6 @@
 """The state of a meta-training run on disk: weights, auxiliary classifier, optimiser, step. Our choice.
 
-Schedule and groups are functions of the step, so the step is all that resuming needs of them; the global generators'
+Schedule and episodes are functions of the step, so the step is all that resuming needs of them; the global generators'
 states are kept too, for models that draw (dropout).
 """
 

@@ -1,6 +1,6 @@
-"""One step of meta-training: group in, losses out, gradients averaged over groups and ranks, Adam.
+"""One step of meta-training: episode in, losses out, gradients averaged over episodes and ranks, Adam.
 
-Paper, Section 3.3: one group a step [code]. Our choice: several groups a step if wanted, spread over ranks.
+Paper, Section 3.3: one episode a step [code]. Our choice: several episodes a step if wanted, spread over ranks.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.core.episodes import Group, GroupSampler
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.core.model import ParameterModel, seeded
-from pudnet_lib.core.heads import GroupLosses, LossWeights, losses_of_logits
+from pudnet_lib.core.episodes import Episode, EpisodeSampler
+from pudnet_lib.core.heads import EpisodeLosses, LossWeights, losses_of_logits
 from pudnet_lib.core.meta_config import MetaConfig
+from pudnet_lib.core.model import ParameterModel, seeded
+from pudnet_lib.errors import PudNetError
 
 
 class MetaStep(nn.Module):
-    """A parameter model with its auxiliary classifier: group in, losses out.
+    """A parameter model with its auxiliary classifier: episode in, losses out.
 
     Args:
         model: PudNet or shared network; trained in place.
@@ -37,52 +37,52 @@ class MetaStep(nn.Module):
             with seeded(seed):
                 self.auxiliary = nn.Linear(model.feature_dim, num_classes)
 
-    def forward(self, group: Group | list[Group]) -> GroupLosses:
+    def forward(self, episode: Episode | list[Episode]) -> EpisodeLosses:
         """Predict from the sketch, run support and query in one batch, compute the losses.
 
         Args:
-            group: A group, or several that ``parts`` put together.
+            episode: An episode, or several that ``parts`` put together.
 
         Returns:
-            The losses; the means over groups where there are several.
+            The losses; the means over episodes where there are several.
         """
-        if isinstance(group, list):
-            return self._together(group)
-        parameters = self.model(*group.given(len(group.support) if self.model.sees_support else 0))
+        if isinstance(episode, list):
+            return self._together(episode)
+        parameters = self.model(*episode.given(len(episode.support) if self.model.sees_support else 0))
         if self.channels_last:
             parameters = {name: _channels_last(tensor) for name, tensor in parameters.items()}
-        return self._losses(group, self.model.features(parameters, torch.cat([group.support, group.query])))
+        return self._losses(episode, self.model.features(parameters, torch.cat([episode.support, episode.query])))
 
-    def parts(self, groups: Sequence[Group]) -> list[Any]:
-        """Sort a step's groups: lists of neighbours of one shape that ``forward`` takes at once, or single groups."""
-        if not groups or not isinstance(groups[0], Group):  # another task's
-            return list(groups)
-        parts: list[list[Group]] = []
-        for group in groups:
-            room = self.model.groups_at_once(torch.cat([group.support, group.query]))
-            if parts and len(parts[-1]) < room and _shapes(parts[-1][0]) == _shapes(group):
-                parts[-1].append(group)
+    def parts(self, episodes: Sequence[Episode]) -> list[Any]:
+        """Sort a step's episodes: lists of neighbours of one shape that ``forward`` takes at once, or single ones."""
+        if not episodes or not isinstance(episodes[0], Episode):  # another task's
+            return list(episodes)
+        parts: list[list[Episode]] = []
+        for episode in episodes:
+            room = self.model.episodes_at_once(torch.cat([episode.support, episode.query]))
+            if parts and len(parts[-1]) < room and _shapes(parts[-1][0]) == _shapes(episode):
+                parts[-1].append(episode)
             else:
-                parts.append([group])
+                parts.append([episode])
         return [part if len(part) > 1 else part[0] for part in parts]
 
-    def _together(self, groups: list[Group]) -> GroupLosses:
-        sketches, labels = torch.stack([g.sketch for g in groups]), torch.stack([g.sketch_labels for g in groups])
-        images = torch.stack([torch.cat([g.support, g.query]) for g in groups])  # (B, M + Q, C, H, W)
-        features = self.model.features_of_groups(self.model.of_groups(sketches, labels), images)  # (B, M + Q, F)
-        losses = [self._losses(g, f) for g, f in zip(groups, features, strict=True)]
-        return GroupLosses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
+    def _together(self, episodes: list[Episode]) -> EpisodeLosses:
+        sketches, labels = torch.stack([g.sketch for g in episodes]), torch.stack([g.sketch_labels for g in episodes])
+        images = torch.stack([torch.cat([g.support, g.query]) for g in episodes])  # (B, M + Q, C, H, W)
+        features = self.model.features_of_episodes(self.model.of_episodes(sketches, labels), images)  # (B, M + Q, F)
+        losses = [self._losses(g, f) for g, f in zip(episodes, features, strict=True)]
+        return EpisodeLosses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
 
-    def _losses(self, group: Group, features: Tensor) -> GroupLosses:
-        support, query = features.split([len(group.support), len(group.query)])  # (M, F), (Q, F)
+    def _losses(self, episode: Episode, features: Tensor) -> EpisodeLosses:
+        support, query = features.split([len(episode.support), len(episode.query)])  # (M, F), (Q, F)
         logits = self.auxiliary(query) if self.auxiliary is not None else None
-        ways = len(group.pool_classes)
-        classes = self.model.class_logits(support, group.support_labels, query, ways)  # (Q, K)
-        return losses_of_logits(classes, group.query_labels, logits, group.pool_classes, self.weights)
+        ways = len(episode.pool_classes)
+        classes = self.model.class_logits(support, episode.support_labels, query, ways)  # (Q, K)
+        return losses_of_logits(classes, episode.query_labels, logits, episode.pool_classes, self.weights)
 
 
-def _shapes(group: Group) -> list[torch.Size]:
-    return [tensor.shape for tensor in (group.sketch, group.support, group.query)]
+def _shapes(episode: Episode) -> list[torch.Size]:
+    return [tensor.shape for tensor in (episode.sketch, episode.support, episode.query)]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -90,16 +90,16 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 
 def validate(
-    step: MetaStep, sampler: GroupSampler, groups: int, device: torch.device, fabric: Any | None = None
+    step: MetaStep, sampler: EpisodeSampler, episodes: int, device: torch.device, fabric: Any | None = None
 ) -> float:
-    """Mean query accuracy in 0..1 over groups of held-out training classes; the auxiliary classifier takes no part.
+    """Mean query accuracy in 0..1 over episodes of held-out training classes; the auxiliary classifier takes no part.
 
     Args:
         step: The model; put back into the mode in which it was.
-        sampler: Groups of held-out classes.
-        groups: How many.
+        sampler: Episodes of held-out classes.
+        episodes: How many.
         device: Where the model is.
-        fabric: Ranks of which each does its part of the groups; None does all here.
+        fabric: Ranks of which each does its part of the episodes; None does all here.
 
     Returns:
         The mean, the same on all ranks.
@@ -110,13 +110,13 @@ def validate(
     cosine = MetaStep(step.model, 0, LossWeights(1, 0, 0))
     total = torch.zeros(())
     with torch.no_grad():
-        for index in range(rank, groups, ranks):
-            group = sampler.group(index, source=index % len(sampler.pool)).to(device)
-            total += cosine(group).accuracy.cpu()
+        for index in range(rank, episodes, ranks):
+            episode = sampler.episode(index, source=index % len(sampler.pool)).to(device)
+            total += cosine(episode).accuracy.cpu()
     step.train(was_training)
     if fabric is not None and ranks > 1:
         total = fabric.all_reduce(total.to(device), reduce_op="sum")
-    return float(total) / groups
+    return float(total) / episodes
 
 
 def make_optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
@@ -139,13 +139,13 @@ def one_step(
     module: MetaStep,
     wrapped: Any,
     optimiser: Any,
-    sampler: GroupSampler,
+    sampler: EpisodeSampler,
     config: MetaConfig,
     step: int,
 ) -> dict[str, float]:
-    """Average the gradients of a step's groups over all ranks, clip, step.
+    """Average the gradients of a step's episodes over all ranks, clip, step.
 
-    Groups are numbered globally: rank r of R takes every R-th one of a step, one after the other (gradient
+    Episodes are numbered globally: rank r of R takes every R-th one of a step, one after the other (gradient
     accumulation) or several at once, so that the number of ranks changes nothing but the order of a sum.
 
     Args:
@@ -153,7 +153,7 @@ def one_step(
         module: The step's module.
         wrapped: The same as Fabric set it up.
         optimiser: As Fabric set it up.
-        sampler: The groups.
+        sampler: The episodes.
         config: How.
         step: Number of the step, from 0.
 
@@ -167,14 +167,14 @@ def one_step(
         part["lr"] = part["peak"] * config.share(step)
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    own = config.groups_per_step // fabric.world_size
-    first = step * config.groups_per_step + fabric.global_rank
-    groups = [sampler.group(first + i * fabric.world_size).to(fabric.device) for i in range(own)]
-    parts = module.parts(groups)
+    own = config.episodes_per_step // fabric.world_size
+    first = step * config.episodes_per_step + fabric.global_rank
+    episodes = [sampler.episode(first + i * fabric.world_size).to(fabric.device) for i in range(own)]
+    parts = module.parts(episodes)
     for place, part in enumerate(parts):
         share = (len(part) if isinstance(part, list) else 1) / own
         with fabric.no_backward_sync(wrapped, enabled=place < len(parts) - 1 and fabric.world_size > 1):
-            losses: GroupLosses = wrapped(part)
+            losses: EpisodeLosses = wrapped(part)
             fabric.backward(losses.total * share)
         for name, value in losses._asdict().items():
             key = "loss" if name == "total" else name

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pudnet_lib.core import side_by_side
 from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.heads import class_means, cosine_logits
+from pudnet_lib.core.layout import ParameterLayout, Unsupported
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.hub import HubMixin
-from pudnet_lib.core import grouped
-from pudnet_lib.core.layout import ParameterLayout, Unsupported
-from pudnet_lib.core.heads import class_means, cosine_logits
 
 Parameters = dict[str, Tensor]
 
@@ -64,7 +64,7 @@ class ParameterModel(HubMixin, nn.Module):
 
     config: Any  # the frozen dataclass of the kind of model
     own_target: bool = False  # whether the target is a module of the user's own
-    sees_support: bool = False  # whether its sketch is all labelled images of a group, the support included
+    sees_support: bool = False  # whether its sketch is all labelled images of an episode, the support included
     refinement_steps: int = 0  # gradient steps on the labelled sketch that follow its forward pass
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
@@ -115,19 +115,19 @@ class ParameterModel(HubMixin, nn.Module):
         out: Tensor = functional_call(self._template[0], tensors, (normalise(images),))
         return out
 
-    def groups_at_once(self, images: Tensor) -> int:
-        """Tell how many groups ``of_groups`` and ``features_of_groups`` should take at once.
+    def episodes_at_once(self, images: Tensor) -> int:
+        """Tell how many episodes ``of_episodes`` and ``features_of_episodes`` should take at once.
 
         Args:
-            images: (N, C, H, W) one group's images.
+            images: (N, C, H, W) one episode's images.
 
         Returns:
             1 where taking several brings nothing or can't be done; they are then taken one by one.
         """
         return 1
 
-    def of_groups(self, sketches: Tensor, labels: Tensor) -> Parameters:
-        """Predict for B sketches at once, where ``groups_at_once`` is more than 1.
+    def of_episodes(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for B sketches at once, where ``episodes_at_once`` is more than 1.
 
         Args:
             sketches: (B, S, C, H, W).
@@ -138,17 +138,17 @@ class ParameterModel(HubMixin, nn.Module):
         """
         raise NotImplementedError
 
-    def features_of_groups(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """``features`` for B groups at once, each with its own parameters and batch statistics.
+    def features_of_episodes(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """``features`` for B episodes at once, each with its own parameters and batch statistics.
 
         Args:
-            parameters: As returned by ``of_groups``.
+            parameters: As returned by ``of_episodes``.
             images: (B, N, C, H, W).
 
         Returns:
             (B, N, F).
         """
-        return grouped.features(self._template[0], parameters, images)
+        return side_by_side.features(self._template[0], parameters, images)
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Turn features into class logits: cosine to the class means, support side detached ([code]).

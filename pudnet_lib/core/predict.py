@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from pudnet_lib import speed as cuda_graph
 from pudnet_lib.core.dataset import ImageDataset, normalise
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.core.heads import class_means
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.heads import class_means
+from pudnet_lib.errors import PudNetError
 
 
 @dataclass(frozen=True)

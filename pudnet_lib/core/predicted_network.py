@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.heads import cosine_logits
+from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.hub import HubMixin
-from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.files import load_tensors, save_tensors
-from pudnet_lib.core.heads import cosine_logits
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -13,15 +13,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.core import grouped
+from pudnet_lib.core import side_by_side
 from pudnet_lib.core.ahru import AHRU, Recurrence
-from pudnet_lib.core.model import ParameterModel, Parameters, seeded
 from pudnet_lib.core.encoder import DatasetEncoder, EncoderNorm, Pooling
-from pudnet_lib.core.refine import Refiner
 from pudnet_lib.core.generator import FilterNorm, WeightGenerator, hidden_of_layers
-from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.core.layout import PredictedTensor, Unsupported
+from pudnet_lib.core.model import ParameterModel, Parameters, seeded
+from pudnet_lib.core.refine import Refiner
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.errors import PudNetError, unknown_name
 
 Embedding = Literal["dataset", "constant"]
 _CHOICES = {
@@ -194,8 +194,8 @@ class PudNet(ParameterModel):
         layers = zip(self.layout.predicted, generators, hidden_of_layers(generators, codes), strict=True)
         return {tensor.name: generator.weight(hidden) for tensor, generator, hidden in layers}
 
-    def of_groups(self, sketches: Tensor, labels: Tensor) -> Parameters:
-        """Predict for the sketches of B groups at once; see ``ParameterModel.of_groups``."""
+    def of_episodes(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for the sketches of B episodes at once; see ``ParameterModel.of_episodes``."""
         if self.config.embedding == "constant":
             embeddings = self.constant.expand(len(sketches), -1, -1)
         else:
@@ -206,10 +206,10 @@ class PudNet(ParameterModel):
         shared = {name: t.expand(len(sketches), *t.shape) for name, t in self.shared_parameters().items()}
         return self.generate(embeddings) | shared
 
-    def groups_at_once(self, images: Tensor) -> int:
-        """How many groups go through the target at once; see ``ParameterModel.groups_at_once``."""
+    def episodes_at_once(self, images: Tensor) -> int:
+        """How many episodes go through the target at once; see ``ParameterModel.episodes_at_once``."""
         mixes = self.config.encoder_norm == "batch"  # an encoder that normalises over all images it is given
-        return 1 if mixes or self.refiner is not None else grouped.groups_at_once(self._template[0], images)
+        return 1 if mixes or self.refiner is not None else side_by_side.episodes_at_once(self._template[0], images)
 
     def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Predict all parameters of the target; see ``ParameterModel.forward``."""

@@ -1,7 +1,7 @@
 """Meta-training on one device or many: ranks, compilation, early stopping, errors that say what to do.
 
 Our choice; of the paper's own set-up nothing is known but that it used GPUs. Ranks are started by ``torchrun``, which
-tells each its number; Lightning Fabric joins them (DDP: every rank its own groups, gradients averaged). What stands
+tells each its number; Lightning Fabric joins them (DDP: every rank its own episodes, gradients averaged). What stands
 here changes speed and memory, and when a run ends, but not what a step computes.
 """
 
@@ -18,9 +18,9 @@ import lightning_fabric as fabric_lib
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.core.episodes import EpisodeSampler
 from pudnet_lib.core.meta_config import MetaConfig
+from pudnet_lib.errors import PudNetError
 
 #: What messages of a lost connection have in common (gloo, NCCL, the store).
 _LOST = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "broken pipe")
@@ -31,7 +31,7 @@ class ScaleConfig:
     """How the work is compiled and spread; the defaults do nothing.
 
     Attributes:
-        compile: Backend of ``torch.compile``, such as ``"inductor"``; empty for none. Groups of one size are fastest.
+        compile: Backend of ``torch.compile``, such as ``"inductor"``; empty for none. Episodes of one size are fastest.
         channels_last: Lay predicted weights out channels-last, as images always are; for GPUs with bf16.
         patience: Stop after so many validations without a better one; 0 never stops early. The weights are the last.
         rank_timeout: Seconds after which a rank that does not answer counts as lost.
@@ -64,15 +64,15 @@ def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) ->
         Lightning Fabric, launched.
 
     Raises:
-        PudNetError: If the groups of a step can't be divided evenly among the ranks.
+        PudNetError: If the episodes of a step can't be divided evenly among the ranks.
     """
     launched = torch.distributed.is_torchelastic_launched()
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else config.devices
     ranks = int(os.environ["WORLD_SIZE"]) if launched else config.devices
-    if config.groups_per_step % ranks:
+    if config.episodes_per_step % ranks:
         raise PudNetError(
-            f"MetaConfig.groups_per_step is {config.groups_per_step}; expected a multiple of the {ranks} ranks, so "
-            "that each has as many groups a step."
+            f"MetaConfig.episodes_per_step is {config.episodes_per_step}; expected a multiple of the {ranks} ranks, so "
+            "that each has as many episodes a step."
         )
     ddp = DDPStrategy(timeout=timedelta(seconds=scale.rank_timeout), find_unused_parameters=unused)
     fabric = fabric_lib.Fabric(
@@ -94,13 +94,13 @@ def stale(rows: Sequence[dict[str, float]], patience: int) -> bool:
 
 
 @contextmanager
-def explained(fabric: Any, config: MetaConfig, sampler: GroupSampler, step: int) -> Iterator[None]:
+def explained(fabric: Any, config: MetaConfig, sampler: EpisodeSampler, step: int) -> Iterator[None]:
     """Turn the two failures of large runs, memory and lost ranks, into errors that say what to do.
 
     Args:
         fabric: Lightning Fabric.
         config: The run's.
-        sampler: The run's groups.
+        sampler: The run's episodes.
         step: Steps done.
 
     Raises:
@@ -117,20 +117,22 @@ def explained(fabric: Any, config: MetaConfig, sampler: GroupSampler, step: int)
         raise PudNetError(
             f"Rank {fabric.global_rank} of {fabric.world_size} lost another one in step {step + 1} ({reason}); the "
             "other's own output says why it ended. The last checkpoint is good: start the same command again, on any "
-            f"number of ranks that divides groups_per_step ({config.groups_per_step})."
+            f"number of ranks that divides episodes_per_step ({config.episodes_per_step})."
         ) from error
 
 
-def _out_of_memory(config: MetaConfig, sampler: GroupSampler, step: int, error: BaseException) -> str:
-    groups: Any = sampler.config
-    sizes = {k: getattr(groups, k, None) for k in ("ways", "sketch_per_class", "support_per_class", "query_per_class")}
+def _out_of_memory(config: MetaConfig, sampler: EpisodeSampler, step: int, error: BaseException) -> str:
+    episodes: Any = sampler.config
+    sizes = {
+        k: getattr(episodes, k, None) for k in ("ways", "sketch_per_class", "support_per_class", "query_per_class")
+    }
     pixels = sampler.pool[0].size if sampler.pool else 0
     bf16 = "" if config.precision != "32-true" else "meta.precision to bf16-mixed (now 32-true), "
     return (
         f"The device ran out of memory in step {step + 1} ({str(error).splitlines()[0][:120] or 'no details'}). Set "
         f"{bf16}or lower one of: "
-        + ", ".join(f"groups.{name} (now {value})" for name, value in sizes.items() if value is not None)
+        + ", ".join(f"episodes.{name} (now {value})" for name, value in sizes.items() if value is not None)
         + f", pool.size (now {pixels}), pudnet.target.width; share_generators=True makes a deep target's hypernetwork "
-        "smaller. groups_per_step and the number of ranks do not matter: a rank takes its groups one at a time. The "
-        "last checkpoint, if there is one, is still good."
+        "smaller. episodes_per_step and the number of ranks do not matter: a rank takes its episodes one at a time. "
+        "The last checkpoint, if there is one, is still good."
     )

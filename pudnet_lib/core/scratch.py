@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.core.model import seeded
-from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.core.augmentation import augment
 from pudnet_lib.core.batches import Batches, Clock
 from pudnet_lib.core.classifier import ImageClassifier, accuracy
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.memory import kept_memory
+from pudnet_lib.core.model import seeded
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.errors import PudNetError, unknown_name
 
 __all__ = ["ImageClassifier", "ScratchConfig", "ScratchResult", "accuracy", "train_from_scratch", "train_network"]
 

@@ -1,4 +1,4 @@
-"""The shared network: the same ConvNet, meta-trained on the same groups and losses, without a hypernetwork.
+"""The shared network: the same ConvNet, meta-trained on the same episodes and losses, without a hypernetwork.
 
 A control, not in the paper (our choice): what PudNet adds is its accuracy minus this one's.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from pudnet_lib.core.layout import Unsupported
 from pudnet_lib.core.model import ParameterModel, Parameters, seeded
 from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.core.layout import Unsupported
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.core.convnet import ConvNet3
 from pudnet_lib.core.layout import ParameterLayout, PredictedTensor
 from pudnet_lib.core.resnet import Stem, resnet18, resnet34, resnet50
 from pudnet_lib.core.torchvision_nets import mobilenet_small, vgg11_bn
 from pudnet_lib.core.unet import UNet
+from pudnet_lib.errors import PudNetError, unknown_name
 
 TargetName = Literal["convnet3", "resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small", "unet"]
 

@@ -1,7 +1,7 @@
-"""Noisy groups: what a meta-training step of the denoising task sees.
+"""Noisy episodes: what a meta-training step of the denoising task sees.
 
-Paper [code]: groups as in classification. Deviations: the sketch is taken from noisy *training* images, never from the
-batch that is denoised; a group has one noise level, drawn at random, so that one hypernetwork serves all levels.
+Paper [code]: episodes as in classification. Deviations: the sketch is taken from noisy *training* images, never from
+the batch that is denoised; an episode has one noise level, drawn at random, so that one hypernetwork serves all levels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.denoise.blind_spot import grid_mask, hide
 from pudnet_lib.denoise.noise import add_noise, is_gray, to_unit
 from pudnet_lib.errors import PudNetError, unknown_name
@@ -23,11 +22,11 @@ Loss = Literal["blind_spot", "supervised"]
 
 
 @dataclass(frozen=True)
-class NoisyGroupConfig(GroupConfig):
-    """What a noisy group holds; support and query images together are the batch that is denoised.
+class NoisyEpisodeConfig(EpisodeConfig):
+    """What a noisy episode holds; support and query images together are the batch that is denoised.
 
     Attributes:
-        ways: K, classes a group; fewer where the source has fewer.
+        ways: K, classes an episode; fewer where the source has fewer.
         sketch_per_class: Noisy sketch images a class ([code]: 10).
         support_per_class: Images to denoise, a class.
         query_per_class: More images to denoise, a class.
@@ -52,8 +51,8 @@ class NoisyGroupConfig(GroupConfig):
             raise unknown_name("denoising loss", self.loss, get_args(Loss))
 
 
-class NoisyGroup(NamedTuple):
-    """A group with its noise; a named tuple, so that Lightning Fabric can look inside.
+class NoisyEpisode(NamedTuple):
+    """An episode with its noise; a named tuple, so that Lightning Fabric can look inside.
 
     Attributes:
         source: Name of the source.
@@ -71,16 +70,16 @@ class NoisyGroup(NamedTuple):
     goal: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device | str) -> NoisyGroup:
+    def to(self, device: torch.device | str) -> NoisyEpisode:
         """Copy every tensor to a device."""
         moved: dict[str, Any] = {n: v.to(device) for n, v in self._asdict().items() if isinstance(v, Tensor)}
         return self._replace(**moved)
 
 
-def noisy_group(
+def noisy_episode(
     source: str, sigma: float, sketch: Tensor, noisy: Tensor, clean: Tensor | None, generator: torch.Generator
-) -> NoisyGroup:
-    """Put a group together.
+) -> NoisyEpisode:
+    """Put an episode together.
 
     Args:
         source: Its name.
@@ -91,35 +90,35 @@ def noisy_group(
         generator: Where hidden pixels are drawn from.
 
     Returns:
-        The group.
+        The episode.
     """
     n, _, height, width = noisy.shape
     if clean is not None:
-        return NoisyGroup(
+        return NoisyEpisode(
             source, sigma, sketch, noisy, to_unit(clean), torch.ones(n, 1, height, width, dtype=torch.bool)
         )
     mask = grid_mask(n, height, width, generator)
-    return NoisyGroup(source, sigma, sketch, hide(noisy, mask, generator), noisy, mask)
+    return NoisyEpisode(source, sigma, sketch, hide(noisy, mask, generator), noisy, mask)
 
 
-class NoisyGroupSampler(GroupSampler):
-    """Draws noisy groups: the kit's groups, their noise a function of (seed, index) too.
+class NoisyEpisodeSampler(EpisodeSampler):
+    """Draws noisy episodes: the kit's episodes, their noise a function of (seed, index) too.
 
     Args:
-        As ``GroupSampler``'s; ``config`` is a ``NoisyGroupConfig``.
+        As ``EpisodeSampler``'s; ``config`` is a ``NoisyEpisodeConfig``.
     """
 
-    config: NoisyGroupConfig
+    config: NoisyEpisodeConfig
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if not isinstance(self.config, NoisyGroupConfig):
-            raise PudNetError(f"{type(self).__name__} needs a NoisyGroupConfig; got {self.config}.")
+        if not isinstance(self.config, NoisyEpisodeConfig):
+            raise PudNetError(f"{type(self).__name__} needs a NoisyEpisodeConfig; got {self.config}.")
         self._gray = [is_gray(data.images) for data in self.pool]
 
-    def group(self, index: int, source: int | None = None) -> NoisyGroup:  # type: ignore[override]
-        """Draw noisy group number ``index``; see ``GroupSampler.group``."""
-        plain = super().group(index, source)
+    def episode(self, index: int, source: int | None = None) -> NoisyEpisode:  # type: ignore[override]
+        """Draw noisy episode number ``index``; see ``EpisodeSampler.episode``."""
+        plain = super().episode(index, source)
         rng = np.random.default_rng((self.seed, index, 1))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         sigma = float(rng.uniform(self.config.sigma_low, self.config.sigma_high))
@@ -127,4 +126,4 @@ class NoisyGroupSampler(GroupSampler):
         clean = torch.cat([plain.support, plain.query])
         noisy, sketch = (add_noise(images, sigma, generator, gray) for images in (clean, plain.sketch))
         supervised = self.config.loss == "supervised"
-        return noisy_group(plain.source, sigma, sketch, noisy, clean if supervised else None, generator)
+        return noisy_episode(plain.source, sigma, sketch, noisy, clean if supervised else None, generator)

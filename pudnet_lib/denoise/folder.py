@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pudnet_lib.images.decode import decode_whole
-from pudnet_lib.images.folder import files_below
+from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.files import write_atomically
+from pudnet_lib.images.decode import decode_whole
+from pudnet_lib.images.folder import files_below
 
 TILE, MARGIN = 512, 32  # pixels; a U-Net of depth 2 looks less than 32 pixels far
 

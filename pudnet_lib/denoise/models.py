@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pudnet_lib.core import ParameterModel
 from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.core import ParameterModel
 from pudnet_lib.shipped import load_shipped, shipped_models, shipped_notes
 
 #: file name in ``shipped``: name in tables, whether the swap controls are run for it

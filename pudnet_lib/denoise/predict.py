@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, normalise
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import recalibrate
 from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import load_tensors, save_tensors
 
 

@@ -16,14 +16,14 @@ import torch
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch import Tensor, nn
 
+from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.denoise.episodes import NoisyGroup, NoisyGroupConfig, noisy_group
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.denoise.episodes import NoisyEpisode, NoisyEpisodeConfig, noisy_episode
 from pudnet_lib.denoise.noise import add_noise, to_unit
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 from pudnet_lib.denoise.train import DenoisingStep
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.core.meta import MetaConfig, meta_train
 
 FACTORS = {"non-local means": (0.4, 0.5, 0.6, 0.7, 0.85), "total variation": (0.4, 0.5, 0.6, 0.7, 0.85)}
 TUNING_IMAGES = 16
@@ -171,21 +171,21 @@ class Noise2VoidConfig:
 
 
 class _Batches:
-    """Batches of one dataset's fixed noisy images, as groups: what the meta-trainer asks of a sampler."""
+    """Batches of one dataset's fixed noisy images, as episodes: what the meta-trainer asks of a sampler."""
 
     def __init__(self, noisy: Tensor, sigma: float, config: Noise2VoidConfig) -> None:
         self.noisy, self.sigma, self.batch, self.seed = noisy, sigma, config.batch, config.seed
-        self.config, self.weights, self.num_classes = NoisyGroupConfig(), np.ones(1), 0
+        self.config, self.weights, self.num_classes = NoisyEpisodeConfig(), np.ones(1), 0
         self.pool: tuple[Any, ...] = ()
 
     def images_and_classes(self) -> dict[str, list[object]]:
-        """No classes here; see ``GroupSampler.images_and_classes``."""
+        """No classes here; see ``EpisodeSampler.images_and_classes``."""
         return {}
 
-    def group(self, index: int) -> NoisyGroup:
+    def episode(self, index: int) -> NoisyEpisode:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         images = self.noisy[torch.randint(len(self.noisy), (self.batch,), generator=generator)]
-        return noisy_group("own", self.sigma, images[:1], images, None, generator)
+        return noisy_episode("own", self.sigma, images[:1], images, None, generator)
 
 
 def noise2void(

@@ -1,9 +1,9 @@
 """Meta-training of a denoiser's predictor, through the kit's one meta-trainer.
 
-Paper [code]: U-Net, Noise2Void loss, one Adam step a group. Our choice: the logarithm of the squared error (the PSNR,
-but for a factor), so that neither strong noise nor hard pictures drown the rest; the supervised loss as an option, for
-meta-training may have clean images even where the dataset to be cleaned has none; a base that is meta-trained as a
-shared U-Net first; the shared U-Net as a control.
+Paper [code]: U-Net, Noise2Void loss, one Adam step an episode. Our choice: the logarithm of the squared error (the
+PSNR, but for a factor), so that neither strong noise nor hard pictures drown the rest; the supervised loss as an
+option, for meta-training may have clean images even where the dataset to be cleaned has none; a base that is
+meta-trained as a shared U-Net first; the shared U-Net as a control.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from pudnet_lib.core.dataset import PIXEL_STD, normalise
-from pudnet_lib.denoise.blind_spot import blind_spot_loss
-from pudnet_lib.denoise.episodes import NoisyGroup, NoisyGroupConfig, NoisyGroupSampler
-from pudnet_lib.denoise.sources import PHOTOGRAPHS, TEXTURES, load_source
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.dataset import PIXEL_STD, normalise
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.denoise.blind_spot import blind_spot_loss
+from pudnet_lib.denoise.episodes import NoisyEpisode, NoisyEpisodeConfig, NoisyEpisodeSampler
+from pudnet_lib.denoise.sources import PHOTOGRAPHS, TEXTURES, load_source
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import load_model, save_model
 from pudnet_lib.methods.run import TrainConfig, TrainOutcome, base_meta, build_model, train_base
 
@@ -35,7 +35,7 @@ class DenoisingLosses(NamedTuple):
 
 
 class DenoisingStep(MetaStep):
-    """A parameter model that denoises: noisy group in, loss out.
+    """A parameter model that denoises: noisy episode in, loss out.
 
     Args:
         model: PudNet or shared network whose target maps images to images; trained in place.
@@ -44,11 +44,11 @@ class DenoisingStep(MetaStep):
     def __init__(self, model: ParameterModel) -> None:
         super().__init__(model, 0, LossWeights(1, 0, 0))
 
-    def forward(self, group: NoisyGroup) -> DenoisingLosses:  # type: ignore[override]
+    def forward(self, episode: NoisyEpisode) -> DenoisingLosses:  # type: ignore[override]
         """Predict from the noisy sketch, denoise, compare where the mask is set."""
-        estimate = self.model.features(self.model(group.sketch), group.seen)  # (N, C, H, W), normalised
-        variance = (group.sigma / 255 / PIXEL_STD) ** 2
-        return DenoisingLosses((blind_spot_loss(estimate, normalise(group.goal), group.mask) / variance).log())
+        estimate = self.model.features(self.model(episode.sketch), episode.seen)  # (N, C, H, W), normalised
+        variance = (episode.sigma / 255 / PIXEL_STD) ** 2
+        return DenoisingLosses((blind_spot_loss(estimate, normalise(episode.goal), episode.mask) / variance).log())
 
 
 #: A denoiser's own default: without an auxiliary classifier's validation, momentum as in the literature on denoising.
@@ -58,7 +58,7 @@ DENOISER_META = MetaConfig(
 )  # fmt: skip
 
 
-#: Added to the seed of the groups while a base is trained, so that the hypernetwork gets other ones.
+#: Added to the seed of the episodes while a base is trained, so that the hypernetwork gets other ones.
 BASE_SEED = 500_009
 
 
@@ -70,9 +70,9 @@ class DenoiserTrainConfig:
         kind: ``"pudnet"``, or ``"shared"`` for the control without a hypernetwork.
         pudnet: The hypernetwork; of a shared network, its ``target`` and ``seed`` count.
         sources: Names or image folders; their training classes are used.
-        groups: What a group holds.
+        episodes: What an episode holds.
         meta: The trainer; its loss weights do not matter here.
-        group_seed: Seed of the groups.
+        episode_seed: Seed of the episodes.
         base_steps: Of a residual PudNet: first meta-train its learned base as a shared U-Net for so many steps.
         base_learning_rate: Peak learning rate of that stage.
     """
@@ -82,9 +82,9 @@ class DenoiserTrainConfig:
         default_factory=lambda: PudNetConfig(TargetConfig("unet", 12), dim=64, residual=True, pooling="mean_std")
     )
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs", PHOTOGRAPHS, TEXTURES)
-    groups: NoisyGroupConfig = field(default_factory=NoisyGroupConfig)
+    episodes: NoisyEpisodeConfig = field(default_factory=NoisyEpisodeConfig)
     meta: MetaConfig = field(default_factory=lambda: DENOISER_META)
-    group_seed: int = 0
+    episode_seed: int = 0
     base_steps: int = 0
     base_learning_rate: float = 5e-3
 
@@ -116,11 +116,11 @@ def train_denoiser(config: DenoiserTrainConfig, run_dir: Path | None = None, pro
     model = build_model(TrainConfig(config.kind, config.pudnet))
     target = config.pudnet.target
     pool = [load_source(name, channels=target.channels).meta for name in config.sources]
-    sampler = NoisyGroupSampler(pool, config.groups, config.group_seed)
+    sampler = NoisyEpisodeSampler(pool, config.episodes, config.episode_seed)
     base_seconds = 0.0
     if config.base_steps:
         assert isinstance(model, PudNet)
-        others = NoisyGroupSampler(pool, config.groups, config.group_seed + BASE_SEED)
+        others = NoisyEpisodeSampler(pool, config.episodes, config.episode_seed + BASE_SEED)
         meta = base_meta(config.meta, config.base_steps, config.base_learning_rate)
         base_seconds, _ = train_base(model, others, meta, DenoisingStep, run_dir, progress)
     result = meta_train(model, sampler, config.meta, None, run_dir, progress, step_module=DenoisingStep(model))

@@ -9,10 +9,10 @@ from typing import Any, get_type_hints
 
 from torch import Tensor, nn
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.layout import Unsupported
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import load_tensors, save_tensors
 
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = {

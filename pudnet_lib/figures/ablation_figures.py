@@ -27,7 +27,7 @@ def figure_effects(effects: pd.DataFrame, base: str = "PudNet") -> Figure:
 
     Returns:
         The figure, in points: left the paired difference from the base, right the gains; bars are 95 % intervals over
-        groups and seeds.
+        episodes and seeds.
     """
     accuracy = effects[effects["metric"] == "accuracy"]
     places = {str(method): place for place, method in enumerate(accuracy["method"])}

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from pudnet_lib.studies.atlas import GUESSES, MEAN_TRAINED, STARTS, AtlasConfig, Start, landscape
-from pudnet_lib.plots import PALETTE, figure
 from pudnet_lib.batch.results import summarise
+from pudnet_lib.plots import PALETTE, figure
+from pudnet_lib.studies.atlas import GUESSES, MEAN_TRAINED, STARTS, AtlasConfig, Start, landscape
 
 GREY = PALETTE[7]
 
@@ -27,7 +27,7 @@ def figure_distances(distances: pd.DataFrame) -> Figure:
         distances: From ``atlas.distances``.
 
     Returns:
-        The figure: means over held-out groups with 95 % intervals, left of 1 is nearer than the mean.
+        The figure: means over held-out episodes with 95 % intervals, left of 1 is nearer than the mean.
     """
     rows = summarise(distances, ("start", "dataset", "method"))
     sources, starts = list(dict.fromkeys(rows["dataset"])), list(dict.fromkeys(rows["start"]))
@@ -49,16 +49,16 @@ def figure_distances(distances: pd.DataFrame) -> Figure:
 
 
 def figure_atlas(sources: Sequence[str], config: AtlasConfig, seed: int = 0) -> Figure:
-    """Draw the map: trained and predicted convolution weights of the same held-out groups on two principal components.
+    """Draw the map: trained and predicted convolution weights of one held-out episodes on two principal components.
 
     Args:
         sources: One panel each.
-        config: How many groups.
+        config: How many episodes.
         seed: Of the zoo.
 
     Returns:
         The figure, one row a start of training; components are fitted on trained and predicted parameters of training
-        groups, a thin line joins a group's two points.
+        episodes, a thin line joins an episode's two points.
     """
     drawn, axes = figure(3.0 * len(sources) + 0.6, 5.6, len(STARTS), len(sources))
     for row, start in enumerate(STARTS):
@@ -74,11 +74,11 @@ def _map(ax: Axes, source: str, start: Start, config: AtlasConfig, seed: int) ->
     pca = PCA(2, svd_solver="full").fit(np.concatenate([land.trained["train"], land.predicted["train"]]))
     trained, predicted = (pca.transform(side["held-out"]) for side in (land.trained, land.predicted))
     mean = pca.transform(land.trained["train"].mean(0)[None])[0]
-    for a, b in zip(trained, predicted, strict=True):  # some dozens of groups
+    for a, b in zip(trained, predicted, strict=True):  # some dozens of episodes
         ax.plot([a[0], b[0]], [a[1], b[1]], color=GREY, linewidth=0.4, alpha=0.6)
     ax.plot(*trained.T, "o", color=PALETTE[2], markersize=4, label="trained")
-    ax.plot(*predicted.T, "^", color=PALETTE[0], markersize=4, label="predicted for the same group")
-    ax.plot(*mean, "P", color=PALETTE[1], markersize=8, label="mean of trained (training groups)")
+    ax.plot(*predicted.T, "^", color=PALETTE[0], markersize=4, label="predicted for the same episode")
+    ax.plot(*mean, "P", color=PALETTE[1], markersize=8, label="mean of trained (training episodes)")
     shares = 100 * pca.explained_variance_ratio_
     ax.set_xlabel(f"component 1 ({shares[0]:.0f} %)", fontsize=8)
     ax.set_ylabel(f"component 2 ({shares[1]:.0f} %)", fontsize=8)

@@ -13,17 +13,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pudnet_lib.figures.quickstart_figures import mosaic
+from pudnet_lib.plots import PALETTE, figure
 from pudnet_lib.studies.correlation import Canonical
 from pudnet_lib.studies.correlation_study import WITHIN, Choice, Study
 from pudnet_lib.studies.parameter_correlations import HELD_OUT, IN_SAMPLE, SAME_CLASSES, verdict
 from pudnet_lib.studies.parameter_features import LAYERS, ParameterFeature, layer_tensors
-from pudnet_lib.plots import PALETTE, figure
-from pudnet_lib.figures.quickstart_figures import mosaic
 
 #: What a value was measured on, in the order of a row's three lines.
 KINDS = {IN_SAMPLE: PALETTE[1], SAME_CLASSES: PALETTE[4], HELD_OUT: PALETTE[0]}
 GREY = PALETTE[7]
-IMAGES_SHOWN = 8  # a class, of a group
+IMAGES_SHOWN = 8  # a class, of an episode
 
 
 def figure_heat(table: pd.DataFrame, parameters: ParameterFeature = "weights") -> Figure:
@@ -75,7 +75,7 @@ def _write_cell(ax: Axes, x: int, y: int, cell: pd.Series, limit: float) -> None
 
 
 def figure_honest(table: pd.DataFrame, feature: str = "HOG", parameters: ParameterFeature = "weights") -> Figure:
-    """Draw in-sample, new-groups and held-out correlations beside their nulls: why the first mislead.
+    """Draw in-sample, new-episodes and held-out correlations beside their nulls: why the first mislead.
 
     Args:
         table: From ``parameter_correlations.run``.
@@ -125,17 +125,17 @@ def _value_beside_null(ax: Axes, y: float, row: pd.Series, colour: str) -> None:
     )
 
 
-def figure_pair(study: Study, choice: Choice, group: int = 0) -> Figure:
-    """Draw the first pair of canonical directions, linked to one group's images and filters.
+def figure_pair(study: Study, choice: Choice, episode: int = 0) -> Figure:
+    """Draw the first pair of canonical directions, linked to one episode's images and filters.
 
     Args:
         study: The study.
         choice: Which cell of it.
-        group: Which held-out group is marked and shown; counted on from the last to the first again.
+        episode: Which held-out episode is marked and shown; counted on from the last to the first again.
 
     Returns:
-        The figure: left all held-out groups, a point each; then the spectrum beside its null; then the images of the
-        marked group and the first-layer filters of its network; the verdict in words above.
+        The figure: left all held-out episodes, a point each; then the spectrum beside its null; then the images of the
+        marked episode and the first-layer filters of its network; the verdict in words above.
     """
     cell = study.canonical(choice)
     drawn, axes = figure(10.2, 3.7, 1, 4)
@@ -143,15 +143,15 @@ def figure_pair(study: Study, choice: Choice, group: int = 0) -> Figure:
     scatter, spectrum, images, filters = axes[0]
     for ax, left, width in zip(axes[0], (0.075, 0.385, 0.635, 0.9), (0.24, 0.2, 0.25, 0.09), strict=True):
         ax.set_position((left, 0.15, width, 0.62))
-    source, row = study.locate(choice, group)
+    source, row = study.locate(choice, episode)
     strata = study.side(choice, "strata")[1]
-    _scatter(scatter, cell, strata - strata.min(), study.members(choice.source), group % len(strata))
+    _scatter(scatter, cell, strata - strata.min(), study.members(choice.source), episode % len(strata))
     _spectrum(spectrum, cell)
     zoo = study.zoo(source, choice.initialisation)
     index = int(zoo.held_out.indices[row])
-    pictures = zoo.groups.images("held-out", np.array([index]))[0][0].unflatten(0, (zoo.groups.ways, -1))
+    pictures = zoo.episodes.images("held-out", np.array([index]))[0][0].unflatten(0, (zoo.episodes.ways, -1))
     pictures = pictures[:, :IMAGES_SHOWN]
-    _picture(images, mosaic(pictures.flatten(0, 1), pictures.shape[1]), f"group {index}, {source}:\nits images")
+    _picture(images, mosaic(pictures.flatten(0, 1), pictures.shape[1]), f"episode {index}, {source}:\nits images")
     weights = layer_tensors(zoo.held_out.parameters[row : row + 1], study.shapes, "convolution 1")[0][0]
     _picture(filters, filter_mosaic(weights), "its filters,\nconvolution 1")
     words = verdict(cell.held_out.value, cell.held_out.p, cell.held_out.p_transfer)
@@ -169,7 +169,7 @@ def _scatter(ax: Axes, cell: Canonical, strata: np.ndarray, sources: Sequence[st
         ax.legend(fontsize=7, frameon=False, handletextpad=0.1)
     ax.set_xlabel("datasets, first direction")
     ax.set_ylabel("parameters, first direction")
-    ax.set_title(f"first pair, r = {cell.spectrum[0]:+.2f}\n{len(x)} held-out groups", fontsize=10)
+    ax.set_title(f"first pair, r = {cell.spectrum[0]:+.2f}\n{len(x)} held-out episodes", fontsize=10)
 
 
 def _spectrum(ax: Axes, cell: Canonical) -> None:

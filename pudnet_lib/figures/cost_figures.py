@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pudnet_lib.batch.labels import end_labels
+from pudnet_lib.plots import METHOD_COLOURS, PALETTE, figure
 from pudnet_lib.studies.cost_tables import CLAIMED_RATIOS, PUDNET, SCRATCH, middle_size, points
 from pudnet_lib.studies.prediction_cost import PARTS
-from pudnet_lib.plots import METHOD_COLOURS, PALETTE, figure
-from pudnet_lib.batch.labels import end_labels
 
 COLOURS = {
     PUDNET: PALETTE[0],

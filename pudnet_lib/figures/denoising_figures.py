@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pudnet_lib.denoise.metrics import scores
+from pudnet_lib.plots import colour_of, figure, intervals
 from pudnet_lib.studies.denoising_cases import BM3D, NOISY, PUDNET, SHARED
 from pudnet_lib.studies.denoising_tables import ALL, SCRATCH, summary
-from pudnet_lib.plots import colour_of, figure, intervals
 
 #: The methods of the figures by σ and of the pictures, with their colours; Noise2Void is drawn with its most steps.
 COLOURS = {

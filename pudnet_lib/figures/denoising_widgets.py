@@ -18,8 +18,8 @@ from pudnet_lib.denoise.rivals import FACTORS, bm3d, bm3d_available, classic
 from pudnet_lib.denoise.sources import photograph
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.figures.denoising_figures import figure_before_after
-from pudnet_lib.widgets import Panel
 from pudnet_lib.shipped import load_shipped
+from pudnet_lib.widgets import Panel
 
 #: Held-out photographs that come with scikit-image.
 PICTURES = ("cat", "grass", "gravel")

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pudnet_lib.studies.diagnostics import CHANGES
 from pudnet_lib.plots import PALETTE, figure
+from pudnet_lib.studies.diagnostics import CHANGES
 
 
 def matrix(summary: pd.DataFrame, method: str) -> pd.DataFrame:

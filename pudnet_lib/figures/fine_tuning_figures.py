@@ -8,9 +8,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pudnet_lib.studies.fine_tuning_tables import ALL, curves
-from pudnet_lib.plots import PALETTE, figure, intervals
 from pudnet_lib.batch.labels import end_labels
+from pudnet_lib.plots import PALETTE, figure, intervals
+from pudnet_lib.studies.fine_tuning_tables import ALL, curves
 
 START_COLOURS = {
     "predicted": PALETTE[0],
@@ -33,7 +33,7 @@ def figure_curves(table: pd.DataFrame, over: str = "step", trainable: str = "ful
         dataset: One source, or all.
 
     Returns:
-        The figure; bands are 95 % intervals over groups.
+        The figure; bands are 95 % intervals over episodes.
     """
     rows = table[table["trainable"] == trainable]
     # Only starts that every optimiser has; the others stand in the table.
@@ -82,7 +82,7 @@ def figure_ends(summary: pd.DataFrame) -> Figure:
         summary: From ``fine_tuning.summary``.
 
     Returns:
-        The figure; bars are 95 % intervals over groups.
+        The figure; bars are 95 % intervals over episodes.
     """
     rows = summary[(summary["dataset"] == ALL) & (summary["metric"] == "accuracy")]
     rows = rows.sort_values("mean", ascending=False).reset_index(drop=True)

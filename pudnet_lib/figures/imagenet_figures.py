@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from pudnet_lib.methods.contenders import REFINED_SHARED
-from pudnet_lib.studies.imagenet_tables import METRICS, TOP1, speed
 from pudnet_lib.batch.claims import CLAIMS
-from pudnet_lib.plots import METHOD_COLOURS, colour_of, figure, intervals
 from pudnet_lib.batch.labels import end_labels
+from pudnet_lib.methods.contenders import REFINED_SHARED
+from pudnet_lib.plots import METHOD_COLOURS, colour_of, figure, intervals
+from pudnet_lib.studies.imagenet_tables import METRICS, TOP1, speed
 
 #: Beside the curve; what is not here stands in the other figure only.
 SHOWN = ("PudNet (kit)", "PudNet (paper)", "shared network", REFINED_SHARED, "ProtoNet", "fine-tuned")

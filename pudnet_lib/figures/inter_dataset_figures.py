@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pudnet_lib.evaluate import interval
+from pudnet_lib.plots import METHOD_COLOURS, PALETTE, colour_of, figure
 from pudnet_lib.studies.inter_tables import NEW, rank_correlation
 from pudnet_lib.studies.intra_tables import ALL, DESIGNS
 from pudnet_lib.studies.trust_calibration import calibration_error, reliability
-from pudnet_lib.plots import METHOD_COLOURS, PALETTE, colour_of, figure
 from pudnet_lib.trust import TrustConfig
 
 _GREY = PALETTE[7]
@@ -37,7 +37,7 @@ def figure_gains(gains: pd.DataFrame, ways: str) -> Figure:
 
     Args:
         gains: From ``inter_dataset.gains``.
-        ways: K as text, the groups to show.
+        ways: K as text, the episodes to show.
 
     Returns:
         The figure, in percentage points; bars are 95 % intervals.
@@ -184,7 +184,7 @@ def figure_when_to_train(trust: pd.DataFrame, config: TrustConfig | None = None)
         config: Whose thresholds are drawn; by default the trust report's own.
 
     Returns:
-        The figure, in percentage points, one panel a design; bars are 95 % intervals over groups.
+        The figure, in percentage points, one panel a design; bars are 95 % intervals over episodes.
     """
     config, known = config or TrustConfig(), trust.dropna(subset=["fine_tuned", "scratch"])
     designs, sizes = _designs(known), sorted(set(known["per_class"]))

@@ -1,4 +1,4 @@
-"""The intra-dataset comparison's figures: accuracies, gains over the controls, accuracy against the groups' size.
+"""The intra-dataset comparison's figures: accuracies, gains over the controls, accuracy against the episodes' size.
 
 Our choice; the paper has no counterpart.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pudnet_lib.methods.contenders import REFINED_SHARED
-from pudnet_lib.studies.intra_tables import ALL, reference
-from pudnet_lib.plots import PALETTE, colour_of, figure, intervals
 from pudnet_lib.batch.labels import end_labels
+from pudnet_lib.methods.contenders import REFINED_SHARED
+from pudnet_lib.plots import PALETTE, colour_of, figure, intervals
+from pudnet_lib.studies.intra_tables import ALL, reference
 
-#: Drawn against the groups' size, with training from scratch; the rest stands in the table.
+#: Drawn against the episodes' size, with training from scratch; the rest stands in the table.
 SHOWN = ("PudNet (kit)", "PudNet (paper)", REFINED_SHARED, "shared network", "ProtoNet")
 
 
@@ -22,15 +22,15 @@ def figure_accuracies(summary: pd.DataFrame, ways: int | str, unit: str = "") ->
 
     Args:
         summary: From ``intra_dataset.summary``.
-        ways: K, the size of the groups to show.
+        ways: K, the size of the episodes to show.
         unit: Another label of the axis.
 
     Returns:
-        The figure; bars are 95 % intervals over groups and seeds.
+        The figure; bars are 95 % intervals over episodes and seeds.
     """
     rows = summary[(summary["ways"] == ways) & (summary["dataset"] == ALL)].sort_values("mean", ascending=False)
     drawn, axes = figure(7.2, 0.25 * len(rows) + 0.9)
-    intervals(rows, axes[0, 0], unit=unit or f"accuracy on groups of {ways} unseen classes (%), mean over sources")
+    intervals(rows, axes[0, 0], unit=unit or f"accuracy on episodes of {ways} unseen classes (%), mean over sources")
     return drawn
 
 
@@ -39,7 +39,7 @@ def figure_gains(gains: pd.DataFrame, ways: int) -> Figure:
 
     Args:
         gains: From ``intra_dataset.gains``.
-        ways: K, the size of the groups to show.
+        ways: K, the size of the episodes to show.
 
     Returns:
         The figure, in percentage points; bars are 95 % intervals.
@@ -68,7 +68,7 @@ def figure_gains(gains: pd.DataFrame, ways: int) -> Figure:
 
 
 def figure_ways(summary: pd.DataFrame, target: str) -> Figure:
-    """Draw accuracy against the size of the unseen groups, one panel a source.
+    """Draw accuracy against the size of the unseen episodes, one panel a source.
 
     Args:
         summary: From ``intra_dataset.summary``.
@@ -100,7 +100,7 @@ def figure_ways(summary: pd.DataFrame, target: str) -> Figure:
         ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         ax.set_xlim(-0.4, len(sizes) - 0.6)
         ax.set_ylim(0, 100)
-        ax.set_xlabel("K, classes of a group")
+        ax.set_xlabel("K, classes of an episode")
     axes[0, 0].set_ylabel("accuracy (%); dashed: chance")
     end_labels(axes[0, -1], ends)
     return drawn

@@ -15,11 +15,11 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predicted_network import Classification, PredictedNetwork
-from pudnet_lib.core.predict import extract_features
-from pudnet_lib.plots import PALETTE, colour_of, figure, intervals
 from pudnet_lib.batch.results import summarise
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.predict import extract_features
+from pudnet_lib.core.predicted_network import Classification, PredictedNetwork
+from pudnet_lib.plots import PALETTE, colour_of, figure, intervals
 
 MARKERS = "osD^vPX*"
 
@@ -231,7 +231,7 @@ METHODS = (
 
 
 def figure_methods(table: pd.DataFrame) -> Figure:
-    """Draw each method's mean accuracy on groups with its 95 % interval.
+    """Draw each method's mean accuracy on episodes with its 95 % interval.
 
     Args:
         table: Long form with method, value (accuracy in %) and chance.
@@ -242,7 +242,7 @@ def figure_methods(table: pd.DataFrame) -> Figure:
     summary = summarise(table, ("method",)).set_index("method")
     rows = summary.loc[[m for m in METHODS if m in summary.index]].reset_index()
     drawn, axes = figure(6.4, 0.5 * len(rows) + 0.9)
-    intervals(rows, axes[0, 0], unit="accuracy on groups of unseen classes (%), mean and 95 % interval")
+    intervals(rows, axes[0, 0], unit="accuracy on episodes of unseen classes (%), mean and 95 % interval")
     return drawn
 
 

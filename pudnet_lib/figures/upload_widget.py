@@ -17,14 +17,14 @@ import ipywidgets
 import numpy as np
 import torch
 
+from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
 from pudnet_lib.images.archive import ArchiveLimits, unpack_zip
 from pudnet_lib.images.decode import decode_image
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.core import ParameterModel
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.predict import predict
 from pudnet_lib.trust import TrustReport, trust_report
 
 

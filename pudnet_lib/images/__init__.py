@@ -1,15 +1,15 @@
-"""Images come in here: sources, class splits, groups."""
+"""Images come in here: sources, class splits, episodes."""
 
-from pudnet_lib.core.episodes import ClassSplit, Group, GroupConfig, GroupSampler, split_classes
 from pudnet_lib.core.dataset import ImageDataset, normalise
-from pudnet_lib.images.sources import SourceInfo, list_sources, load_images
+from pudnet_lib.core.episodes import ClassSplit, Episode, EpisodeConfig, EpisodeSampler, split_classes
 from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.images.sources import SourceInfo, list_sources, load_images
 
 __all__ = [
     "ClassSplit",
-    "Group",
-    "GroupConfig",
-    "GroupSampler",
+    "Episode",
+    "EpisodeConfig",
+    "EpisodeSampler",
     "ImageDataset",
     "SourceInfo",
     "default_class_split",

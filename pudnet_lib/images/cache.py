@@ -22,8 +22,8 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from pudnet_lib.images.decode import Pixels
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.decode import Pixels
 
 _MARK = b"PUDNET01"
 _BLOCK = 1 << 24  # bytes a checksum covers
@@ -73,7 +73,7 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
     mapped = np.memmap(path, np.uint8, mode, shape=tuple(facts["shape"]))
     if mode == "r":
         _LARGE[mapped.ctypes.data] = mapped
-        _advise(mapped, "MADV_RANDOM")  # reading ahead of single images made a group of 250 cost 5 s instead of 0.06
+        _advise(mapped, "MADV_RANDOM")  # reading ahead of single images made an episode of 250 cost 5 s instead of 0.06
     with warnings.catch_warnings(action="ignore"):  # torch warns of read-only arrays; nothing here writes to images
         return torch.from_numpy(mapped), facts
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pudnet_lib.images.decode import DECODE_VERSION
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.decode import DECODE_VERSION
 
 TEST_SHARE = 0.2
 _TRAIN = ("train", "training")

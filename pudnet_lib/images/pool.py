@@ -1,8 +1,8 @@
-"""The pool: several sources, their classes split, and the groups of each stage of an experiment.
+"""The pool: several sources, their classes split, and the episodes of each stage of an experiment.
 
 Paper, Section 4.1: meta-train on the training classes, test on unseen ones. Our choice: validation classes are held out
-of the training classes, so that nothing is ever selected on the unseen ones; support and query of an unseen group come
-from the source's training and test images.
+of the training classes, so that nothing is ever selected on the unseen ones; support and query of an unseen episode
+come from the source's training and test images.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from pudnet_lib.core.episodes import ClassSplit, GroupConfig, GroupSampler
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.sources import load_images
+from pudnet_lib.core.episodes import ClassSplit, EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.images.sources import load_images
 
 Variation = Literal["turned 90°", "turned 180°", "turned 270°", "inverted"]
 _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -89,14 +89,14 @@ class Pool:
             return split
         return replace(split, train=tuple(sorted((*split.train, *split.validation))), validation=())
 
-    def training_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
-        """Groups of the training classes, for meta-training; the variations' sources follow the sources themselves."""
+    def training_episodes(self, episodes: EpisodeConfig, seed: int = 0) -> EpisodeSampler:
+        """Episodes of the training classes, for meta-training; variations' sources follow the sources."""
         classes = [split.train for split in self.splits]
         pool = [*self.train, *(varied(d, name) for name in self.config.variations for d in self.train)]
-        return GroupSampler(pool, groups, seed, classes=classes * (1 + len(self.config.variations)))
+        return EpisodeSampler(pool, episodes, seed, classes=classes * (1 + len(self.config.variations)))
 
-    def validation_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
-        """Groups of the held-out training classes, to select models on.
+    def validation_episodes(self, episodes: EpisodeConfig, seed: int = 0) -> EpisodeSampler:
+        """Episodes of the held-out training classes, to select models on.
 
         Raises:
             PudNetError: If the pool holds no classes out.
@@ -105,12 +105,12 @@ class Pool:
             raise PudNetError("This pool trains on its validation classes (hold_out=False); nothing to validate on.")
         kept = [i for i, split in enumerate(self.splits) if len(split.validation) >= 2]
         classes = [self.splits[i].validation for i in kept]
-        return GroupSampler([self.train[i] for i in kept], groups, seed + 1_000_003, classes=classes)
+        return EpisodeSampler([self.train[i] for i in kept], episodes, seed + 1_000_003, classes=classes)
 
-    def unseen_groups(self, groups: GroupConfig, seed: int = 0) -> GroupSampler:
-        """Groups of the unseen classes: support from training images, query from test images."""
+    def unseen_episodes(self, episodes: EpisodeConfig, seed: int = 0) -> EpisodeSampler:
+        """Episodes of the unseen classes: support from training images, query from test images."""
         classes = [split.unseen for split in self.splits]
-        return GroupSampler(self.train, groups, seed + 2_000_003, query_pool=self.test, classes=classes)
+        return EpisodeSampler(self.train, episodes, seed + 2_000_003, query_pool=self.test, classes=classes)
 
 
 def varied(data: ImageDataset, variation: Variation) -> ImageDataset:

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import ending, read_cache
 from pudnet_lib.images.decode import DECODE_VERSION, decode_image, quiet_bombs
 from pudnet_lib.images.folder import Listing
-from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.images.prepared_estimate import WORKERS
 from pudnet_lib.images.reading import Reading, Split, cache_path
-from pudnet_lib.errors import PudNetError
 
 SPLITS: tuple[Split, Split] = ("train", "test")
 _CHUNK = 1 << 22  # bytes: what a worker holds, what a checksum covers

@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pudnet_lib.images.folder import Listing, files_below, files_by_class, listing, listing_without_split, scan_folder, split_off_tests, subfolders
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.folder import (
+    Listing,
+    files_below,
+    files_by_class,
+    listing,
+    listing_without_split,
+    scan_folder,
+    split_off_tests,
+    subfolders,
+)
 
 ANIMALS = {
     "cane": "dog",

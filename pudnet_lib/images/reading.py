@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import cache_folder, read_cache, write_cache
 from pudnet_lib.images.decode import Pixels, decode_image, quiet_bombs
 from pudnet_lib.images.folder import Listing
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 
 Split = Literal["train", "test", "all"]
 OnError = Literal["raise", "skip"]

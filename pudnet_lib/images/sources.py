@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.images.cache import data_folder
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.packs import load_pack, manifest, pack_names
 from pudnet_lib.images.prepared import open_prepared
 from pudnet_lib.images.published import scan_any
 from pudnet_lib.images.reading import OnError, Reading, Split, read_listing
 from pudnet_lib.images.torchvision_sources import TORCHVISION, has_local_copy, load_torchvision, unpacked_copy
-from pudnet_lib.errors import PudNetError, unknown_name
 
 
 @dataclass(frozen=True)

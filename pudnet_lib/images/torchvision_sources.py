@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import Pixels, to_square
 from pudnet_lib.images.folder import files_below, fingerprint, scan_folder
-from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.images.published import scan_omniglot
 from pudnet_lib.images.reading import IndexedSource, Reading, Split, cache_path, read_listing, read_source
-from pudnet_lib.errors import PudNetError
 
 _Arguments = dict[str, Any]
 _BY_FLAG: tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]] = (({"train": True},), ({"train": False},))

@@ -1,17 +1,17 @@
 """Who takes part in a comparison, within a source or between sources, and how each is meta-trained.
 
-Our choice: every meta-trained method gets the same images, groups and number of steps. The learning rates of the plain
-PudNet, the shared network and the constant embedding were the best of three each on held-out training classes (width 8,
-600 steps, 3 seeds), by margins within the seeds' spread, in a search that is no command of this repository; the kit's
-base has the shared network's rate, and the metric rivals' rates were not searched. Long schedules have the rates that
-were best at 3,000 steps (``LONG_FACTORS``); twice its rate is 0.2 points better there for the shared network, within
-the interval, and is not taken, for the kit's base has the same. For a ResNet-18 all of them were searched anew, on
-Tiny-ImageNet (``RATE_FACTORS``). Two designs of PudNet are compared: ``paper`` is the plain one [code] with
-standardised filters and wider generators, and the paper's three losses; ``kit`` generates a residual on a base that was
-meta-trained as a shared network, and refines the prediction on the labelled images. The steps of the refinement and the
-losses of the kit and of both blind controls (``LOSSES``) were chosen on held-out training classes by
-``scripts/search_conditioning.py``, the steps for a ResNet-18 by ``scripts/search_refinement.py``; a ResNet-18 keeps all
-losses, with which its rates were searched.
+Our choice: every meta-trained method gets the same images, episodes and number of steps. The learning rates of the
+plain PudNet, the shared network and the constant embedding were the best of three each on held-out training classes
+(width 8, 600 steps, 3 seeds), by margins within the seeds' spread, in a search that is no command of this repository;
+the kit's base has the shared network's rate, and the metric rivals' rates were not searched. Long schedules have the
+rates that were best at 3,000 steps (``LONG_FACTORS``); twice its rate is 0.2 points better there for the shared
+network, within the interval, and is not taken, for the kit's base has the same. For a ResNet-18 all were searched
+anew, on Tiny-ImageNet (``RATE_FACTORS``). Two designs of PudNet are compared: ``paper`` is the plain one [code] with
+standardised filters and wider generators, and the paper's three losses; ``kit`` generates a residual on a base that
+was meta-trained as a shared network, and refines the prediction on the labelled images. The steps of the refinement
+and the losses of the kit and of both blind controls (``LOSSES``) were chosen on held-out training classes by
+``scripts/search_conditioning.py``, the steps for a ResNet-18 by ``scripts/search_refinement.py``; a ResNet-18 keeps
+all losses, with which its rates were searched.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pudnet_lib.methods.rivals import RIVALS, RivalConfig, trained_rival
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool, PoolConfig
-from pudnet_lib.errors import unknown_name
-from pudnet_lib.profiles import replace_fields
 from pudnet_lib.core import PudNetConfig
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.methods.cache import trained
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, Precision
-from pudnet_lib.methods.run import TrainConfig, TrainOutcome
 from pudnet_lib.core.scale import ScaleConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import unknown_name
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.methods.cache import trained
+from pudnet_lib.methods.rivals import RIVALS, RivalConfig, trained_rival
+from pudnet_lib.methods.run import TrainConfig, TrainOutcome
+from pudnet_lib.profiles import replace_fields
 
 #: Target's name → its config; the number is the width.
 TARGETS = {
@@ -118,23 +118,23 @@ class Contest:
     Attributes:
         sources: The pool.
         target: The target network.
-        groups: What a training group holds.
+        episodes: What a training episode holds.
         steps: Meta-training steps.
         accelerator: Lightning Fabric's.
         max_per_class: At most so many training images a class of the pool; 0 for all.
         size: Pixels, height and width.
-        groups_per_step: Groups whose gradients are averaged in a step.
+        episodes_per_step: Episodes whose gradients are averaged in a step.
         precision: Lightning Fabric's.
     """
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
     target: TargetConfig = field(default_factory=TargetConfig)
-    groups: GroupConfig = field(default_factory=GroupConfig)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     steps: int = 1000
     accelerator: str = "cpu"
     max_per_class: int = 0
     size: int = 32
-    groups_per_step: int = 1
+    episodes_per_step: int = 1
     precision: Precision = "32-true"
 
     def pool(self, source: str = "") -> PoolConfig:
@@ -167,7 +167,7 @@ def unscaled_config(contest: Contest, method: str, seed: int, source: str = "") 
     Args:
         contest: What all have in common.
         method: One of ``PREDICTORS``, ``RIVALS`` or ``"specialist"``.
-        seed: Seed of weights and groups.
+        seed: Seed of weights and episodes.
         source: The one source of a specialist.
 
     Returns:
@@ -181,23 +181,23 @@ def unscaled_config(contest: Contest, method: str, seed: int, source: str = "") 
         seed=seed,
         validate_every=0,
         accelerator=contest.accelerator,
-        groups_per_step=contest.groups_per_step,
+        episodes_per_step=contest.episodes_per_step,
         precision=contest.precision,
     )
     pool = contest.pool(source if method == SPECIALIST else "")
     if method in RIVALS:
         meta = replace(meta, **RIVAL_RATES)  # type: ignore[arg-type]
-        return RivalConfig(method, contest.target, seed, pool, contest.groups, meta, seed)
+        return RivalConfig(method, contest.target, seed, pool, contest.episodes, meta, seed)
     name = "shared network" if method == SPECIALIST else method
     if name not in PREDICTORS:
         raise unknown_name("method", method, (*PREDICTORS, *RIVALS, SPECIALIST))
-    base = TrainConfig("pudnet", PudNetConfig(contest.target, seed=seed), pool, contest.groups, meta, seed)
+    base = TrainConfig("pudnet", PudNetConfig(contest.target, seed=seed), pool, contest.episodes, meta, seed)
     if name != PAPER and contest.target.name in LOSSES:
         base = replace(base, meta=replace(meta, weights=LOSSES[contest.target.name]))
     changed = replace_fields(base, PREDICTORS[name])
     if not changed.pudnet.residual:
         return changed
-    own = max(1, round(OWN_SHARE * contest.steps))  # the base's steps count: the same groups for everybody
+    own = max(1, round(OWN_SHARE * contest.steps))  # the base's steps count: the same episodes for everybody
     return replace(changed, meta=replace(changed.meta, steps=own), base_steps=max(1, contest.steps - own))
 
 

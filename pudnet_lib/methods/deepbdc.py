@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.model import seeded
-from pudnet_lib.core.targets import build_target
 from pudnet_lib.core.convnet import ConvNet3
 from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.model import seeded
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import build_target
 
 REDUCED = 64
 

@@ -1,7 +1,7 @@
-"""Training from scratch on the group: Adam, SGD, and gradient centralization (GC).
+"""Training from scratch on the episode: Adam, SGD, and gradient centralization (GC).
 
-The rival of paper Section 4 [rec], GC in its abstract [abs]. Same ConvNet, same images; batches of 32, because a group
-holds a hundred images, not thousands.
+The rival of paper Section 4 [rec], GC in its abstract [abs]. Same ConvNet, same images; batches of 32, because an
+episode holds a hundred images, not thousands.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.core.scratch import ScratchConfig, train_from_scratch
+from pudnet_lib.core.targets import TargetConfig
 
 Optimiser = Literal["Adam", "SGD", "GC"]
 

@@ -15,8 +15,8 @@ from easyfsl.modules.predesigned_modules import (
 )
 from torch import Tensor
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.model import seeded
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 
 
 class MatchingNet(SharedNetwork):

@@ -1,6 +1,7 @@
-"""How a comparison measures each method on the same groups: predictors, rivals, tuned networks, training from scratch.
+"""How a comparison measures each method on the same episodes.
 
-Our choice. The intra- and the inter-dataset comparison differ in their groups alone; what is done with a group is here.
+Our choice. The intra- and the inter-dataset comparison differ in their episodes alone; what is done with an episode is
+here.
 """
 
 from __future__ import annotations
@@ -13,28 +14,37 @@ import pandas as pd
 import torch
 from torch import nn
 
+from pudnet_lib.core import ParameterModel
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeSampler
+from pudnet_lib.core.finetune import finetune
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.evaluate import Swap, Swapper, evaluate_episodes, evaluate_fits
+from pudnet_lib.images.pool import Pool
+from pudnet_lib.methods.contenders import (
+    CONDITIONED,
+    PREDICTORS,
+    REFINED_SHARED,
+    SPECIALIST,
+    Contest,
+    kit_config,
+    train,
+    train_config,
+)
 from pudnet_lib.methods.from_scratch import Optimiser, ScratchFit
 from pudnet_lib.methods.metric import MetricFit
 from pudnet_lib.methods.pretrained import PretrainedFit
 from pudnet_lib.methods.refined import refined
 from pudnet_lib.methods.rivals import RIVALS, RivalConfig
-from pudnet_lib.core.shared import SharedNetwork
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.pool import Pool
-from pudnet_lib.evaluate import Swap, Swapper, evaluate_fits, evaluate_groups
-from pudnet_lib.methods.contenders import CONDITIONED, PREDICTORS, REFINED_SHARED, SPECIALIST, Contest, kit_config, train, train_config
-from pudnet_lib.core import ParameterModel
-from pudnet_lib.core.predict import predict
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.core.finetune import finetune
 from pudnet_lib.methods.run import TrainConfig
-from pudnet_lib.core.scratch import ScratchConfig
 
 #: Predictors that another one is turned into without further training; method → that one.
 DERIVED = {REFINED_SHARED: "shared network"}
 META_TRAINED = (*PREDICTORS, *DERIVED, *RIVALS, SPECIALIST)
-#: Methods that learn on each group by gradient steps and start from a meta-trained network; method → that network.
+#: Methods that learn on each episode by gradient steps and start from a meta-trained network; method → that network.
 TUNED = {"pretrained": "shared network", "fine-tuned": "PudNet (kit)"}
 _SUFFIXES = {"own": "", "far": ", far swap", "near": ", near swap"}
 
@@ -44,8 +54,8 @@ class Protocol:
     """How methods are measured.
 
     Attributes:
-        groups: Groups a source, for methods that take no gradient step on them.
-        fit_groups: The first so many of them, for methods that are trained on each group.
+        episodes: Episodes a source, for methods that take no gradient step on them.
+        fit_episodes: The first so many of them, for methods that are trained on each episode.
         optimisers: Trained from scratch with these.
         scratch_epochs: For so many epochs each.
         tuned_epochs: Epochs of the pretrained network's head and of fine-tuning.
@@ -53,8 +63,8 @@ class Protocol:
         seed: Seed of training from scratch and of tuning.
     """
 
-    groups: int
-    fit_groups: int
+    episodes: int
+    fit_episodes: int
     optimisers: tuple[Optimiser, ...]
     scratch_epochs: tuple[int, ...]
     tuned_epochs: int
@@ -63,7 +73,7 @@ class Protocol:
 
     @property
     def device(self) -> torch.device:
-        """Where models that are not trained on a group compute."""
+        """Where models that are not trained on an episode compute."""
         return torch.device("cuda" if self.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
     def scratch_fits(self, target: TargetConfig) -> dict[str, ScratchFit]:
@@ -77,7 +87,7 @@ class Protocol:
         }
 
     def tuning(self, method: str) -> ScratchConfig:
-        """How ``"pretrained"`` or ``"fine-tuned"`` is trained on a group."""
+        """How ``"pretrained"`` or ``"fine-tuned"`` is trained on an episode."""
         trainable: Literal["full", "probe"] = "probe" if method == "pretrained" else "full"
         return ScratchConfig(
             trainable=trainable,
@@ -93,16 +103,16 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Scene:
-    """The groups on which all methods are measured.
+    """The episodes on which all methods are measured.
 
     Attributes:
-        sampler: Groups of classes that meta-training has not seen.
+        sampler: Episodes of classes that meta-training has not seen.
         swapper: Where the controls' sketches come from.
         swaps: Which of them there are: a far swap needs another source, a near swap other classes.
         sources: Which of the sampler's sources take part.
     """
 
-    sampler: GroupSampler
+    sampler: EpisodeSampler
     swapper: Swapper
     swaps: tuple[Swap, ...]
     sources: tuple[int, ...]
@@ -122,24 +132,25 @@ def measure(
     source: str = "",
     pool: Pool | None = None,
 ) -> pd.DataFrame:
-    """Let one method classify the scene's groups; what the cache lacks is meta-trained first.
+    """Let one method classify the scene's episodes; what the cache lacks is meta-trained first.
 
     Args:
         contest: The meta-training that all methods have in common.
         protocol: How methods are measured.
         method: One of ``META_TRAINED``, ``TUNED`` or ``protocol.scratch_fits``.
         seed: Seed of meta-training; of no weight for a network trained from scratch.
-        scene: The groups.
+        scene: The episodes.
         source: The one source of a specialist.
         pool: The contest's pool, if it is loaded already.
 
     Returns:
-        Rows: method (with ", far swap" and ", near swap"), dataset, seed, group, metric, value (accuracy in %), chance
-        in %, prediction_seconds (of a trained network: its training), meta_training_seconds (where there was any).
+        Rows: method (with ", far swap" and ", near swap"), dataset, seed, episode, metric, value (accuracy in %),
+        chance in %, prediction_seconds (of a trained network: its training), meta_training_seconds (where there was
+        any).
     """
     fits, sources = protocol.scratch_fits(contest.target), list(scene.sources)
     if method in fits:
-        table = evaluate_fits(fits[method], scene.sampler, protocol.fit_groups, sources)
+        table = evaluate_fits(fits[method], scene.sampler, protocol.fit_episodes, sources)
     else:
         outcome = train(training_of(contest, method, seed, source), pool)
         model = outcome.model.to(protocol.device)
@@ -147,12 +158,12 @@ def measure(
             assert isinstance(model, SharedNetwork)
             model = refined(model, kit_config(contest.target)).to(protocol.device)
         if method in TUNED:
-            table = evaluate_fits(_tuned(protocol, method, model), scene.sampler, protocol.fit_groups, sources)
+            table = evaluate_fits(_tuned(protocol, method, model), scene.sampler, protocol.fit_episodes, sources)
         elif method in RIVALS:
-            table = evaluate_fits(MetricFit(model), scene.sampler, protocol.groups, sources)
+            table = evaluate_fits(MetricFit(model), scene.sampler, protocol.episodes, sources)
         else:
             swaps: tuple[Swap, ...] = scene.swaps if method in CONDITIONED else ("own",)
-            table = evaluate_groups(model, scene.sampler, protocol.groups, scene.swapper, swaps, sources=sources)
+            table = evaluate_episodes(model, scene.sampler, protocol.episodes, scene.swapper, swaps, sources=sources)
         table = table.assign(meta_training_seconds=outcome.seconds)
     suffix = table["swap"].map(_SUFFIXES) if "swap" in table else ""
     table = table.assign(method=method + suffix, seed=seed, metric="accuracy")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pudnet_lib.core.shared import SharedNetwork
 from pudnet_lib.core.heads import class_means, cosine_logits
+from pudnet_lib.core.shared import SharedNetwork
 
 
 class MetaBaseline(SharedNetwork):

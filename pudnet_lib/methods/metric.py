@@ -1,8 +1,8 @@
 """What the metric-based rivals share: a meta-trained backbone, and a rule from labelled features to class logits.
 
 Paper, Section 4.1 lists MatchingNet, ProtoNet, Meta-Baseline and Meta-DeepBDC as baselines [rec]. Our choice: each is a
-``ParameterModel`` whose ``class_logits`` is its rule, so that PudNet's trainer trains all of them on the same groups,
-and each learns a group from the same images, batch norm recalibrated on them as for a prediction.
+``ParameterModel`` whose ``class_logits`` is its rule, so that PudNet's trainer trains all of them on the same episodes,
+and each learns an episode from the same images, batch norm recalibrated on them as for a prediction.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pretrained: the shared network's features, and a new linear head trained on the group.
+"""Pretrained: the shared network's features, and a new linear head trained on the episode.
 
 A baseline of paper Section 4 [rec]. The head is trained by the loop of training from scratch, the backbone held fixed.
 """

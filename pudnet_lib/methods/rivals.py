@@ -1,4 +1,4 @@
-"""Meta-training of the rivals: the same pool, groups, steps and trainer as PudNet, found again in the same cache.
+"""Meta-training of the rivals: the same pool, episodes, steps and trainer as PudNet, found again in the same cache.
 
 Our choice. A rival trains with its own loss alone (episodic), or in two stages if its method has a first one.
 """
@@ -10,25 +10,25 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from pudnet_lib.core.episodes import EpisodeConfig
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaConfig, meta_train
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.scale import ScaleConfig, is_first_rank
+from pudnet_lib.core.shared import SharedConfig
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import unknown_name
+from pudnet_lib.export.models import load_state
+from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.images.packs import manifest
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.methods.cache import cache_folder
 from pudnet_lib.methods.deepbdc import DeepBDC
 from pudnet_lib.methods.matchingnet import MatchingNet
 from pudnet_lib.methods.meta_baseline import MetaBaseline
 from pudnet_lib.methods.musml import MUSML, MusmlConfig
 from pudnet_lib.methods.protonet import ProtoNet
-from pudnet_lib.core.shared import SharedConfig
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.packs import manifest
-from pudnet_lib.images.pool import Pool, PoolConfig
-from pudnet_lib.errors import unknown_name
-from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.methods.cache import cache_folder
-from pudnet_lib.files import load_tensors, save_tensors
-from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig, meta_train
-from pudnet_lib.export.models import load_state
 from pudnet_lib.methods.run import TrainOutcome
-from pudnet_lib.core.scale import ScaleConfig, is_first_rank
 
 #: Method → its module and that module's config.
 RIVALS: dict[str, tuple[type[Any], type[Any]]] = {
@@ -49,18 +49,18 @@ class RivalConfig:
         target: The backbone.
         seed: Seed of the initial weights.
         pool: The images.
-        groups: What a group holds.
+        episodes: What an episode holds.
         meta: The trainer; the method sets the losses' weights, two stages share the steps.
-        group_seed: Seed of the groups.
+        episode_seed: Seed of the episodes.
     """
 
     method: str = "ProtoNet"
     target: TargetConfig = field(default_factory=TargetConfig)
     seed: int = 0
     pool: PoolConfig = field(default_factory=PoolConfig)
-    groups: GroupConfig = field(default_factory=GroupConfig)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
-    group_seed: int = 0
+    episode_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in RIVALS:
@@ -106,9 +106,9 @@ def trained_rival(
         tensors, notes = load_tensors(path)
         load_state(model, tensors, str(path))
         return TrainOutcome(model.eval(), path, notes["steps"], notes["seconds"], None)
-    groups = (pool or Pool(config.pool)).training_groups(config.groups, config.group_seed)
+    episodes = (pool or Pool(config.pool)).training_episodes(config.episodes, config.episode_seed)
     results = [
-        meta_train(model, groups, replace(meta, validate_every=0), None, folder / f"stage-{i}", progress, scale=scale)
+        meta_train(model, episodes, replace(meta, validate_every=0), None, folder / f"stage-{i}", progress, scale=scale)
         for i, meta in enumerate(stages(config))
     ]
     steps, seconds = sum(r.steps for r in results), round(sum(r.seconds for r in results), 2)

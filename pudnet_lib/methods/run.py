@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
-from pudnet_lib.images.pool import Pool, PoolConfig
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
-from pudnet_lib.export.models import load_model, save_model
 from pudnet_lib.core.scale import ScaleConfig, is_first_rank
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.export.models import load_model, save_model
+from pudnet_lib.images.pool import Pool, PoolConfig
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class TrainConfig:
         kind: ``"pudnet"``, or ``"shared"`` for the control without a hypernetwork.
         pudnet: The hypernetwork; of a shared network, its ``target`` and ``seed`` count.
         pool: The images.
-        groups: What a group holds.
+        episodes: What an episode holds.
         meta: The trainer.
-        group_seed: Seed of the groups.
+        episode_seed: Seed of the episodes.
         base_steps: Of a residual PudNet: first meta-train its learned base as a shared network for so many steps (our
             choice), so that the hypernetwork has only to learn what differs between datasets; 0 for none.
         base_learning_rate: Peak learning rate of that stage.
@@ -39,9 +39,9 @@ class TrainConfig:
     kind: Literal["pudnet", "shared"] = "pudnet"
     pudnet: PudNetConfig = field(default_factory=PudNetConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
-    groups: GroupConfig = field(default_factory=GroupConfig)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     meta: MetaConfig = field(default_factory=MetaConfig)
-    group_seed: int = 0
+    episode_seed: int = 0
     base_steps: int = 0
     base_learning_rate: float = 2e-2
 
@@ -105,11 +105,13 @@ def train_run(
             return TrainOutcome(model, path, notes["steps"], notes["seconds"], notes["validation"])
     model = build_model(config)
     pool = pool or Pool(config.pool)
-    validation = pool.validation_groups(config.groups) if config.pool.hold_out and config.meta.validate_every else None
-    # A base is trained on the groups that a shared network of this seed sees, what comes after it on others.
-    groups = pool.training_groups(config.groups, config.group_seed + (500_009 if config.base_steps else 0))
+    validation = (
+        pool.validation_episodes(config.episodes) if config.pool.hold_out and config.meta.validate_every else None
+    )
+    # A base is trained on the episodes that a shared network of this seed sees, what comes after it on others.
+    episodes = pool.training_episodes(config.episodes, config.episode_seed + (500_009 if config.base_steps else 0))
     base_seconds, step = _train_base(config, model, pool, run_dir, progress, scale)
-    result = meta_train(model, groups, config.meta, validation, run_dir, progress, step_module=step, scale=scale)
+    result = meta_train(model, episodes, config.meta, validation, run_dir, progress, step_module=step, scale=scale)
     steps, seconds = result.steps + config.base_steps, round(result.seconds + base_seconds, 2)
     last = next((row["validation"] for row in reversed(result.history) if "validation" in row), None)
     model.to("cpu").eval()
@@ -126,17 +128,17 @@ def _train_base(
     progress: bool,
     scale: ScaleConfig | None,
 ) -> tuple[float, MetaStep | None]:
-    """Meta-train the base of a residual PudNet on other groups, and hand it over with its auxiliary classifier."""
+    """Meta-train the base of a residual PudNet on other episodes, and hand it over with its auxiliary classifier."""
     if not config.base_steps:
         return 0.0, None
     assert isinstance(model, PudNet)
-    groups = pool.training_groups(config.groups, config.group_seed)
+    episodes = pool.training_episodes(config.episodes, config.episode_seed)
     meta = base_meta(config.meta, config.base_steps, config.base_learning_rate)
 
     def step_of(trained: ParameterModel) -> MetaStep:
-        return MetaStep(trained, groups.num_classes, meta.weights, meta.seed)
+        return MetaStep(trained, episodes.num_classes, meta.weights, meta.seed)
 
-    seconds, base_step = train_base(model, groups, meta, step_of, run_dir, progress, scale)
+    seconds, base_step = train_base(model, episodes, meta, step_of, run_dir, progress, scale)
     step = step_of(model)
     step.auxiliary = base_step.auxiliary
     return seconds, step
@@ -149,7 +151,7 @@ def base_meta(meta: MetaConfig, steps: int, learning_rate: float) -> MetaConfig:
 
 def train_base(
     model: PudNet,
-    groups: GroupSampler,
+    episodes: EpisodeSampler,
     meta: MetaConfig,
     step_of: Callable[[ParameterModel], MetaStep],
     run_dir: Path | None = None,
@@ -160,9 +162,9 @@ def train_base(
 
     Args:
         model: The PudNet; changed in place.
-        groups: Groups for the base.
+        episodes: Episodes for the base.
         meta: The trainer, with the base's steps and rate (``base_meta``).
-        step_of: What turns a group into losses, for a given model.
+        step_of: What turns an episode into losses, for a given model.
         run_dir: The run's folder; the base's state goes into its ``base``.
         progress: Show a progress bar.
         scale: How the work is compiled and spread.
@@ -173,7 +175,7 @@ def train_base(
     base = SharedNetwork(SharedConfig(model.config.target, model.config.seed))
     step = step_of(base)
     folder = None if run_dir is None else run_dir / "base"
-    result = meta_train(base, groups, meta, None, folder, progress, step_module=step, scale=scale)
+    result = meta_train(base, episodes, meta, None, folder, progress, step_module=step, scale=scale)
     model.adopt(base.cpu())
     return result.seconds, step
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import Any
 
-from pudnet_lib.errors import unknown_name
 from pudnet_lib.core import ParameterModel, PudNet
+from pudnet_lib.errors import unknown_name
 from pudnet_lib.export.models import load_model
 
 

@@ -1,6 +1,7 @@
 """Tables of the ablations: each variant's effect, its far and near gains, and the sentence that reads them.
 
-Our choice. An effect is the paired difference from the base on the same unseen groups, crossed over seeds and groups.
+Our choice. An effect is the paired difference from the base on the same unseen episodes, crossed over seeds and
+episodes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pudnet_lib.evaluate import Interval, difference
 
 
 def effects(table: pd.DataFrame, base: str = "PudNet") -> pd.DataFrame:
-    """Each variant minus the base on the same unseen groups, and its far and near gains.
+    """Each variant minus the base on the same unseen episodes, and its far and near gains.
 
     Args:
         table: From ``run``.

@@ -1,8 +1,9 @@
 """The ablations' variants: what each changes in a PudNet of the paper's plain design.
 
-Paper, Section 4.5 [rec]: no recurrence, α = 0, no auxiliary task, no consistency, number of groups, sketch size, target
-width and depth. Our choice: encoder norm (the released code's fault), pool of sources, generator size, recalibration;
-and rivals at several learning rates, since a hypernetwork changes the effective rate of the target's weights.
+Paper, Section 4.5 [rec]: no recurrence, α = 0, no auxiliary task, no consistency, number of episodes, sketch size,
+target width and depth. Our choice: encoder norm (the released code's fault), pool of sources, generator size,
+recalibration; and rivals at several learning rates, since a hypernetwork changes the effective rate of the target's
+weights.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
         "pooling: class means": {"pudnet.pooling": "class"},
     },
     "sketch": {
-        "sketch of 1 a class": {"groups.sketch_per_class": 1},
-        "sketch of 30 a class": {"groups.sketch_per_class": 30},
-        "sketch of 100 a class": {"groups.sketch_per_class": 100},
+        "sketch of 1 a class": {"episodes.sketch_per_class": 1},
+        "sketch of 30 a class": {"episodes.sketch_per_class": 30},
+        "sketch of 100 a class": {"episodes.sketch_per_class": 100},
         "1 a class at prediction": {"sketch": 1},
         "30 a class at prediction": {"sketch": 30},
         "100 a class at prediction": {"sketch": 100},
     },
-    "groups": {
-        "1/16 of the groups": {"meta.steps_share": 1 / 16},
-        "1/4 of the groups": {"meta.steps_share": 0.25},
-        "twice the groups": {"meta.steps_share": 2.0},
-        "4 groups a step": {"meta.groups_per_step": 4},
+    "episodes": {
+        "1/16 of the episodes": {"meta.steps_share": 1 / 16},
+        "1/4 of the episodes": {"meta.steps_share": 0.25},
+        "twice the episodes": {"meta.steps_share": 2.0},
+        "4 episodes a step": {"meta.episodes_per_step": 4},
     },
     "pool": {
         "fashion alone": {"pool.sources": ("fashion",)},
@@ -84,7 +85,7 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
         "refined thrice": {"pudnet.refine": 3},
     },
 }
-VARIANTS: dict[str, dict[str, Any]] = {name: change for group in FACTORS.values() for name, change in group.items()}
+VARIANTS: dict[str, dict[str, Any]] = {name: change for episode in FACTORS.values() for name, change in episode.items()}
 
 #: The laptop's: one or two of each factor; those of "batch norm" and "at prediction" cost no meta-training.
 CHEAP = (
@@ -98,7 +99,7 @@ CHEAP = (
     "batch norm in the encoder",
     "1 a class at prediction",
     "100 a class at prediction",
-    "1/4 of the groups",
+    "1/4 of the episodes",
     "glyphs alone",
     "width 4",
     "depth 2",

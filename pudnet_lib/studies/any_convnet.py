@@ -14,14 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool, PoolConfig
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.evaluate import evaluate_groups, interval
-from pudnet_lib.parallel import parallel
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.meta import MetaConfig, meta_train
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.evaluate import evaluate_episodes, interval
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.parallel import parallel
 
 OWN = "a user's own"
 NETWORKS: dict[str, Literal["resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small"]] = {
@@ -64,10 +64,10 @@ class Config:
         width: Channels of the first layer; 64 are the usual networks.
         steps: Meta-training steps.
         sources: The pool.
-        groups: What a group holds.
-        unseen: Unseen groups a source on which accuracy is measured, before and after.
+        episodes: What an episode holds.
+        unseen: Unseen episodes a source on which accuracy is measured, before and after.
         learning_rate: Adam's.
-        seed: Seed of weights and groups.
+        seed: Seed of weights and episodes.
         jobs: Networks side by side.
         accelerator: Lightning Fabric's.
     """
@@ -76,7 +76,7 @@ class Config:
     width: int = 8
     steps: int = 300
     sources: tuple[str, ...] = ("fashion", "glyphs")
-    groups: GroupConfig = field(default_factory=lambda: GroupConfig(4, 4, 4, 4))
+    episodes: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(4, 4, 4, 4))
     unseen: int = 20
     learning_rate: float = 3e-3
     seed: int = 0
@@ -119,17 +119,17 @@ def _run_one(task: tuple[Config, str]) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model, pool = build(config, name), Pool(PoolConfig(config.sources))
-    unseen = pool.unseen_groups(config.groups, config.seed)
-    before = evaluate_groups(model, unseen, config.unseen)
+    unseen = pool.unseen_episodes(config.episodes, config.seed)
+    before = evaluate_episodes(model, unseen, config.unseen)
     meta = MetaConfig(
         steps=config.steps, learning_rate=config.learning_rate, validate_every=0, seed=config.seed,
         accelerator=config.accelerator,
     )  # fmt: skip
-    result = meta_train(model, pool.training_groups(config.groups, config.seed), meta, progress=False)
-    after = evaluate_groups(model.to("cpu"), unseen, config.unseen)
+    result = meta_train(model, pool.training_episodes(config.episodes, config.seed), meta, progress=False)
+    after = evaluate_episodes(model.to("cpu"), unseen, config.unseen)
     losses, tenth = [row["loss"] for row in result.history], config.steps // 10
     first, last = interval(losses[:tenth]), interval(losses[-tenth:])
-    half = float(((first.high - first.mean) ** 2 + (last.high - last.mean) ** 2) ** 0.5)  # independent groups
+    half = float(((first.high - first.mean) ** 2 + (last.high - last.mean) ** 2) ** 0.5)  # independent episodes
     fall = first.mean - last.mean
     return {
         "network": name,
@@ -160,8 +160,8 @@ def markdown(table: pd.DataFrame, config: Config) -> str:
     lines += [" | ".join(_cells(row)) for row in table.to_dict(orient="records")]
     about = (
         f"{config.steps} steps, width {config.width}, one seed; pool: the training classes of "
-        f"{' and '.join(config.sources)}; accuracy on {config.unseen} groups a source of {config.groups.ways} unseen "
-        f"classes, chance {table['chance'].mean():.0f} %."
+        f"{' and '.join(config.sources)}; accuracy on {config.unseen} episodes a source of {config.episodes.ways} "
+        f"unseen classes, chance {table['chance'].mean():.0f} %."
     )
     return "\n".join([*(f"| {line} |" for line in lines), "", about, ""])
 

@@ -1,11 +1,11 @@
-"""Do two descriptions of the same groups correlate? CCA on held-out groups with permutation nulls.
+"""Do two descriptions of the same episodes correlate? CCA on held-out episodes with permutation nulls.
 
 Paper, Section 1 [rec]: CCA between dataset features and parameters. Our choice, everything that makes it proof: both
-sides are reduced by PCA fitted on training groups, the canonical directions are fitted there too (scikit-learn), and
-correlations are taken on held-out groups with held-out classes. The null keeps all of this and only shuffles which
+sides are reduced by PCA fitted on training episodes, the canonical directions are fitted there too (scikit-learn), and
+correlations are taken on held-out episodes with held-out classes. The null keeps all of this and only shuffles which
 parameters belong to which dataset; it uses CCA in closed form, all permutations at once (equal to scikit-learn's, see
 the tests). A second null shuffles the training pairs only: it asks whether what was fitted carries over better than
-directions fitted to noise, and stays honest where held-out groups share few sets of classes.
+directions fitted to noise, and stays honest where held-out episodes share few sets of classes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BLOCK = 250  # permutations at a time, to bound memory
 
 
 def _fit(x: Reduced, y: Reduced) -> CCA:
-    """Canonical directions by scikit-learn, fitted on training groups."""
+    """Canonical directions by scikit-learn, fitted on training episodes."""
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the tests compare with closed form
         return CCA(x.train.shape[1], scale=False, max_iter=2000, tol=1e-9).fit(x.train, y.train)
 
@@ -35,9 +35,9 @@ class Shuffled(NamedTuple):
     """Canonical correlations under B pairings, (B, k) each.
 
     Attributes:
-        in_sample: On the training groups, shuffled.
-        held_out: On the held-out groups, shuffled as well.
-        transfer: On the held-out groups in their true pairing, with directions fitted to shuffled training groups.
+        in_sample: On the training episodes, shuffled.
+        held_out: On the held-out episodes, shuffled as well.
+        transfer: On the held-out episodes in their true pairing, with directions fitted to shuffled training episodes.
     """
 
     in_sample: np.ndarray
@@ -51,8 +51,8 @@ def shuffled_canonical(x: Reduced, y: Reduced, train_orders: np.ndarray, test_or
     Args:
         x: One side.
         y: The other.
-        train_orders: (B, n) which training group's ``y`` belongs to each ``x``.
-        test_orders: (B, m) the same for held-out groups.
+        train_orders: (B, n) which training episode's ``y`` belongs to each ``x``.
+        test_orders: (B, m) the same for held-out episodes.
 
     Returns:
         The correlations.
@@ -96,12 +96,12 @@ class Canonical:
     """Canonical correlations with everything that tells whether to believe them.
 
     Attributes:
-        held_out: Mean of the k canonical correlations on held-out groups, with interval and nulls. A mean, because
+        held_out: Mean of the k canonical correlations on held-out episodes, with interval and nulls. A mean, because
             the fit's order of directions says little where several are equally strong.
-        in_sample: The same on the very groups that they were fitted on, with its null.
+        in_sample: The same on the very episodes that they were fitted on, with its null.
         spectrum: (k,) held-out correlations, in the order of the fit.
         spectrum_null: (B, k) their null.
-        scores: (m, 2) held-out groups along the first pair of directions.
+        scores: (m, 2) held-out episodes along the first pair of directions.
         explained: Share of variance kept on each side.
     """
 
@@ -121,15 +121,15 @@ def canonical(
     strata: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
     seed: int = 0,
 ) -> Canonical:
-    """Fit CCA on training groups and test it on held-out ones.
+    """Fit CCA on training episodes and test it on held-out ones.
 
     Args:
         x: The datasets' side.
         y: The parameters' side.
         permutations: B, of the nulls and of the bootstrap.
-        clusters: (m,) names of the held-out groups' class sets, drawn together by the bootstrap; by default each group
-            is its own.
-        strata: Within which training and held-out groups are shuffled (n,), (m,): a stricter null.
+        clusters: (m,) names of the held-out episodes' class sets, drawn together by the bootstrap; by default each
+        episode is its own.
+        strata: Within which training and held-out episodes are shuffled (n,), (m,): a stricter null.
         seed: Of shuffles and bootstrap.
 
     Returns:

@@ -37,8 +37,8 @@ class Config:
     Attributes:
         sources: Packs, names or image folders.
         initialisations: ``"same"`` and/or ``"different"``.
-        train_groups: Groups of training classes that directions are fitted on (a small zoo of 120 ships).
-        held_out_groups: Groups of held-out classes (60 ship).
+        train_episodes: Episodes of training classes that directions are fitted on (a small zoo of 120 ships).
+        held_out_episodes: Episodes of held-out classes (60 ship).
         dataset_features: Descriptions of the datasets.
         components: k, principal components a side, and pairs of canonical directions.
         permutations: Shuffles of the nulls, and bootstrap samples.
@@ -49,8 +49,8 @@ class Config:
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
     initialisations: tuple[Initialisation, ...] = ("same", "different")
-    train_groups: int = 120
-    held_out_groups: int = 60
+    train_episodes: int = 120
+    held_out_episodes: int = 60
     dataset_features: tuple[DatasetFeature, ...] = DATASET_FEATURES
     components: int = 5
     permutations: int = 1000
@@ -70,8 +70,8 @@ class Choice:
         dataset_feature: The datasets' side.
         parameter_feature: The parameters' side.
         components: k.
-        groups: Training groups used, the first ones; 0 for all.
-        same_classes: Test on the last third of the training groups and fit on the others, instead of on the held-out
+        episodes: Training episodes used, the first ones; 0 for all.
+        same_classes: Test on the last third of the training episodes and fit on the others, instead of on the held-out
             classes: what a lazy hold-out would find.
     """
 
@@ -81,7 +81,7 @@ class Choice:
     dataset_feature: DatasetFeature = "HOG"
     parameter_feature: ParameterFeature = "weights"
     components: int = 5
-    groups: int = 0
+    episodes: int = 0
     same_classes: bool = False
 
 
@@ -102,8 +102,8 @@ class Study:
         self.zoos: dict[tuple[str, str], Zoo] = {
             (source, initialisation): load_zoo(
                 ZooConfig(source, initialisation, training=config.training, seed=config.seed),
-                config.train_groups,
-                config.held_out_groups,
+                config.train_episodes,
+                config.held_out_episodes,
             )
             for source in config.sources
             for initialisation in config.initialisations
@@ -135,25 +135,25 @@ class Study:
         return self.zoos[source, initialisation]
 
     def locate(self, choice: Choice, number: int) -> tuple[str, int]:
-        """Find a held-out group by its place among the cell's: its source, and its row in that zoo's part.
+        """Find a held-out episode by its place among the cell's: its source, and its row in that zoo's part.
 
         Args:
             choice: The cell.
-            number: Place among the cell's held-out groups; the last is followed by the first again.
+            number: Place among the cell's held-out episodes; the last is followed by the first again.
         """
         zoos = ((source, self.zoo(source, choice.initialisation)) for source in self.members(choice.source))
         places = [(source, row) for source, zoo in zoos for row in range(len(zoo.held_out.indices))]
         return places[number % len(places)]
 
     def side(self, choice: Choice, side: Side) -> Split:
-        """One description of all groups of a cell.
+        """One description of all episodes of a cell.
 
         Args:
             choice: The cell.
-            side: ``"dataset"``, ``"parameters"``, ``"strata"`` (number of the group's source) or ``"class set"``.
+            side: ``"dataset"``, ``"parameters"``, ``"strata"`` (number of the episode's source) or ``"class set"``.
 
         Returns:
-            Rows of the groups to fit on, and of those to test on.
+            Rows of the episodes to fit on, and of those to test on.
         """
         by_part = [
             np.concatenate([self._rows(choice, side, part, source) for source in self.members(choice.source)])
@@ -166,7 +166,7 @@ class Study:
 
     def _rows(self, choice: Choice, side: Side, part: Part, source: str) -> np.ndarray:
         zoo = self.zoo(source, choice.initialisation)
-        kept = slice(None, choice.groups or None) if part == "train" else slice(None)
+        kept = slice(None, choice.episodes or None) if part == "train" else slice(None)
         indices = zoo.part(part).indices[kept]
         if side == "dataset":
             described: np.ndarray = self._of_datasets(source, choice.dataset_feature, part)[indices]
@@ -176,13 +176,13 @@ class Study:
             return parameter_features(rows, self.shapes, choice.layer, choice.parameter_feature)
         if side == "strata":
             return np.full(len(indices), self.config.sources.index(source))
-        return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.groups.class_sets(part, indices)])
+        return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.class_sets(part, indices)])
 
     def _describe_datasets(self, source: str, feature: DatasetFeature, part: Part) -> np.ndarray:
-        """Describe the datasets of all groups of a part, (G, p): the same ones for every initialisation."""
-        groups = self.zoo(source, self.config.initialisations[0]).groups
-        count = self.config.train_groups if part == "train" else self.config.held_out_groups
-        return dataset_features(feature, source, groups, part, np.arange(count))
+        """Describe the datasets of all episodes of a part, (G, p): the same ones for every initialisation."""
+        episodes = self.zoo(source, self.config.initialisations[0]).episodes
+        count = self.config.train_episodes if part == "train" else self.config.held_out_episodes
+        return dataset_features(feature, source, episodes, part, np.arange(count))
 
     def _reduce(self, choice: Choice, side: Side) -> Reduced:
         return reduce_side(*self.side(choice, side), choice.components, _name(choice, side))
@@ -198,7 +198,7 @@ class Study:
         return canonical(x, y, self.config.permutations, clusters, strata, self.config.seed)
 
     def similarities(self, choice: Choice) -> dict[str, Against]:
-        """Linear CKA and the Mantel test on held-out groups."""
+        """Linear CKA and the Mantel test on held-out episodes."""
         sides: tuple[Side, Side] = ("dataset", "parameters")
         x, y = (standardise(*self.side(choice, side), _name(choice, side))[1] for side in sides)
         strata = tuple(self.side(choice, "strata")[1].tolist()) if choice.source == WITHIN else None

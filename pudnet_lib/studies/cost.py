@@ -12,18 +12,37 @@ from typing import Literal
 
 import pandas as pd
 
-from pudnet_lib.methods.from_scratch import Optimiser
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.cost_tables import PUDNET, SCRATCH, answer, break_evens, headline, points, ratios, rows_to_publish
-from pudnet_lib.studies.energy import EnergyMeter
-from pudnet_lib.studies.fine_tuning import RATES
-from pudnet_lib.parallel import parallel
-from pudnet_lib.studies.prediction_cost import ScalingConfig
-from pudnet_lib.studies.starts import Dataset, Start, StartConfig, curve_rows, initial_network, load_dataset, load_predictor, train_from, training
 from pudnet_lib.core.batches import Batches
 from pudnet_lib.core.classifier import accuracy
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.parallel import parallel
+from pudnet_lib.studies.cost_tables import (
+    PUDNET,
+    SCRATCH,
+    answer,
+    break_evens,
+    headline,
+    points,
+    ratios,
+    rows_to_publish,
+)
+from pudnet_lib.studies.energy import EnergyMeter
+from pudnet_lib.studies.fine_tuning import RATES
+from pudnet_lib.studies.prediction_cost import ScalingConfig
+from pudnet_lib.studies.starts import (
+    Dataset,
+    Start,
+    StartConfig,
+    curve_rows,
+    initial_network,
+    load_dataset,
+    load_predictor,
+    train_from,
+    training,
+)
 
 __all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "break_evens", "headline", "points", "ratios",
            "rows_to_publish", "run"]  # fmt: skip
@@ -49,7 +68,7 @@ class Config:
 
     Attributes:
         sizes: Images a dataset, over all of its classes; a class that has fewer images gives all it has.
-        groups: Datasets a source, one number for each size.
+        episodes: Datasets a source, one number for each size.
         ways: K, classes a dataset.
         query_per_class: New images a class, on which accuracy is measured.
         rivals: Further shipped predictors: ``"paper"``, ``"constant"``.
@@ -66,7 +85,7 @@ class Config:
     """
 
     sizes: tuple[int, ...] = (40, 160, 640)
-    groups: tuple[int, ...] = (2, 5, 2)
+    episodes: tuple[int, ...] = (2, 5, 2)
     ways: int = 4
     query_per_class: int = 30
     rivals: tuple[str, ...] = ("paper", "constant")
@@ -81,8 +100,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.groups) != len(self.sizes) or min(self.groups) < 2:
-            raise PudNetError("Config.groups must hold a number of at least 2 for each of Config.sizes.")
+        if len(self.episodes) != len(self.sizes) or min(self.episodes) < 2:
+            raise PudNetError("Config.episodes must hold a number of at least 2 for each of Config.sizes.")
         if min(self.sizes) < 2 * self.ways:
             raise PudNetError(f"Config.sizes must be at least {2 * self.ways}: two images a class.")
 
@@ -91,7 +110,7 @@ class Config:
         each = size // self.ways
         sketch = min(10, each - 1)
         return replace(
-            self.start, group=GroupConfig(self.ways, sketch, each - sketch, self.query_per_class), seed=self.seed
+            self.start, episode=EpisodeConfig(self.ways, sketch, each - sketch, self.query_per_class), seed=self.seed
         )
 
 
@@ -100,12 +119,12 @@ _TINY = ScalingConfig(
 )
 PROFILES = {
     "smoke": Config(
-        sizes=(16, 40), groups=(2, 2), rivals=(), optimisers=("Adam",), budgets=(2, 6), tuned_steps=2, evaluations=2,
+        sizes=(16, 40), episodes=(2, 2), rivals=(), optimisers=("Adam",), budgets=(2, 6), tuned_steps=2, evaluations=2,
         query_per_class=10, start=StartConfig(sources=("fashion", "glyphs")), scaling=_TINY, jobs=1,
     ),
     "laptop": Config(),
     "paper": Config(
-        sizes=(50, 500, 5_000, 50_000), groups=(50, 30, 20, 10), ways=10, query_per_class=100,
+        sizes=(50, 500, 5_000, 50_000), episodes=(50, 30, 20, 10), ways=10, query_per_class=100,
         budgets=(20, 100, 500, 2_500, 12_500), tuned_steps=500, evaluations=20, batch_size=64,
         start=StartConfig(sources=("fashion", "emoji", "glyphs", "cifar100", "tiny-imagenet"), accelerator="auto"),
         scaling=ScalingConfig(widths=(8, 16, 32, 64, 128), classes=(2, 5, 10, 100), images=(50, 500, 5_000, 50_000),
@@ -132,14 +151,14 @@ def run(config: Config) -> pd.DataFrame:
         config: What to run.
 
     Returns:
-        Long form: method, kind ("predicted" or "trained"), budget (steps; 0 for a prediction), dataset, size, group,
+        Long form: method, kind ("predicted" or "trained"), budget (steps; 0 for a prediction), dataset, size, episode,
         seed, metric, images, step, seconds (from zero), value (accuracy in %), chance in %, seconds of each part of a
         prediction, prediction_seconds, meta_training_seconds, joules.
     """
     jobs = [
         Job(config, source, size, index)
-        for size, groups in zip(config.sizes, config.groups, strict=True)
-        for index in range(groups)
+        for size, episodes in zip(config.sizes, config.episodes, strict=True)
+        for index in range(episodes)
         for source in range(len(config.start.sources))
     ]
     table = pd.concat(parallel(measure_dataset, jobs, config.jobs, "datasets"), ignore_index=True)
@@ -186,7 +205,7 @@ def _predicted(method: str, start: Start, data: Dataset, config: StartConfig) ->
     with EnergyMeter(model.device) as meter:
         network, seconds = initial_network(start, data, config)
     row = {"method": method, "kind": "predicted", "budget": 0, "step": 0, "dataset": data.train.name}
-    row |= {"group": data.index, "images": len(data.train), "chance": 100 / data.train.num_classes}
+    row |= {"episode": data.index, "images": len(data.train), "chance": 100 / data.train.num_classes}
     row |= {
         "seconds": seconds,
         "prediction_seconds": seconds,

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluate import Interval, difference
+from pudnet_lib.results import Headline
 from pudnet_lib.studies.break_even import break_even
 from pudnet_lib.studies.crossing import Crossing, crossing, earliest, student_bounds
 from pudnet_lib.studies.energy import energy_text
 from pudnet_lib.studies.fine_tuning_tables import on_grid, places_of
-from pudnet_lib.results import Headline
 
 PUDNET, SCRATCH = "PudNet", "from scratch"
 #: The abstracts' ratios, for the figures [abs].
@@ -54,10 +54,10 @@ def points(table: pd.DataFrame) -> pd.DataFrame:
         images and seconds (medians), prediction_seconds, meta_training_seconds, energy (text), and whether it is on the
         front.
     """
-    keys = ["dataset", "size", "method", "group", "budget"]
+    keys = ["dataset", "size", "method", "episode", "budget"]
     last = table[table["step"] == table.groupby(keys)["step"].transform("max")].copy()
-    # A budget's number of steps may differ between groups of one size: number budgets in their order.
-    last["run"] = last.groupby(["dataset", "size", "method", "group"])["budget"].rank(method="dense")
+    # A budget's number of steps may differ between episodes of one size: number budgets in their order.
+    last["run"] = last.groupby(["dataset", "size", "method", "episode"])["budget"].rank(method="dense")
     rows: list[dict[str, Any]] = []
     for (dataset, size, method, _), part in last.groupby(["dataset", "size", "method", "run"], sort=False):
         mean, low, high = (float(bound[0]) for bound in student_bounds(part[["value"]].to_numpy()))
@@ -93,17 +93,17 @@ def equal_accuracy(
         PudNetError: If one of the two is not in the table.
     """
     here = table[(table["dataset"] == dataset) & (table["size"] == size)]
-    ours = here[here["method"] == method].sort_values("group")
+    ours = here[here["method"] == method].sort_values("episode")
     rivals = here[here["method"].str.endswith(rival) & (here["step"] > 0)]  # step 0 took no seconds
     if ours.empty or rivals.empty:
         raise PudNetError(f"The table has no {method!r} and {rival!r} for {dataset} at {size} images.")
-    numbered = rivals.assign(run=rivals.groupby(["method", "group"])["budget"].rank(method="dense"))
+    numbered = rivals.assign(run=rivals.groupby(["method", "episode"])["budget"].rank(method="dense"))
     found = []
     for _, run in numbered.groupby(["method", "run"], sort=False):
         places = places_of(run, "seconds")
-        began = min(places[-1], run.groupby("group")["seconds"].min().max())
+        began = min(places[-1], run.groupby("episode")["seconds"].min().max())
         places = places[places >= began]  # where all of them were measured
-        level = ours.set_index("group")["value"].loc[sorted(set(run["group"]))].to_numpy()
+        level = ours.set_index("episode")["value"].loc[sorted(set(run["episode"]))].to_numpy()
         found.append(crossing(places, on_grid(run, places, "seconds") - level[:, None], log=True))
     return earliest(found)
 
@@ -150,9 +150,9 @@ def best_gap(here: pd.DataFrame, method: str = PUDNET, rival: str = SCRATCH) -> 
         The difference; choosing the best budget on the same datasets flatters scratch a little.
     """
     rivals = here[here["method"].str.endswith(rival)]
-    keys = ["method", "group", "budget"]
+    keys = ["method", "episode", "budget"]
     last = rivals[rivals["step"] == rivals.groupby(keys)["step"].transform("max")].copy()
-    last["run"] = last.groupby(["method", "group"])["budget"].rank(method="dense")
+    last["run"] = last.groupby(["method", "episode"])["budget"].rank(method="dense")
     means = last.groupby(["method", "run"])["value"].mean()
     name, run = means.index[int(means.argmax())]
     best = last[(last["method"] == name) & (last["run"] == run)]

@@ -1,7 +1,7 @@
 """When does one curve reach another: the first crossing, with an interval, said plainly where there is none.
 
 Our choice. The interval is an inversion of the paired difference's: its ends are the crossings of Student's 95 % bounds
-over groups. A rival that is never as good within its budget gives an infinite end, one that is as good from the first
+over episodes. A rival that is never as good within its budget gives an infinite end, one that is as good from the first
 measurement on gives the first place; both are censored, and read so.
 """
 
@@ -59,17 +59,17 @@ def student_bounds(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
     """Mean, lower and upper 95 % bound of each column.
 
     Args:
-        values: (G, E): G independent groups, E places.
+        values: (G, E): G independent episodes, E places.
 
     Returns:
         Three arrays (E,).
 
     Raises:
-        PudNetError: If there are fewer than two groups.
+        PudNetError: If there are fewer than two episodes.
     """
     x = np.asarray(values, dtype=float)
     if x.ndim != 2 or len(x) < 2:
-        raise PudNetError(f"An interval needs at least two groups; got an array of shape {x.shape}.")
+        raise PudNetError(f"An interval needs at least two episodes; got an array of shape {x.shape}.")
     mean = x.mean(0)
     half = stats.t.ppf(0.975, len(x) - 1) * x.std(0, ddof=1) / math.sqrt(len(x))
     return mean, mean - half, mean + half
@@ -107,7 +107,7 @@ def crossing(places: ArrayLike, differences: ArrayLike, log: bool = False, stay:
 
     Args:
         places: (E,) ascending: steps or seconds.
-        differences: (G, E) rival minus level, paired by group.
+        differences: (G, E) rival minus level, paired by episode.
         log: Interpolate over the logarithm of the places.
         stay: The rival must stay there up to its end ("overtakes"), not only get there once ("reaches").
 

@@ -1,4 +1,4 @@
-"""The dataset's side of the correlation: one vector a group, from its training images alone.
+"""The dataset's side of the correlation: one vector an episode, from its training images alone.
 
 HOG is what the paper uses [rec], from scikit-image; pixel statistics, PudNet's own embedding, and the embedding of an
 untrained PudNet (its control) are ours. Labels play no part, but in a predictor whose encoder reads them.
@@ -17,27 +17,27 @@ from skimage.feature import hog
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pudnet_lib.images.cache import cache_folder
-from pudnet_lib.errors import unknown_name
-from pudnet_lib.studies.zoo_episodes import Part, ZooGroups, source_images
 from pudnet_lib.core import PudNet
+from pudnet_lib.errors import unknown_name
+from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.shipped import load_pudnet
+from pudnet_lib.studies.zoo_episodes import Part, ZooEpisodes, source_images
 
 DatasetFeature = Literal["HOG", "pixel statistics", "PudNet's embedding", "untrained embedding"]
 DATASET_FEATURES: tuple[DatasetFeature, ...] = get_args(DatasetFeature)
 
 
 def dataset_features(
-    feature: DatasetFeature, source: str, groups: ZooGroups, part: Part, rows: np.ndarray
+    feature: DatasetFeature, source: str, episodes: ZooEpisodes, part: Part, rows: np.ndarray
 ) -> np.ndarray:
-    """Describe groups by their training images.
+    """Describe episodes by their training images.
 
     Args:
         feature: Which description.
-        source: The groups' source, by which descriptions of single images are kept.
-        groups: The sampler.
-        part: Training or held-out groups.
-        rows: (G,) numbers of the groups.
+        source: The episodes' source, by which descriptions of single images are kept.
+        episodes: The sampler.
+        part: Training or held-out episodes.
+        rows: (G,) numbers of the episodes.
 
     Returns:
         (G, p) float64.
@@ -47,13 +47,13 @@ def dataset_features(
     """
     if feature not in DATASET_FEATURES:
         raise unknown_name("dataset feature", feature, DATASET_FEATURES)
-    ids = groups.image_ids(part, rows)  # (G, M)
+    ids = episodes.image_ids(part, rows)  # (G, M)
     if feature not in ("HOG", "pixel statistics"):
         model = _predictor(trained=feature == "PudNet's embedding")
         with torch.no_grad():
-            images = (groups.train.images[torch.from_numpy(row)] for row in ids)
-            return np.stack([model.embed(i, groups.labels).flatten().numpy() for i in images]).astype(float)
-    codes = _of_images(feature, source, groups, np.unique(ids))[ids]  # (G, M, p)
+            images = (episodes.train.images[torch.from_numpy(row)] for row in ids)
+            return np.stack([model.embed(i, episodes.labels).flatten().numpy() for i in images]).astype(float)
+    codes = _of_images(feature, source, episodes, np.unique(ids))[ids]  # (G, M, p)
     return np.concatenate([codes.mean(1), codes.std(1)], 1).astype(float)
 
 
@@ -84,19 +84,19 @@ def image_hog(images: Tensor) -> np.ndarray:
 _tables: dict[str, np.ndarray] = {}
 
 
-def _of_images(feature: str, source: str, groups: ZooGroups, ids: np.ndarray) -> np.ndarray:
+def _of_images(feature: str, source: str, episodes: ZooEpisodes, ids: np.ndarray) -> np.ndarray:
     """Descriptions of a source's images, NaN where not yet asked for; kept in memory and in the cache folder."""
     describe, columns = (image_hog, 128) if feature == "HOG" else (pixel_statistics, 16)
     key = f"{feature}-{source_images(source)[2]}".replace(" ", "-")
     path = cache_folder() / "features" / f"{key}.safetensors"
     if key not in _tables:
         known = load_file(path)["rows"] if path.is_file() else np.empty(0)
-        fits = known.shape == (len(groups.train), columns)
-        _tables[key] = known if fits else np.full((len(groups.train), columns), np.nan, np.float32)
+        fits = known.shape == (len(episodes.train), columns)
+        _tables[key] = known if fits else np.full((len(episodes.train), columns), np.nan, np.float32)
     table = _tables[key]
     missing = ids[np.isnan(table[ids, 0])]
     if len(missing):
-        table[missing] = describe(groups.train.images[torch.from_numpy(missing)])
+        table[missing] = describe(episodes.train.images[torch.from_numpy(missing)])
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({"rows": table}, temporary)

@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pudnet_lib.images.packs import pack_names
 from pudnet_lib.denoise.metrics import scores
 from pudnet_lib.denoise.models import Predictor, load_predictors
 from pudnet_lib.denoise.predict import DenoiserConfig
@@ -25,9 +24,18 @@ from pudnet_lib.denoise.rivals import Noise2VoidConfig
 from pudnet_lib.denoise.sources import PHOTOGRAPHS, TEXTURES, Source, load_source
 from pudnet_lib.denoise.train import DenoiserTrainConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.denoising_cases import NOISY, Case, Estimate, build_case, filter_estimates, network_estimates, trained_estimates
-from pudnet_lib.studies.denoising_tables import ALL, answer, gain, gains, headline, rows_to_publish, summary
+from pudnet_lib.images.packs import pack_names
 from pudnet_lib.parallel import parallel
+from pudnet_lib.studies.denoising_cases import (
+    NOISY,
+    Case,
+    Estimate,
+    build_case,
+    filter_estimates,
+    network_estimates,
+    trained_estimates,
+)
+from pudnet_lib.studies.denoising_tables import ALL, answer, gain, gains, headline, rows_to_publish, summary
 
 __all__ = [
     "ALL",
@@ -63,7 +71,7 @@ class Config:
         noise2void: How.
         predict: How networks are predicted.
         meta_train: Meta-train instead of taking the predictors that come with the kit.
-        train: How to meta-train then; ``train.groups.loss`` is "blind_spot" [code] or "supervised".
+        train: How to meta-train then; ``train.episodes.loss`` is "blind_spot" [code] or "supervised".
         jobs: Cases side by side.
         seed: Seed of the draws of images and of all noise.
     """

@@ -11,8 +11,8 @@ import pandas as pd
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluate import Interval, interval
-from pudnet_lib.studies.denoising_cases import BM3D, NOISY, PUDNET, SHARED
 from pudnet_lib.results import Headline
+from pudnet_lib.studies.denoising_cases import BM3D, NOISY, PUDNET, SHARED
 
 ALL = "all sources"
 SCRATCH = "Noise2Void from scratch"

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pudnet_lib.core.episodes import Group, GroupSampler
-from pudnet_lib.evaluate import Swap, Swapper, crossed_interval, evaluate_groups, group_dataset, interval
+from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig
+from pudnet_lib.evaluate import Swap, Swapper, crossed_interval, episode_dataset, evaluate_episodes, interval
 
 #: Change of the sketch → what is put in its place.
 CHANGES = ("same classes, other images", "other classes", "other source")
@@ -47,8 +47,8 @@ def spread(weights: Tensor, datasets: Sequence[str]) -> dict[str, float]:
     """Spread of predictions relative to their length.
 
     Args:
-        weights: (G, P), one row a group.
-        datasets: The G groups' sources.
+        weights: (G, P), one row an episode.
+        datasets: The G episodes' sources.
 
     Returns:
         ``"within"``: root mean square distance to the own source's mean; ``"between"``: of the sources' means to their
@@ -66,7 +66,7 @@ def effective_rank(weights: Tensor) -> float:
     """Number of directions that predictions use: exp of the entropy of their singular values (Roy & Vetterli 2007).
 
     Args:
-        weights: (G, P), one row a group; centred here.
+        weights: (G, P), one row an episode; centred here.
 
     Returns:
         Between 1 and min(G - 1, P); 0 if all rows are equal.
@@ -80,13 +80,13 @@ def effective_rank(weights: Tensor) -> float:
 
 
 def sensitivity(
-    model: ParameterModel, group: Group, names: Sequence[str], index: int, swapper: Swapper
+    model: ParameterModel, episode: Episode, names: Sequence[str], index: int, swapper: Swapper
 ) -> pd.DataFrame:
     """Relative change of each layer when the sketch is another.
 
     Args:
         model: The predictor.
-        group: The group; its support images take the sketch's place in ``"same classes, other images"``.
+        episode: The episode; its support images take the sketch's place in ``"same classes, other images"``.
         names: Its class names.
         index: Its number.
         swapper: Draws other classes' and other sources' sketches.
@@ -94,11 +94,11 @@ def sensitivity(
     Returns:
         One row a layer and change: layer, change, value (length of the difference over the layer's length, in %).
     """
-    base = predicted_weights(model, *group.given(PredictConfig().support(model)))
-    sketches = {CHANGES[0]: (group.support, group.support_labels)}
-    sketches[CHANGES[1]] = swapper.sketch(group, names, index, "near", PredictConfig().support(model))
+    base = predicted_weights(model, *episode.given(PredictConfig().support(model)))
+    sketches = {CHANGES[0]: (episode.support, episode.support_labels)}
+    sketches[CHANGES[1]] = swapper.sketch(episode, names, index, "near", PredictConfig().support(model))
     if len(swapper.sources) > 1:
-        sketches[CHANGES[2]] = swapper.sketch(group, names, index, "far", PredictConfig().support(model))
+        sketches[CHANGES[2]] = swapper.sketch(episode, names, index, "far", PredictConfig().support(model))
     rows = []
     for change, (images, labels) in sketches.items():
         other = predicted_weights(model, images, labels)
@@ -109,62 +109,62 @@ def sensitivity(
 
 
 class OtherSource(Swapper):
-    """Gives, as a far swap, the sketch of one named source's group of the same number.
+    """Gives, as a far swap, the sketch of one named source's episode of the same number.
 
     Args:
-        sampler: The groups.
+        sampler: The episodes.
         source: Index of the source from which parameters are predicted.
     """
 
-    def __init__(self, sampler: GroupSampler, source: int) -> None:
+    def __init__(self, sampler: EpisodeSampler, source: int) -> None:
         super().__init__(sampler.pool, sampler.config.sketch_per_class)
         self._sampler, self._source = sampler, source
 
     def sketch(
-        self, group: Group, names: Sequence[str], index: int, swap: Swap, support: int = 0
+        self, episode: Episode, names: Sequence[str], index: int, swap: Swap, support: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """The other source's sketch of group ``index``; see ``Swapper.sketch``."""
-        return self._sampler.group(index, source=self._source).given(support)
+        """The other source's sketch of episode ``index``; see ``Swapper.sketch``."""
+        return self._sampler.episode(index, source=self._source).given(support)
 
 
-def swap_matrix(model: ParameterModel, sampler: GroupSampler, groups: int, sources: Sequence[int]) -> pd.DataFrame:
+def swap_matrix(model: ParameterModel, sampler: EpisodeSampler, episodes: int, sources: Sequence[int]) -> pd.DataFrame:
     """Accuracy of parameters predicted for A on B, batch norm and class means taken on B.
 
     Args:
         model: The predictor.
-        sampler: Unseen groups.
-        groups: Groups a pair of sources.
+        sampler: Unseen episodes.
+        episodes: Episodes a pair of sources.
         sources: Indices of the sources.
 
     Returns:
-        One row a pair and group: predicted_for, dataset (tested on), group, value (accuracy in %), chance in %.
+        One row a pair and episode: predicted_for, dataset (tested on), episode, value (accuracy in %), chance in %.
     """
     tables = []
     for a in sources:
-        found = evaluate_groups(model, sampler, groups, OtherSource(sampler, a), ("far",), sources=sources)
+        found = evaluate_episodes(model, sampler, episodes, OtherSource(sampler, a), ("far",), sources=sources)
         tables.append(found.assign(predicted_for=sampler.pool[a].name).drop(columns=["swap", "seconds"]))
     return pd.concat(tables, ignore_index=True)
 
 
 def diagnose(
     models: Mapping[str, Sequence[ParameterModel]],
-    sampler: GroupSampler,
+    sampler: EpisodeSampler,
     swapper: Swapper,
-    groups: int,
+    episodes: int,
     sources: Sequence[int],
 ) -> pd.DataFrame:
     """All diagnostics of several predictors.
 
     Args:
         models: Method to its models, one a seed.
-        sampler: Unseen groups.
+        sampler: Unseen episodes.
         swapper: Sketches of other classes and other sources.
-        groups: Groups a source.
+        episodes: Episodes a source.
         sources: Indices of the sources that take part.
 
     Returns:
         Long form: method, seed, metric ("spread within", "spread between", "effective rank", "sensitivity",
-        "accuracy"), layer, change, predicted_for, dataset, group, value.
+        "accuracy"), layer, change, predicted_for, dataset, episode, value.
     """
     tables = []
     for method, seeds in models.items():
@@ -172,25 +172,25 @@ def diagnose(
             tables += [
                 table.assign(method=method, seed=seed)
                 for table in (
-                    _predictions(model, sampler, swapper, groups, sources),
-                    swap_matrix(model, sampler, groups, sources).assign(metric="accuracy"),
+                    _predictions(model, sampler, swapper, episodes, sources),
+                    swap_matrix(model, sampler, episodes, sources).assign(metric="accuracy"),
                 )
             ]
     return pd.concat(tables, ignore_index=True)
 
 
 def _predictions(
-    model: ParameterModel, sampler: GroupSampler, swapper: Swapper, groups: int, sources: Sequence[int]
+    model: ParameterModel, sampler: EpisodeSampler, swapper: Swapper, episodes: int, sources: Sequence[int]
 ) -> pd.DataFrame:
     weights, datasets, reactions = [], [], []
     for source in sources:
         data = sampler.pool[source]
-        for index in range(groups):
-            group = sampler.group(index, source=source)
-            weights.append(predicted_weights(model, *group.given(PredictConfig().support(model))))
+        for index in range(episodes):
+            episode = sampler.episode(index, source=source)
+            weights.append(predicted_weights(model, *episode.given(PredictConfig().support(model))))
             datasets.append(data.name)
-            found = sensitivity(model, group, group_dataset(group, data).class_names, index, swapper)
-            reactions.append(found.assign(dataset=data.name, group=index, metric="sensitivity"))
+            found = sensitivity(model, episode, episode_dataset(episode, data).class_names, index, swapper)
+            reactions.append(found.assign(dataset=data.name, episode=index, metric="sensitivity"))
     rows: list[dict[str, Any]] = []
     layers = {name: torch.stack([w[name] for w in weights]) for name in weights[0]}  # each (G, P_l)
     for layer, stacked in (layers | {"all layers": torch.cat(list(layers.values()), 1)}).items():
@@ -200,7 +200,7 @@ def _predictions(
 
 
 def summarise_diagnostics(table: pd.DataFrame) -> pd.DataFrame:
-    """Means with 95 % intervals, crossed over seeds and groups where both were measured.
+    """Means with 95 % intervals, crossed over seeds and episodes where both were measured.
 
     Args:
         table: From ``diagnose``.
@@ -209,11 +209,13 @@ def summarise_diagnostics(table: pd.DataFrame) -> pd.DataFrame:
         One row a method, metric, layer, change, predicted_for and dataset: mean, low, high, n, seeds.
     """
     keys = ["method", "metric", "layer", "change", "predicted_for", "dataset"]
-    # A change of the sketch is averaged over sources: groups of one number stand together.
+    # A change of the sketch is averaged over sources: episodes of one number stand together.
     table = table.assign(dataset=table["dataset"].where(table["metric"] == "accuracy"))
     rows = []
     for values, part in table.groupby(keys, sort=False, dropna=False):
-        grid = part.assign(group=part["group"].fillna(0)).pivot_table(index="seed", columns="group", values="value")
+        grid = part.assign(episode=part["episode"].fillna(0)).pivot_table(
+            index="seed", columns="episode", values="value"
+        )
         found = _interval(grid.to_numpy())
         rows.append(dict(zip(keys, values, strict=True)) | found)
     return pd.DataFrame(rows)
@@ -237,9 +239,9 @@ def to_publish(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:
-    """Interval of (S, G) values; a property of all groups together, G = 1, varies over seeds alone."""
-    seeds, groups = values.shape
+    """Interval of (S, G) values; a property of all episodes together, G = 1, varies over seeds alone."""
+    seeds, episodes = values.shape
     if values.size == 1:
         return {"mean": float(values[0, 0]), "low": np.nan, "high": np.nan, "n": 1, "seeds": 1}
-    found = interval(values[:, 0]) if groups == 1 else crossed_interval(values)
+    found = interval(values[:, 0]) if episodes == 1 else crossed_interval(values)
     return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n, "seeds": seeds}

@@ -1,7 +1,7 @@
 """Fine-tuning: predicted parameters as an initialisation, against random, shared-network and pretrained ones.
 
 Paper, Section 4.4 [rec]: accuracy against steps. Our choice: three optimisers, full training and a linear probe,
-seconds counted from zero (a prediction is on the clock), intervals over groups of unseen classes, and the step at
+seconds counted from zero (a prediction is on the clock), intervals over episodes of unseen classes, and the step at
 which training from scratch overtakes. Learning rates: ``RATES``, each the best of ``RATE_FACTORS`` times the
 optimiser's own on held-out training classes (``choose_rates``), a random start included.
 """
@@ -14,13 +14,24 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from pudnet_lib.methods.from_scratch import Optimiser
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.fine_tuning_tables import answer, at_end, curves, gains, label, overtakings, summary
-from pudnet_lib.parallel import parallel
-from pudnet_lib.studies.starts import Start, StartConfig, Trainable, check_starts, curve_rows, initial_network, load_dataset, load_predictor, train_from, training
 from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.parallel import parallel
+from pudnet_lib.studies.fine_tuning_tables import answer, at_end, curves, gains, label, overtakings, summary
+from pudnet_lib.studies.starts import (
+    Start,
+    StartConfig,
+    Trainable,
+    check_starts,
+    curve_rows,
+    initial_network,
+    load_dataset,
+    load_predictor,
+    train_from,
+    training,
+)
 
 __all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "curves", "gains", "overtakings", "run", "summary"]
 
@@ -28,8 +39,8 @@ TITLE = "Predicted parameters as an initialisation"
 QUESTION = "Does training from predicted parameters beat training from random ones, and for how long?"
 
 RATE_FACTORS = (0.3, 1.0, 3.0, 10.0)
-#: (start, optimiser, what is trained) → learning rate, from ``choose_rates`` on two groups a source, for the shipped
-#: predictors; ``pudnet reproduce fine_tuning --grid rate_groups=2`` chooses anew. What is not here takes the kit's own.
+#: (start, optimiser, what is trained) → learning rate, from ``choose_rates`` on two episodes a source, for the shipped
+#: predictors; ``pudnet reproduce fine_tuning --grid rate_episodes=2`` chooses anew. What is not here takes the kit's.
 RATES: dict[tuple[str, str, str], float] = {
     ("predicted", "Adam", "full"): 0.009,
     ("shared network", "Adam", "full"): 0.003,
@@ -62,36 +73,36 @@ class Config:
         controls: Starts that are trained in full with the first optimiser alone.
         optimisers: ``"Adam"``, ``"SGD"``, ``"GC"``.
         trainables: ``"full"`` network, or the head alone (``"probe"``).
-        groups: Unseen groups a source.
-        epochs: Passes over a group's images, in full training.
+        episodes: Unseen episodes a source.
+        epochs: Passes over an episode's images, in full training.
         probe_epochs: The same for a probe.
         evaluations: Places at which a curve is measured, besides its start and its first step.
         batch_size: Images a step.
-        rate_groups: Groups of held-out training classes a source on which learning rates are chosen anew; 0 takes
+        rate_episodes: Episodes of held-out training classes a source on which learning rates are chosen anew; 0 takes
             ``RATES``.
         start: What the starts are made of.
-        jobs: Groups side by side, each in its own process.
-        seed: Seed of groups and trainings.
+        jobs: Episodes side by side, each in its own process.
+        seed: Seed of episodes and trainings.
     """
 
     starts: tuple[str, ...] = ("predicted", "shared network", "random")
     controls: tuple[str, ...] = ("far swap", "near swap", "predicted with noise")
     optimisers: tuple[Optimiser, ...] = ("Adam", "SGD", "GC")
     trainables: tuple[Trainable, ...] = ("full", "probe")
-    groups: int = 5
+    episodes: int = 5
     epochs: int = 30
     probe_epochs: int = 10
     evaluations: int = 10
     batch_size: int = 32
-    rate_groups: int = 0
+    rate_episodes: int = 0
     start: StartConfig = field(default_factory=StartConfig)
     jobs: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_starts((*self.starts, *self.controls))
-        if self.groups < 2:
-            raise PudNetError("Config.groups must be at least 2; an interval needs two groups.")
+        if self.episodes < 2:
+            raise PudNetError("Config.episodes must be at least 2; an interval needs two episodes.")
 
     def arms(self) -> list[tuple[Start, Optimiser, Trainable]]:
         """Every (start, optimiser, what is trained) that takes part."""
@@ -109,18 +120,18 @@ class Config:
 _SMALL = StartConfig(sources=("fashion", "glyphs"))
 PROFILES = {
     "smoke": Config(
-        controls=("near swap",), optimisers=("Adam",), groups=2, epochs=2, probe_epochs=1, evaluations=2,
+        controls=("near swap",), optimisers=("Adam",), episodes=2, epochs=2, probe_epochs=1, evaluations=2,
         start=_SMALL, jobs=1,
     ),
     "laptop": Config(),
-    "paper": Config(groups=50, epochs=100, probe_epochs=30, evaluations=25, rate_groups=10,
+    "paper": Config(episodes=50, epochs=100, probe_epochs=30, evaluations=25, rate_episodes=10,
                     start=StartConfig(accelerator="auto"), jobs=1),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """One group with every arm, each at some learning rates."""
+    """One episode with every arm, each at some learning rates."""
 
     config: Config
     source: int
@@ -129,8 +140,8 @@ class Job:
     validation: bool = False
 
 
-def train_group(job: Job) -> pd.DataFrame:
-    """Train one group from every start.
+def train_episode(job: Job) -> pd.DataFrame:
+    """Train one episode from every start.
 
     Args:
         job: Which.
@@ -154,20 +165,20 @@ def train_group(job: Job) -> pd.DataFrame:
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Train on every group from every start.
+    """Train on every episode from every start.
 
     Args:
         config: What to run.
 
     Returns:
-        Long form: method, start, optimiser, trainable, dataset, group, seed, metric, step, seconds (from zero), value
+        Long form: method, start, optimiser, trainable, dataset, episode, seed, metric, step, seconds (from zero), value
         (accuracy in %), chance in %, images, rate, prediction_seconds (of the start), meta_training_seconds.
     """
     config = replace(config, start=replace(config.start, seed=config.seed))
-    chosen = choose_rates(config) if config.rate_groups else RATES
+    chosen = choose_rates(config) if config.rate_episodes else RATES
     like = dict.fromkeys(config.controls, "predicted")  # a control is trained as what it stands beside
     rates = tuple((chosen.get((like.get(s, s), o, t), 0.0),) for s, o, t in config.arms())
-    table = _train(config, rates, config.groups, validation=False)
+    table = _train(config, rates, config.episodes, validation=False)
     cost = {"predictor": config.start.predictor, "shared": config.start.shared}
     seconds = {kind: load_predictor(name)[1] for kind, name in cost.items()}
     meta = {"random": 0.0, "pretrained": np.nan, "shared network": seconds["shared"]}
@@ -178,17 +189,17 @@ def run(config: Config) -> pd.DataFrame:
     return table.assign(seed=config.seed, metric="accuracy")
 
 
-def _train(config: Config, rates: tuple[tuple[float, ...], ...], groups: int, validation: bool) -> pd.DataFrame:
+def _train(config: Config, rates: tuple[tuple[float, ...], ...], episodes: int, validation: bool) -> pd.DataFrame:
     sources = range(len(config.start.sources))
-    jobs = [Job(config, s, g, rates, validation) for g in range(groups) for s in sources]
-    return pd.concat(parallel(train_group, jobs, config.jobs, "groups"), ignore_index=True)
+    jobs = [Job(config, s, g, rates, validation) for g in range(episodes) for s in sources]
+    return pd.concat(parallel(train_episode, jobs, config.jobs, "episodes"), ignore_index=True)
 
 
 def choose_rates(config: Config) -> dict[tuple[str, str, str], float]:
-    """Choose each arm's learning rate on groups of held-out training classes; the unseen classes take no part.
+    """Choose each arm's learning rate on episodes of held-out training classes; the unseen classes take no part.
 
     Args:
-        config: The arms, and ``rate_groups``.
+        config: The arms, and ``rate_episodes``.
 
     Returns:
         (start, optimiser, what is trained) to the rate with the best mean accuracy after the last step.
@@ -196,7 +207,7 @@ def choose_rates(config: Config) -> dict[tuple[str, str, str], float]:
     config = replace(config, controls=())
     own = {"Adam": 3e-3, "SGD": 0.1, "GC": 0.1}
     rates = tuple(tuple(own[arm[1]] * factor for factor in RATE_FACTORS) for arm in config.arms())
-    table = _train(config, rates, max(1, config.rate_groups), validation=True)
+    table = _train(config, rates, max(1, config.rate_episodes), validation=True)
     last = at_end(table)
     arms = last.groupby(["start", "optimiser", "trainable"], sort=False)
     best = {arm: part.groupby("rate")["value"].mean().idxmax() for arm, part in arms}

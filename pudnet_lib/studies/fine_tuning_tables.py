@@ -1,7 +1,7 @@
 """Tables of the fine-tuning experiment: curves, accuracies, paired gains, and where scratch overtakes. Our choice.
 
-Sources have groups of slightly different sizes, so that their curves are measured at different steps: they are
-interpolated to common places before groups of one index are averaged over sources.
+Sources have episodes of slightly different sizes, so that their curves are measured at different steps: they are
+interpolated to common places before episodes of one index are averaged over sources.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def label(start: str, optimiser: str, trainable: str) -> str:
 
 def at_end(table: pd.DataFrame) -> pd.DataFrame:
     """Only the rows of each training's last step."""
-    keys = ["start", "optimiser", "trainable", "dataset", "group", "rate"]
+    keys = ["start", "optimiser", "trainable", "dataset", "episode", "rate"]
     return table[table["step"] == table.groupby(keys)["step"].transform("max")]
 
 
@@ -37,7 +37,7 @@ def _rows(table: pd.DataFrame, start: str, optimiser: str, trainable: str, datas
 
 def places_of(rows: pd.DataFrame, over: str) -> NDArray[np.float64]:
     """Places that all trainings reach: every measured one up to the shortest training's end; of seconds 60 at most."""
-    end = float(rows.groupby(["dataset", "group"])[over].max().min())
+    end = float(rows.groupby(["dataset", "episode"])[over].max().min())
     places = np.unique(rows[rows[over] <= end][over].to_numpy(dtype=float))
     return places if over == "step" or len(places) <= 60 else np.quantile(places, np.linspace(0, 1, 60))
 
@@ -51,22 +51,22 @@ def on_grid(rows: pd.DataFrame, places: NDArray[np.float64], over: str) -> NDArr
         over: ``"step"`` or ``"seconds"``; before its start is ready, a method is at chance.
 
     Returns:
-        (G, E) accuracy in %, groups of one index averaged over sources.
+        (G, E) accuracy in %, episodes of one index averaged over sources.
     """
-    groups = []
-    for _, group in rows.groupby("group"):
+    episodes = []
+    for _, episode in rows.groupby("episode"):
         curves_of = [
             np.interp(places, part[over], part["value"], left=float(part["chance"].iloc[0]))
-            for _, part in group.sort_values(over).groupby("dataset")
+            for _, part in episode.sort_values(over).groupby("dataset")
         ]
-        groups.append(np.mean(curves_of, axis=0))
-    return np.array(groups)
+        episodes.append(np.mean(curves_of, axis=0))
+    return np.array(episodes)
 
 
 def curves(
     table: pd.DataFrame, optimiser: str, trainable: str = "full", over: str = "step", dataset: str = ALL
 ) -> pd.DataFrame:
-    """Mean curve of each start with its 95 % band over groups.
+    """Mean curve of each start with its 95 % band over episodes.
 
     Args:
         table: From ``fine_tuning.run``.
@@ -138,9 +138,9 @@ def overtakings(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_of(rows: pd.DataFrame) -> Interval:
-    """Mean of one method's values with its 95 % interval, groups of one index averaged over sources."""
-    wide = rows.pivot_table(index="seed", columns=["dataset", "group"], values="value")
-    return crossed_interval(wide.T.groupby(level="group").mean().T.to_numpy())
+    """Mean of one method's values with its 95 % interval, episodes of one index averaged over sources."""
+    wide = rows.pivot_table(index="seed", columns=["dataset", "episode"], values="value")
+    return crossed_interval(wide.T.groupby(level="episode").mean().T.to_numpy())
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +215,7 @@ def answer(table: pd.DataFrame) -> str:
     shared = f", {over['shared network'].signed()} over the shared network's start" if len(over) > 1 else ""
     steps = "; ".join(f"{o} {overtaking(table, 'predicted', o).text()}" for o in optimisers)
     return (
-        f"On groups of unseen {', '.join(dict.fromkeys(table['dataset']))} classes ({table['images'].median():.0f} "
+        f"On episodes of unseen {', '.join(dict.fromkeys(table['dataset']))} classes ({table['images'].median():.0f} "
         f"images) the predicted start stands at {start} % before the first step; after "
         f"{last['step'].median():.0f} steps of full training with {best}, the best optimiser from scratch, it is at "
         f"{ends['predicted']} % against {ends['random']} %: {over['random'].signed()} points over scratch{shared} "
@@ -232,6 +232,6 @@ def rows_to_publish(table: pd.DataFrame) -> pd.DataFrame:
             found = overtaking(table, "predicted", optimiser, "step", dataset)
             ends = {name: min(getattr(found, name), found.last) for name in ("at", "low", "high")}
             row = {"method": f"scratch overtakes predicted, {optimiser}", "dataset": dataset, "metric": "step"}
-            row |= {"mean": ends["at"], "low": ends["low"], "high": ends["high"], "n": full["group"].nunique()}
+            row |= {"mean": ends["at"], "low": ends["low"], "high": ends["high"], "n": full["episode"].nunique()}
             rows.append(row | {"seeds": 1, "reading": found.text()})
     return pd.concat([summary(table), gains(table), pd.DataFrame(rows)], ignore_index=True)

@@ -1,7 +1,7 @@
 """The headline at scale: ResNet-18 predicted for all unseen classes of ImageNet at once, against training from scratch.
 
 Abstract [abs]: ImageNet-1K, gradient centralization (GC) from scratch, top-5, 2,305 times faster; 800/200 classes and
-groups of 5 classes × 100 images [code]. Our choice: image sizes, the rest of the set-up, scratch as a curve over its
+episodes of 5 classes × 100 images [code]. Our choice: image sizes, the rest of the set-up, scratch as a curve over its
 seconds, all rivals on the same images and steps, the controls, and one code path from a laptop (Tiny-ImageNet, a narrow
 ResNet-18) to several GPUs: meta-train with ``torchrun … -m pudnet_lib imagenet-train``, and this experiment finds it.
 """
@@ -18,26 +18,42 @@ import pandas as pd
 import torch
 from torch import nn
 
+from pudnet_lib.core import ParameterModel
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig
+from pudnet_lib.core.finetune import finetune
+from pudnet_lib.core.meta import Precision
+from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.methods.contenders import (
+    CONDITIONED,
+    PREDICTORS,
+    REFINED_SHARED,
+    Contest,
+    kit_config,
+    train,
+    train_config,
+)
 from pudnet_lib.methods.from_scratch import Optimiser, ScratchFit
 from pudnet_lib.methods.metric import MetricFit
 from pudnet_lib.methods.pretrained import PretrainedFit
 from pudnet_lib.methods.refined import refined
 from pudnet_lib.methods.rivals import RIVALS, RivalConfig
-from pudnet_lib.core.shared import SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.methods.contenders import CONDITIONED, PREDICTORS, REFINED_SHARED, Contest, kit_config, train, train_config
-from pudnet_lib.studies.imagenet_data import CHUNK, MADE_UP, UnseenData, is_there, per_class_accuracy, pool_source, unseen_data
-from pudnet_lib.studies.imagenet_tables import answer, gains, headline, rows_to_publish, summary
-from pudnet_lib.parallel import parallel
-from pudnet_lib.core import ParameterModel
-from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.core.finetune import finetune
-from pudnet_lib.core.meta import Precision
 from pudnet_lib.methods.run import TrainConfig
-from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.parallel import parallel
+from pudnet_lib.studies.imagenet_data import (
+    CHUNK,
+    MADE_UP,
+    UnseenData,
+    is_there,
+    per_class_accuracy,
+    pool_source,
+    unseen_data,
+)
+from pudnet_lib.studies.imagenet_tables import answer, gains, headline, rows_to_publish, summary
 
 __all__ = [
     "PROFILES", "QUESTION", "TITLE", "Config", "answer", "available", "gains", "headline", "rows_to_publish", "run",
@@ -68,9 +84,9 @@ class Config:
         methods: Which of the predictors, rivals and tuned networks take part.
         seeds: Seeds of meta-training, for all meta-trained methods.
         steps: Meta-training steps.
-        groups_per_step: Groups whose gradients are averaged in a step, over all ranks.
+        episodes_per_step: Episodes whose gradients are averaged in a step, over all ranks.
         precision: Lightning Fabric's, of meta-training.
-        training_groups: What a group of meta-training holds.
+        training_episodes: What an episode of meta-training holds.
         sketch_per_class: Images of each unseen class in the sketch ([code]: 10).
         per_class: Images of each unseen class that every method learns from; 0 for all.
         matching_per_class: Of these, how many MatchingNet attends to: its time grows with the square of them.
@@ -94,9 +110,9 @@ class Config:
     methods: tuple[str, ...] = (*META_TRAINED, *TUNED)
     seeds: tuple[int, ...] = (0, 1)
     steps: int = 1000
-    groups_per_step: int = 1
+    episodes_per_step: int = 1
     precision: Precision = "32-true"
-    training_groups: GroupConfig = field(default_factory=lambda: GroupConfig(5, 10, 5, 10))
+    training_episodes: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(5, 10, 5, 10))
     sketch_per_class: int = 10
     per_class: int = 0
     matching_per_class: int = 5
@@ -123,8 +139,8 @@ class Config:
     def contest(self) -> Contest:
         """What all meta-trained methods have in common."""
         return Contest(
-            (pool_source(self.source),), self.target, self.training_groups, self.steps, self.accelerator,
-            size=self.size, groups_per_step=self.groups_per_step, precision=self.precision,
+            (pool_source(self.source),), self.target, self.training_episodes, self.steps, self.accelerator,
+            size=self.size, episodes_per_step=self.episodes_per_step, precision=self.precision,
         )  # fmt: skip
 
 
@@ -132,13 +148,13 @@ PROFILES = {
     "smoke": Config(
         source=MADE_UP, size=32, target=TargetConfig("resnet18", 4, 3, "imagenet"), seeds=(0,), steps=2,
         methods=("PudNet (paper)", "PudNet (kit)", "shared network", "ProtoNet", "fine-tuned"),
-        training_groups=GroupConfig(3, 3, 3, 3), sketch_per_class=3, scratch_epochs=(1, 2), rival_optimisers=(),
+        training_episodes=EpisodeConfig(3, 3, 3, 3), sketch_per_class=3, scratch_epochs=(1, 2), rival_optimisers=(),
         tuned_epochs=1, jobs=1,
     ),
     "laptop": Config(),
     "paper": Config(
         source="imagenet", size=84, target=TargetConfig("resnet18", 64, 3, "imagenet"), seeds=(0, 1, 2), steps=2_500,
-        groups_per_step=8, precision="bf16-mixed", training_groups=GroupConfig(5, 10, 45, 45),
+        episodes_per_step=8, precision="bf16-mixed", training_episodes=EpisodeConfig(5, 10, 45, 45),
         scratch_epochs=(1, 3, 10, 30, 90), tuned_epochs=10, batch_size=256, accelerator="auto", jobs=1,
     ),
 }  # fmt: skip
@@ -195,7 +211,7 @@ def run(config: Config) -> pd.DataFrame:
         config: What to run.
 
     Returns:
-        Long form: target, ways, method (with ", far swap" and ", near swap"), dataset, seed, group (a class), metric
+        Long form: target, ways, method (with ", far swap" and ", near swap"), dataset, seed, episode (a class), metric
         ("top-1 accuracy", "top-5 accuracy"), value in %, chance in %, prediction_seconds (of a trained network: its
         training), meta_training_seconds.
     """

@@ -18,11 +18,11 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.splits import imagenet_classes
 from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.images.sources import list_sources
-from pudnet_lib.core.splits import imagenet_classes
 
 CHUNK = 256  # images a forward pass
 #: Source name of the folder that ``made_up_imagenet`` makes.
@@ -134,7 +134,7 @@ def per_class_accuracy(network: nn.Module, test: ImageDataset) -> pd.DataFrame:
         test: The images.
 
     Returns:
-        One row a class and metric: group, metric, value and chance in %.
+        One row a class and metric: episode, metric, value and chance in %.
     """
     device = next(network.parameters()).device
     most = min(5, test.num_classes)
@@ -146,5 +146,5 @@ def per_class_accuracy(network: nn.Module, test: ImageDataset) -> pd.DataFrame:
         for k in (1, most):
             value = 100 * float(hits[ids, :k].any(1).float().mean())
             metric = "top-1 accuracy" if k == 1 else "top-5 accuracy"
-            rows.append({"group": c, "metric": metric, "value": value, "chance": 100 * k / test.num_classes})
+            rows.append({"episode": c, "metric": metric, "value": value, "chance": 100 * k / test.num_classes})
     return pd.DataFrame(rows)

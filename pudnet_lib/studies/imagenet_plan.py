@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pudnet_lib.methods.rivals import RivalConfig
-from pudnet_lib.core.episodes import Group, GroupConfig
-from pudnet_lib.studies.imagenet import Config, scratch_methods, trainings
-from pudnet_lib.studies.imagenet_data import MADE_UP
-from pudnet_lib.core.targets import build_target
+from pudnet_lib.core.episodes import Episode, EpisodeConfig
 from pudnet_lib.core.meta import MetaConfig, MetaStep
 from pudnet_lib.core.meta_step import make_optimiser
+from pudnet_lib.core.targets import build_target
+from pudnet_lib.methods.rivals import RivalConfig
 from pudnet_lib.methods.run import TrainConfig, build_model
+from pudnet_lib.studies.imagenet import Config, scratch_methods, trainings
+from pudnet_lib.studies.imagenet_data import MADE_UP
 
 #: Training images of the unseen classes, as the datasets are published.
 UNSEEN_IMAGES = {"imagenet": 256_233, "tiny-imagenet": 20_000, MADE_UP: 72}
@@ -49,7 +49,7 @@ class Gpu:
 
 
 GPUS = (Gpu("H100 SXM", 989, 80, 3.0), Gpu("A100 SXM", 312, 80, 1.8), Gpu("L4", 121, 24, 0.8))
-#: Share of the peak that is reached: assumed, with a good and a bad case. Images are small, and a rank has one group.
+#: Share of the peak that is reached: assumed, with a good and a bad case. Images are small, and a rank has one episode.
 UTILISATION = {"expected": 0.15, "good": 0.30, "bad": 0.05}
 #: Share of the ideal speed that eight GPUs reach together: assumed.
 EIGHT = 0.85
@@ -57,7 +57,7 @@ EIGHT = 0.85
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one group of meta-training costs.
+    """What one episode of meta-training costs.
 
     Attributes:
         flops: Floating-point operations, forward and backward.
@@ -86,34 +86,34 @@ class StepCost:
         return self.flops / (3 * self.activation_bytes + 40 * self.parameters)
 
 
-def made_up_group(groups: GroupConfig, size: int, channels: int, device: str) -> Group:
-    """A group of gray images."""
+def made_up_episode(episodes: EpisodeConfig, size: int, channels: int, device: str) -> Episode:
+    """An episode of gray images."""
 
     def images(per_class: int) -> tuple[Tensor, Tensor]:
-        labels = torch.arange(groups.ways).repeat_interleave(per_class).to(device)
+        labels = torch.arange(episodes.ways).repeat_interleave(per_class).to(device)
         return torch.full((len(labels), channels, size, size), 128, dtype=torch.uint8, device=device), labels
 
-    parts = [images(n) for n in (groups.sketch_per_class, groups.support_per_class, groups.query_per_class)]
-    classes = torch.arange(groups.ways).to(device)
-    return Group("made up", 0, classes, classes, *(tensor for part in parts for tensor in part))
+    parts = [images(n) for n in (episodes.sketch_per_class, episodes.support_per_class, episodes.query_per_class)]
+    classes = torch.arange(episodes.ways).to(device)
+    return Episode("made up", 0, classes, classes, *(tensor for part in parts for tensor in part))
 
 
-def step_cost(run: TrainConfig, groups: GroupConfig | None = None) -> StepCost:
-    """Count one group of a run; nothing is computed.
+def step_cost(run: TrainConfig, episodes: EpisodeConfig | None = None) -> StepCost:
+    """Count one episode of a run; nothing is computed.
 
     Args:
         run: PudNet or the shared network.
-        groups: Other sizes than the run's.
+        episodes: Other sizes than the run's.
 
     Returns:
         The costs.
     """
-    groups = groups or run.groups
+    episodes = episodes or run.episodes
     step = MetaStep(build_model(run), TRAINING_CLASSES, run.meta.weights).to("meta")
-    group = made_up_group(groups, run.pool.size, run.pudnet.target.channels, "meta")
+    episode = made_up_episode(episodes, run.pool.size, run.pudnet.target.channels, "meta")
     # The refinement counts the classes in the labels that it sees, which must therefore be real numbers.
-    real = made_up_group(groups, 1, 1, "cpu")
-    group = group._replace(sketch_labels=real.sketch_labels, support_labels=real.support_labels)
+    real = made_up_episode(episodes, 1, 1, "cpu")
+    episode = episode._replace(sketch_labels=real.sketch_labels, support_labels=real.support_labels)
     own = {p.untyped_storage()._cdata for p in step.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -124,11 +124,11 @@ def step_cost(run: TrainConfig, groups: GroupConfig | None = None) -> StepCost:
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = step(group).total
+            loss = step(episode).total
         saved = sum(t.untyped_storage().nbytes() for t in kept.values())
         loss.backward()
     parameters = sum(p.numel() for p in step.parameters())
-    return StepCost(float(counter.get_total_flops()), len(group.support) + len(group.query), saved, parameters)
+    return StepCost(float(counter.get_total_flops()), len(episode.support) + len(episode.query), saved, parameters)
 
 
 def image_flops(config: Config) -> float:
@@ -156,7 +156,7 @@ def work(config: Config) -> pd.DataFrame:
     template = shared or replace(next(r for r in runs if isinstance(r, TrainConfig)), kind="shared", base_steps=0)
 
     def cost(run: TrainConfig) -> StepCost:
-        key = str(replace(run, meta=MetaConfig(), group_seed=0, pudnet=replace(run.pudnet, seed=0)))
+        key = str(replace(run, meta=MetaConfig(), episode_seed=0, pudnet=replace(run.pudnet, seed=0)))
         costs.setdefault(key, step_cost(run))
         return costs[key]
 
@@ -166,8 +166,8 @@ def work(config: Config) -> pd.DataFrame:
         else:
             found, base = cost(run), run.base_steps
             name = "shared network" if run.kind == "shared" else _design(run)
-        groups = run.meta.groups_per_step
-        flops = groups * (run.meta.steps * found.flops + base * cost(template).flops)
+        episodes = run.meta.episodes_per_step
+        flops = episodes * (run.meta.steps * found.flops + base * cost(template).flops)
         row = {"run": f"{name}, seed {run.meta.seed}", "steps": run.meta.steps + base, "flops": flops}
         rows.append(row | {"memory_gb": found.memory / 1e9, "intensity": found.intensity})
     epochs = sum(count for _, count in scratch_methods(config).values()) + config.tuned_epochs * len(config.seeds)
@@ -184,7 +184,7 @@ def _design(run: TrainConfig) -> str:
 
 
 def measured_rate(config: Config, seconds: float = 3.0) -> float:
-    """Measure operations a second of this machine on a small group of the profile's own network and image size.
+    """Measure operations a second of this machine on a small episode of the profile's own network and image size.
 
     Args:
         config: The profile.
@@ -195,16 +195,16 @@ def measured_rate(config: Config, seconds: float = 3.0) -> float:
     """
     run = next(r for r in trainings(config) if isinstance(r, TrainConfig))
     device = "cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    groups = GroupConfig(3, 2, 2, 2) if device == "cpu" else run.groups
-    flops = step_cost(run, groups).flops
+    episodes = EpisodeConfig(3, 2, 2, 2) if device == "cpu" else run.episodes
+    flops = step_cost(run, episodes).flops
     step = MetaStep(build_model(run), TRAINING_CLASSES, run.meta.weights).to(device)
     optimiser = make_optimiser(step, run.meta)
-    group = made_up_group(groups, config.size, config.target.channels, device)
+    episode = made_up_episode(episodes, config.size, config.target.channels, device)
     best, began, steps = float("inf"), time.perf_counter(), 0
     while steps < 2 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         with torch.autocast(device, torch.bfloat16, enabled=run.meta.precision == "bf16-mixed" and device == "cuda"):
-            loss = step(group).total
+            loss = step(episode).total
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()

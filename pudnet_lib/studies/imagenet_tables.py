@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from pudnet_lib.evaluate import Interval
+from pudnet_lib.results import Headline
 from pudnet_lib.studies import intra_tables
 from pudnet_lib.studies.intra_tables import ALL, DESIGNS, reference
-from pudnet_lib.results import Headline
 
 TOP1, TOP5 = METRICS = ("top-1 accuracy", "top-5 accuracy")
 

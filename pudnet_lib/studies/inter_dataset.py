@@ -1,4 +1,4 @@
-"""Inter-dataset prediction: a source that meta-training has never seen, in groups of its classes and as a whole.
+"""Inter-dataset prediction: a source that meta-training has never seen, in episodes of its classes and as a whole.
 
 Paper, Section 4.3 [rec]: meta-train on one source, predict for CIFAR-10, CIFAR-100, Animals-10, DTD, CUB-200 [code].
 Our choice: leave one source out. Every source of the pool in turn is the unseen one, with all of its classes; the rest
@@ -17,20 +17,19 @@ from typing import Literal
 
 import pandas as pd
 
-from pudnet_lib.methods.from_scratch import Optimiser
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.evaluate import Swap, Swapper
 from pudnet_lib.images import load_images
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.images.sources import list_sources
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.evaluate import Swap, Swapper
 from pudnet_lib.methods.contenders import SPECIALIST, TARGETS, Contest, train
-from pudnet_lib.studies.inter_tables import answer, gains, headline
-from pudnet_lib.studies.intra_tables import summary
+from pudnet_lib.methods.from_scratch import Optimiser
 from pudnet_lib.methods.measuring import META_TRAINED, TUNED, Protocol, Scene, measure, training_of
 from pudnet_lib.parallel import parallel
+from pudnet_lib.studies.inter_tables import answer, gains, headline
+from pudnet_lib.studies.intra_tables import summary
 from pudnet_lib.studies.trust_calibration import DESIGNS, TrustStudy, calibrate
 
 __all__ = ["PROFILES", "QUESTION", "TITLE", "Config", "answer", "gains", "headline", "left_out", "run", "summary"]
@@ -40,7 +39,7 @@ QUESTION = "Do parameters predicted for a source that meta-training never saw wo
 
 METHODS = (*(m for m in META_TRAINED if m != SPECIALIST), *TUNED)
 EMBEDDED = ("fashion", "emoji", "glyphs")
-#: Group number of a whole dataset in the tables: all classes at once.
+#: Episode number of a whole dataset in the tables: all classes at once.
 WHOLE = "all"
 
 
@@ -54,24 +53,24 @@ class Config:
         others: Datasets that are in no pool; predicted for by what was meta-trained on all sources.
         target: One of ``TARGETS``.
         methods: Which of the predictors, rivals and tuned networks take part.
-        ways: K, classes of an unseen group.
+        ways: K, classes of an unseen episode.
         seeds: Seeds of meta-training of the PudNets and of the controls.
-        rival_seeds: Those of the metric rivals and of the networks tuned on each group.
+        rival_seeds: Those of the metric rivals and of the networks tuned on each episode.
         steps: Meta-training steps.
-        groups: Unseen groups a source, for methods that take no gradient step on them.
-        fit_groups: The first so many of them, for methods that are trained on each group.
+        episodes: Unseen episodes a source, for methods that take no gradient step on them.
+        fit_episodes: The first so many of them, for methods that are trained on each episode.
         whole_draws: Draws of training and test images of each whole dataset.
         optimisers: Trained from scratch with these.
         scratch_epochs: For so many epochs each.
         tuned_epochs: Epochs of the pretrained network's head and of fine-tuning.
         max_per_class: At most so many images a class of each source; 0 for all.
-        training_groups: What a group of meta-training holds.
-        unseen_groups: What an unseen group holds; its ``ways`` is not used.
+        training_episodes: What an episode of meta-training holds.
+        unseen_episodes: What an unseen episode holds; its ``ways`` is not used.
         whole: What the draw of a whole dataset holds; its ``ways`` is not used.
         trust: How the trust report is calibrated.
         accelerator: Lightning Fabric's.
         jobs: Runs side by side.
-        seed: Seed of the unseen groups and of training from scratch.
+        seed: Seed of the unseen episodes and of training from scratch.
     """
 
     sources: tuple[str, ...] = (*EMBEDDED, "cifar10", "omniglot", "tiny-imagenet")
@@ -82,16 +81,16 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     rival_seeds: tuple[int, ...] = (0,)
     steps: int = 60
-    groups: int = 12
-    fit_groups: int = 3
+    episodes: int = 12
+    fit_episodes: int = 3
     whole_draws: int = 3
     optimisers: tuple[Optimiser, ...] = ("GC",)
     scratch_epochs: tuple[int, ...] = (10, 30)
     tuned_epochs: int = 10
     max_per_class: int = 200
-    training_groups: GroupConfig = field(default_factory=lambda: GroupConfig(5, 5, 5, 5))
-    unseen_groups: GroupConfig = field(default_factory=GroupConfig)
-    whole: GroupConfig = field(default_factory=lambda: GroupConfig(5, 2, 2, 2))
+    training_episodes: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(5, 5, 5, 5))
+    unseen_episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    whole: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(5, 2, 2, 2))
     trust: TrustStudy = field(default_factory=TrustStudy)
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     jobs: int = 2
@@ -103,17 +102,19 @@ class Config:
         for name in self.methods:
             if name not in METHODS:
                 raise unknown_name("method", name, METHODS)
-        if min(self.groups, self.fit_groups, self.whole_draws) < 2:
-            raise PudNetError("Config.groups, fit_groups and whole_draws must be at least 2; an interval needs two.")
+        if min(self.episodes, self.fit_episodes, self.whole_draws) < 2:
+            raise PudNetError(
+                "Config.episodes, fit_episodes and whole_draws must be at least 2; an interval needs two."
+            )
 
     def contest(self, pool: tuple[str, ...]) -> Contest:
         """What all methods that are meta-trained on a pool have in common."""
-        target, groups = TARGETS[self.target], self.training_groups
-        return Contest(pool, target, groups, self.steps, self.accelerator, self.max_per_class)
+        target, episodes = TARGETS[self.target], self.training_episodes
+        return Contest(pool, target, episodes, self.steps, self.accelerator, self.max_per_class)
 
     def protocol(self, whole: bool = False) -> Protocol:
-        """How all methods are measured, on groups or on whole datasets."""
-        counts = (self.whole_draws, self.whole_draws) if whole else (self.groups, self.fit_groups)
+        """How all methods are measured, on episodes or on whole datasets."""
+        counts = (self.whole_draws, self.whole_draws) if whole else (self.episodes, self.fit_episodes)
         epochs = self.scratch_epochs[:1] if whole else self.scratch_epochs
         return Protocol(*counts, self.optimisers, epochs, self.tuned_epochs, self.accelerator, self.seed)
 
@@ -122,21 +123,21 @@ class Config:
         return self.seeds if method in META_TRAINED[:4] else self.rival_seeds
 
 
-_SMALL = GroupConfig(4, 3, 3, 5)
+_SMALL = EpisodeConfig(4, 3, 3, 5)
 PROFILES = {
     "smoke": Config(
         sources=EMBEDDED, target="ConvNet-3, width 4", methods=("PudNet (kit)", "PudNet (paper)", "shared network",
-        "constant embedding", "ProtoNet", "fine-tuned"), seeds=(0,), steps=4, groups=2, fit_groups=2, whole_draws=2,
-        scratch_epochs=(1,), tuned_epochs=1, max_per_class=20, training_groups=_SMALL, unseen_groups=_SMALL,
-        whole=GroupConfig(5, 2, 2, 2), trust=TrustStudy(sizes=(6,), groups=2, fit_groups=1, fit_epochs=1), jobs=1,
+        "constant embedding", "ProtoNet", "fine-tuned"), seeds=(0,), steps=4, episodes=2, fit_episodes=2, whole_draws=2,
+        scratch_epochs=(1,), tuned_epochs=1, max_per_class=20, training_episodes=_SMALL, unseen_episodes=_SMALL,
+        whole=EpisodeConfig(5, 2, 2, 2), trust=TrustStudy(sizes=(6,), episodes=2, fit_episodes=1, fit_epochs=1), jobs=1,
     ),
     "laptop": Config(),
     "paper": Config(
         sources=(*EMBEDDED, "cifar10", "omniglot", "tiny-imagenet", "imagenet"),
         others=("mnist", "cifar100", "dtd", "animals10", "cub200"), target="ResNet-18", rival_seeds=(0, 1, 2),
-        steps=10_000, groups=200, fit_groups=50, whole_draws=3, optimisers=("GC", "Adam", "SGD"),
-        scratch_epochs=(30, 100), tuned_epochs=30, max_per_class=0, training_groups=GroupConfig(),
-        whole=GroupConfig(5, 10, 70, 100), trust=TrustStudy(groups=40, fit_groups=10, fit_epochs=30),
+        steps=10_000, episodes=200, fit_episodes=50, whole_draws=3, optimisers=("GC", "Adam", "SGD"),
+        scratch_epochs=(30, 100), tuned_epochs=30, max_per_class=0, training_episodes=EpisodeConfig(),
+        whole=EpisodeConfig(5, 10, 70, 100), trust=TrustStudy(episodes=40, fit_episodes=10, fit_epochs=30),
         accelerator="auto", jobs=1,
     ),
 }  # fmt: skip
@@ -186,15 +187,15 @@ def splits(config: Config) -> list[Split]:
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Meta-train what the cache lacks, then let every method classify the same groups of every unseen source.
+    """Meta-train what the cache lacks, then let every method classify the same episodes of every unseen source.
 
     Args:
         config: What to run.
 
     Returns:
         Long form: target, ways (K as text, or "all": the whole dataset), method (with ", far swap", ", near swap"),
-        dataset, seed, group, metric, value (accuracy in %), chance in %, prediction_seconds (of a trained network: its
-        training), meta_training_seconds.
+        dataset, seed, episode, metric, value (accuracy in %), chance in %, prediction_seconds (of a trained network:
+        its training), meta_training_seconds.
     """
     trainings, jobs = [], []
     for split in splits(config):
@@ -226,7 +227,7 @@ def _images(name: str, split: Literal["train", "test"], per_class: int, channels
 
 
 def evaluate(job: Job) -> pd.DataFrame:
-    """Let one method classify the groups of one unseen source.
+    """Let one method classify the episodes of one unseen source.
 
     Args:
         job: Which.
@@ -238,11 +239,11 @@ def evaluate(job: Job) -> pd.DataFrame:
     train_images, test_images = unseen_images(config, job.split)
     pool = _pool(contest.pool())
     ways = train_images.num_classes if job.whole else config.ways
-    groups = config.whole if job.whole else config.unseen_groups
-    drawn = GroupConfig(ways, groups.sketch_per_class, groups.support_per_class, groups.query_per_class)
-    sampler = GroupSampler([train_images], drawn, config.seed + 3_000_003, query_pool=[test_images])
+    episodes = config.whole if job.whole else config.unseen_episodes
+    drawn = EpisodeConfig(ways, episodes.sketch_per_class, episodes.support_per_class, episodes.query_per_class)
+    sampler = EpisodeSampler([train_images], drawn, config.seed + 3_000_003, query_pool=[test_images])
     swaps: tuple[Swap, ...] = ("own", "far") if job.whole else ("own", "far", "near")  # no class is left for a near one
-    scene = Scene(sampler, Swapper([train_images, *pool.train], groups.sketch_per_class, config.seed), swaps, (0,))
+    scene = Scene(sampler, Swapper([train_images, *pool.train], episodes.sketch_per_class, config.seed), swaps, (0,))
     table = measure(contest, config.protocol(job.whole), job.method, job.seed, scene, pool=pool)
     return table.assign(target=config.target, ways=WHOLE if job.whole else str(config.ways))
 
@@ -256,7 +257,7 @@ def unseen_images(config: Config, split: Split) -> tuple[ImageDataset, ImageData
 
 
 def trust(config: Config) -> pd.DataFrame:
-    """Report how far to trust each PudNet on groups of its unseen source, beside the truth.
+    """Report how far to trust each PudNet on episodes of its unseen source, beside the truth.
 
     Args:
         config: As given to ``run``, whose meta-trained models are taken from the cache.
@@ -273,8 +274,8 @@ def _calibrate(job: Job) -> pd.DataFrame:
     config, contest = job.config, job.config.contest(job.split.pool)
     pool = _pool(contest.pool())
     model = train(training_of(contest, job.method, job.seed), pool).model.to(config.protocol().device)
-    seen = pool.training_groups(config.training_groups).pool
-    fits = (job.method, job.seed) == (TUNED["fine-tuned"], config.seeds[0])  # training on groups is what costs
+    seen = pool.training_episodes(config.training_episodes).pool
+    fits = (job.method, job.seed) == (TUNED["fine-tuned"], config.seeds[0])  # training on episodes is what costs
     data = unseen_images(config, job.split)
     table = calibrate(model, *data, seen, config.trust, config.ways, config.seed, config.accelerator, fits)
     return table.assign(method=job.method, seed=job.seed)

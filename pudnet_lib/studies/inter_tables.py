@@ -14,9 +14,9 @@ import pandas as pd
 from scipy import stats
 
 from pudnet_lib.evaluate import Interval, interval
+from pudnet_lib.results import Headline
 from pudnet_lib.studies import intra_tables
 from pudnet_lib.studies.intra_tables import ALL, DESIGNS, reference, summary
-from pudnet_lib.results import Headline
 from pudnet_lib.studies.trust_calibration import bias, calibration_error, coverage
 
 NEW = "a new source"
@@ -50,13 +50,13 @@ def similarity(table: pd.DataFrame, trust: pd.DataFrame) -> pd.DataFrame:
         trust: From ``inter_dataset.trust``.
 
     Returns:
-        One row a design, dataset and metric ("gain over shared" and over GC from scratch): distance (mean over groups
+        One row a design, dataset and metric ("gain over shared" and over GC from scratch): distance (mean over episodes
         and seeds, in medians of the pool's own), distance_low, distance_high (the seeds' smallest and largest), mean,
         low, high in points.
     """
-    groups = table[table["ways"] == table["ways"].iloc[0]]
-    found = gains(groups)
-    wanted = (SHARED, f"gain over {reference(groups)}")
+    episodes = table[table["ways"] == table["ways"].iloc[0]]
+    found = gains(episodes)
+    wanted = (SHARED, f"gain over {reference(episodes)}")
     tables = []
     for (method, dataset), part in trust.groupby(["method", "dataset"], sort=False):
         seeds = part.groupby("seed")["distance"].mean()
@@ -87,7 +87,7 @@ def rank_correlation(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def headline(table: pd.DataFrame) -> list[Headline]:
-    """The report's headline lines, of the groups and not of the whole datasets."""
+    """The report's headline lines, of the episodes and not of the whole datasets."""
     return intra_tables.headline(table[table["ways"] == table["ways"].iloc[0]])
 
 
@@ -115,18 +115,19 @@ def answer(table: pd.DataFrame, trust: pd.DataFrame, missing: tuple[str, ...] = 
     Returns:
         A few sentences made from the numbers.
     """
-    groups = table[table["ways"] == table["ways"].iloc[0]]
-    design = next(d for d in DESIGNS if d in set(groups["method"]))
-    rows = summary(groups)
+    episodes = table[table["ways"] == table["ways"].iloc[0]]
+    design = next(d for d in DESIGNS if d in set(episodes["method"]))
+    rows = summary(episodes)
     own = rows[(rows["method"] == design) & (rows["dataset"] == ALL)].iloc[0]
-    found = gains(groups)
+    found = gains(episodes)
     mine = found[(found["method"] == design) & (found["dataset"] == NEW)].to_dict(orient="records")
     parts = [f"{r['metric']} {Interval(r['mean'], r['low'], r['high'], r['n']).signed()}" for r in mine]
-    sources = list(dict.fromkeys(groups["dataset"]))
+    sources = list(dict.fromkeys(episodes["dataset"]))
     text = (
-        f"On groups of {groups['ways'].iloc[0]} classes of a source left out of meta-training ({', '.join(sources)}; "
-        f"{groups['target'].iloc[0]}) {design} reaches {own['mean']:.1f} % [{own['low']:.1f}, {own['high']:.1f}]; on "
-        f"a new source one may expect, in points, {'; '.join(parts)} (intervals over {len(sources)} sources)."
+        f"On episodes of {episodes['ways'].iloc[0]} classes of a source left out of meta-training "
+        f"({', '.join(sources)}; {episodes['target'].iloc[0]}) {design} reaches {own['mean']:.1f} % "
+        f"[{own['low']:.1f}, {own['high']:.1f}]; on a new source one may expect, in points, {'; '.join(parts)} "
+        f"(intervals over {len(sources)} sources)."
     )
     reports = trust[trust["method"] == design] if not trust.empty else trust
     if not reports.empty:

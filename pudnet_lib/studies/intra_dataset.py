@@ -1,7 +1,7 @@
 """Intra-dataset prediction: unseen classes of the sources that meta-training has seen, against every rival.
 
 Paper, Section 4.2 [rec]: Fashion-set 6/4, CIFAR-100-set 80/20; ConvNet-3 and ResNet-18. Our choice: emoji and glyphs,
-groups of several sizes, the swap controls, the shared network, the constant embedding, and one meta-training step
+episodes of several sizes, the swap controls, the shared network, the constant embedding, and one meta-training step
 budget for all. Meta-trained models are kept in the cache, so that a second run only evaluates.
 """
 
@@ -13,18 +13,18 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pudnet_lib.methods.from_scratch import Optimiser
-from pudnet_lib.methods.rivals import RivalConfig
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluate import Swap, Swapper
+from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.contenders import CONDITIONED, PREDICTORS, SPECIALIST, TARGETS, Contest, train
+from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.methods.measuring import META_TRAINED, TUNED, Protocol, Scene, measure, training_of
+from pudnet_lib.methods.rivals import RivalConfig
+from pudnet_lib.methods.run import TrainConfig
+from pudnet_lib.parallel import parallel
 from pudnet_lib.studies.diagnostics import diagnose
 from pudnet_lib.studies.intra_tables import answer, gains, headline, summary
-from pudnet_lib.methods.measuring import META_TRAINED, TUNED, Protocol, Scene, measure, training_of
-from pudnet_lib.parallel import parallel
-from pudnet_lib.methods.run import TrainConfig
 
 __all__ = [
     "PROFILES", "QUESTION", "STUDIES", "TITLE", "Config", "answer", "diagnostics", "gains", "headline", "run", "study",
@@ -43,20 +43,20 @@ class Config:
         sources: The pool: embedded packs, names of datasets, or image folders (Tiny-ImageNet, say).
         targets: Names of ``TARGETS``.
         methods: Which of the predictors, rivals and tuned networks take part.
-        ways: Sizes K of the unseen groups; a source takes part where it has that many unseen classes.
+        ways: Sizes K of the unseen episodes; a source takes part where it has that many unseen classes.
         seeds: Seeds of meta-training, for all meta-trained methods.
         steps: Meta-training steps.
-        groups: Unseen groups a source, for methods that take no gradient step on them.
-        fit_groups: The first so many of them, for methods that are trained on each group.
-        diagnosed_groups: The first so many groups a source, for the diagnostics.
+        episodes: Unseen episodes a source, for methods that take no gradient step on them.
+        fit_episodes: The first so many of them, for methods that are trained on each episode.
+        diagnosed_episodes: The first so many episodes a source, for the diagnostics.
         optimisers: Trained from scratch with these.
         scratch_epochs: For so many epochs each.
         tuned_epochs: Epochs of the pretrained network's head and of fine-tuning.
-        training_groups: What a group of meta-training holds.
-        unseen_groups: What an unseen group holds; its ``ways`` is not used.
+        training_episodes: What an episode of meta-training holds.
+        unseen_episodes: What an unseen episode holds; its ``ways`` is not used.
         accelerator: Lightning Fabric's.
         jobs: Runs side by side.
-        seed: Seed of the unseen groups and of training from scratch.
+        seed: Seed of the unseen episodes and of training from scratch.
     """
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
@@ -65,14 +65,14 @@ class Config:
     ways: tuple[int, ...] = (4,)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 240
-    groups: int = 34
-    fit_groups: int = 6
-    diagnosed_groups: int = 3
+    episodes: int = 34
+    fit_episodes: int = 6
+    diagnosed_episodes: int = 3
     optimisers: tuple[Optimiser, ...] = ("GC", "Adam", "SGD")
     scratch_epochs: tuple[int, ...] = (1, 10, 30, 50)
     tuned_epochs: int = 30
-    training_groups: GroupConfig = field(default_factory=GroupConfig)
-    unseen_groups: GroupConfig = field(default_factory=GroupConfig)
+    training_episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    unseen_episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     jobs: int = 2
     seed: int = 0
@@ -85,31 +85,31 @@ class Config:
             for name in given:
                 if name not in known:
                     raise unknown_name(kind, name, known)
-        if min(self.groups, self.fit_groups) < 2:
-            raise PudNetError("Config.groups and fit_groups must be at least 2; an interval needs two groups.")
+        if min(self.episodes, self.fit_episodes) < 2:
+            raise PudNetError("Config.episodes and fit_episodes must be at least 2; an interval needs two episodes.")
 
     def contest(self, target: str) -> Contest:
         """What all meta-trained methods have in common."""
-        return Contest(self.sources, TARGETS[target], self.training_groups, self.steps, self.accelerator)
+        return Contest(self.sources, TARGETS[target], self.training_episodes, self.steps, self.accelerator)
 
     def protocol(self) -> Protocol:
         """How all methods are measured."""
         return Protocol(
-            self.groups, self.fit_groups, self.optimisers, self.scratch_epochs, self.tuned_epochs, self.accelerator,
+            self.episodes, self.fit_episodes, self.optimisers, self.scratch_epochs, self.tuned_epochs, self.accelerator,
             self.seed,
         )  # fmt: skip
 
 
-_SMALL = GroupConfig(4, 3, 3, 5)
+_SMALL = EpisodeConfig(4, 3, 3, 5)
 PROFILES = {
     "smoke": Config(
-        targets=("ConvNet-3, width 4",), ways=(4,), steps=4, groups=2, fit_groups=2, scratch_epochs=(1, 2),
-        optimisers=("GC",), tuned_epochs=1, training_groups=_SMALL, unseen_groups=_SMALL, jobs=1,
+        targets=("ConvNet-3, width 4",), ways=(4,), steps=4, episodes=2, fit_episodes=2, scratch_epochs=(1, 2),
+        optimisers=("GC",), tuned_epochs=1, training_episodes=_SMALL, unseen_episodes=_SMALL, jobs=1,
     ),
     "laptop": Config(),
     "paper": Config(
         targets=("ConvNet-3, width 8", "ConvNet-3, width 16", "ConvNet-3, width 64", "ResNet-18"),
-        ways=(4, 5, 10, 20), seeds=(0, 1, 2), steps=10_000, groups=200, fit_groups=100, tuned_epochs=30,
+        ways=(4, 5, 10, 20), seeds=(0, 1, 2), steps=10_000, episodes=200, fit_episodes=100, tuned_epochs=30,
         accelerator="auto", jobs=1,
     ),
 }  # fmt: skip
@@ -157,7 +157,7 @@ def study(name: str, **given: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation: a method with a seed on all groups of one size."""
+    """One evaluation: a method with a seed on all episodes of one size."""
 
     config: Config
     target: str
@@ -167,13 +167,13 @@ class Job:
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Meta-train what the cache lacks, then let every method classify the same unseen groups.
+    """Meta-train what the cache lacks, then let every method classify the same unseen episodes.
 
     Args:
         config: What to run.
 
     Returns:
-        Long form: target, ways, method (with ", far swap" and ", near swap"), dataset, seed, group, metric, value
+        Long form: target, ways, method (with ", far swap" and ", near swap"), dataset, seed, episode, metric, value
         (accuracy in %), chance in %, prediction_seconds (of a trained network: its training), meta_training_seconds.
     """
     trainings: list[TrainConfig | RivalConfig] = []
@@ -200,7 +200,7 @@ def _pool(sources: tuple[str, ...]) -> Pool:
 
 
 def evaluate(job: Job) -> pd.DataFrame:
-    """Evaluate one method on the unseen groups of one size.
+    """Evaluate one method on the unseen episodes of one size.
 
     Args:
         job: Which.
@@ -222,18 +222,18 @@ def evaluate(job: Job) -> pd.DataFrame:
 
 def _scene(config: Config, ways: int) -> Scene:
     pool = _pool(config.sources)
-    sampler = pool.unseen_groups(replace(config.unseen_groups, ways=ways), config.seed)
+    sampler = pool.unseen_episodes(replace(config.unseen_episodes, ways=ways), config.seed)
     swaps: tuple[Swap, ...] = ("own", "far", "near") if len(config.sources) > 1 else ("own", "near")
     return Scene(
         sampler,
-        Swapper(pool.train, config.unseen_groups.sketch_per_class, config.seed),
+        Swapper(pool.train, config.unseen_episodes.sketch_per_class, config.seed),
         swaps,
         tuple(s for s, usable in enumerate(sampler.usable) if len(usable) >= ways),
     )
 
 
 def diagnostics(config: Config) -> pd.DataFrame:
-    """Diagnose the PudNets of the first target on the first group size's unseen groups.
+    """Diagnose the PudNets of the first target on the first episode size's unseen episodes.
 
     Args:
         config: As given to ``run``, whose meta-trained models are taken from the cache.
@@ -247,5 +247,5 @@ def diagnostics(config: Config) -> pd.DataFrame:
         for method in CONDITIONED
         if method in config.methods
     }
-    groups = min(config.groups, config.diagnosed_groups)
-    return diagnose(models, scene.sampler, scene.swapper, groups, list(scene.sources))
+    episodes = min(config.episodes, config.diagnosed_episodes)
+    return diagnose(models, scene.sampler, scene.swapper, episodes, list(scene.sources))

@@ -1,7 +1,7 @@
 """Tables of the intra-dataset comparison: accuracies, paired gains, break-even, and the sentence that reads them.
 
-Our choice. Intervals are crossed over seeds and groups; a difference is always taken over the groups (and, where both
-sides have the same seeds, the seeds) that both methods share.
+Our choice. Intervals are crossed over seeds and episodes; a difference is always taken over the episodes (and, where
+both sides have the same seeds, the seeds) that both methods share.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _meta_seconds(rows: pd.DataFrame) -> float:
 
 
 def _crossed(rows: pd.DataFrame) -> Interval:
-    """Interval of the mean over sources, groups of one index averaged so that groups stay independent."""
-    wide = rows.pivot_table(index="seed", columns=["dataset", "group"], values="value")
-    return crossed_interval(wide.T.groupby(level="group").mean().T.to_numpy())
+    """Interval of the mean over sources, episodes of one index averaged so that episodes stay independent."""
+    wide = rows.pivot_table(index="seed", columns=["dataset", "episode"], values="value")
+    return crossed_interval(wide.T.groupby(level="episode").mean().T.to_numpy())
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def rows_to_publish(table: pd.DataFrame, *more: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(table: pd.DataFrame) -> str:
-    """Say in one sentence what the first design gains, over the first target and group size of the table."""
+    """Say in one sentence what the first design gains, over the first target and episode size of the table."""
     first = table[(table["target"] == table["target"].iloc[0]) & (table["ways"] == table["ways"].iloc[0])]
     design = next((d for d in DESIGNS if d in set(first["method"])), None)
     if design is None:
@@ -132,7 +132,7 @@ def answer(table: pd.DataFrame) -> str:
     speed, paid = means[scratch]["prediction_seconds"] / own["prediction_seconds"], float(own["break_even"])
     from_when = f"pays from {paid:.0f} datasets on" if math.isfinite(paid) else "never pays"
     return (
-        f"On groups of {first['ways'].iloc[0]} unseen classes of {', '.join(dict.fromkeys(first['dataset']))} "
+        f"On episodes of {first['ways'].iloc[0]} unseen classes of {', '.join(dict.fromkeys(first['dataset']))} "
         f"({first['target'].iloc[0]}) {design} reaches {own['mean']:.1f} % [{own['low']:.1f}, {own['high']:.1f}] "
         f"(n = {own['n']:.0f}, {own['seeds']:.0f} seeds); in points: {'; '.join(parts)}; it takes 1/{speed:.0f} of the "
         f"time of {scratch}, and meta-training {from_when}."
@@ -144,7 +144,7 @@ def _interval(row: Mapping[Hashable, Any]) -> Interval:
 
 
 def headline(table: pd.DataFrame) -> list[Headline]:
-    """The report's headline lines: the first design beside GC from scratch, one line a target and group size."""
+    """The report's headline lines: the first design beside GC from scratch, one line a target and episode size."""
     lines = []
     for (target, ways), part in summary(table).groupby(["target", "ways"], sort=False):
         rows = {str(row["method"]): row for row in part[part["dataset"] == ALL].to_dict(orient="records")}
@@ -155,7 +155,7 @@ def headline(table: pd.DataFrame) -> list[Headline]:
         predicted, trained = rows[design], rows[scratch]
         lines.append(
             Headline(
-                f"{target}, groups of {ways} unseen classes, {scratch} against {design}",
+                f"{target}, episodes of {ways} unseen classes, {scratch} against {design}",
                 "top-1 accuracy, %",
                 float(trained["mean"]),
                 float(trained["prediction_seconds"]),

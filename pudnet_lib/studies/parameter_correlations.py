@@ -1,9 +1,9 @@
 """Do datasets and the parameters trained on them correlate? The observation that the method builds on, put to the test.
 
-Paper, Section 1 [rec]: one ConvNet a group, HOG of its images, CCA. Our choice: held-out groups with held-out classes,
-permutation nulls, intervals, both same and different initialisation, the in-sample value beside its own null. Fashion
-has 6 training and 4 held-out classes, hence 20 and 4 different groups of 3 classes only: its intervals draw whole sets
-of classes, and are wide.
+Paper, Section 1 [rec]: one ConvNet an episode, HOG of its images, CCA. Our choice: held-out episodes with held-out
+classes, permutation nulls, intervals, both same and different initialisation, the in-sample value beside its own null.
+Fashion has 6 training and 4 held-out classes, hence 20 and 4 different episodes of 3 classes only: its intervals draw
+whole sets of classes, and are wide.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from pudnet_lib.studies.zoo_episodes import PARTS
 
 TITLE = "Do datasets and their trained parameters correlate?"
 QUESTION = "Does what a dataset looks like tell which parameters training ends with, for classes never seen before?"
-HELD_OUT, SAME_CLASSES, IN_SAMPLE = "held-out classes", "new groups, same classes", "in-sample"
+HELD_OUT, SAME_CLASSES, IN_SAMPLE = "held-out classes", "new episodes, same classes", "in-sample"
 
 
 PROFILES = {
     "smoke": Config(
         ("fashion", "glyphs"),
-        train_groups=40,
-        held_out_groups=20,
+        train_episodes=40,
+        held_out_episodes=20,
         dataset_features=("HOG", "pixel statistics"),
         components=3,
         permutations=100,
-        atlas=AtlasConfig(train_groups=4, held_out_groups=3, epochs=2),
+        atlas=AtlasConfig(train_episodes=4, held_out_episodes=3, epochs=2),
     ),
     "laptop": Config(),
     "paper": Config(
-        train_groups=2000, held_out_groups=1000, components=10, permutations=5000, atlas=AtlasConfig(400, 200)
+        train_episodes=2000, held_out_episodes=1000, components=10, permutations=5000, atlas=AtlasConfig(400, 200)
     ),
 }
 
@@ -65,7 +65,7 @@ def run(config: Config) -> pd.DataFrame:
 
     Returns:
         Long form: method (the dataset feature), dataset, initialisation, layer, parameters, metric, value, low, high,
-        null_mean, null_high (95 % of the null stay below), p, p_transfer, n (test groups), seed, seconds; and
+        null_mean, null_high (95 % of the null stay below), p, p_transfer, n (test episodes), seed, seconds; and
         p_adjusted, the larger p-value after Benjamini and Hochberg over all cells of a metric.
     """
     rows = []
@@ -92,31 +92,36 @@ def _cell_rows(loaded: Study, choice: Choice) -> list[dict[str, object]]:
         "initialisation": choice.initialisation,
     }
     facts |= {"layer": choice.layer, "parameters": choice.parameter_feature, "seed": loaded.config.seed}
-    groups = {part: sum(len(loaded.zoo(s, choice.initialisation).part(part).indices)
+    episodes = {part: sum(len(loaded.zoo(s, choice.initialisation).part(part).indices)
                         for s in loaded.members(choice.source)) for part in PARTS}  # fmt: skip
-    counts = {IN_SAMPLE: groups["train"], SAME_CLASSES: groups["train"] // 3}
+    counts = {IN_SAMPLE: episodes["train"], SAME_CLASSES: episodes["train"] // 3}
     return [
         facts
         | {"metric": metric, "value": a.value, "low": a.low, "high": a.high, "null_mean": a.null_mean}
-        | {"null_high": a.null_high, "p": a.p, "p_transfer": a.p_transfer, "n": counts.get(metric, groups["held-out"])}
+        | {
+            "null_high": a.null_high,
+            "p": a.p,
+            "p_transfer": a.p_transfer,
+            "n": counts.get(metric, episodes["held-out"]),
+        }
         | {"seconds": seconds}
         for metric, a in found.items()
     ]
 
 
 def zoo_table(config: Config) -> pd.DataFrame:
-    """Say what was trained: groups, those left out because training diverged, class sets, accuracy, seconds."""
+    """Say what was trained: episodes, those left out because training diverged, class sets, accuracy, seconds."""
     return pd.DataFrame(
         {
             "source": source,
             "initialisation": initialisation,
             "part": part,
-            "groups": len(zoo.part(part).indices),
+            "episodes": len(zoo.part(part).indices),
             "diverged": zoo.part(part).diverged,
-            "different sets of classes": len(np.unique(zoo.groups.class_sets(part, zoo.part(part).indices), axis=0)),
-            "classes a group": zoo.groups.ways,
+            "different sets of classes": len(np.unique(zoo.episodes.class_sets(part, zoo.part(part).indices), axis=0)),
+            "classes an episode": zoo.episodes.ways,
             "accuracy (%)": float(zoo.part(part).accuracy.mean()),
-            "chance (%)": 100 / zoo.groups.ways,
+            "chance (%)": 100 / zoo.episodes.ways,
             "seconds of training": zoo.part(part).seconds,
         }
         for (source, initialisation), zoo in study(config).zoos.items()

@@ -12,23 +12,22 @@ import pandas as pd
 from scipy import stats
 from torch import nn
 
-from pudnet_lib.methods.refined import refined
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
+from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.finetune import finetune
+from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.scratch import ScratchConfig, accuracy, train_from_scratch
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.evaluate import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.images import load_images
 from pudnet_lib.images.packs import pack_names
-from pudnet_lib.evaluate import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.methods.contenders import REFINED_SHARED
+from pudnet_lib.methods.refined import refined
 from pudnet_lib.results import Headline
-from pudnet_lib.core import ParameterModel
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.predict import PredictConfig, predict
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_notes
-from pudnet_lib.core.finetune import finetune
-from pudnet_lib.core.scratch import ScratchConfig, accuracy, train_from_scratch
 
 TITLE = "Predict your own images"
 QUESTION = "Does a ConvNet that was predicted, not trained, match one that is trained on the same images?"
@@ -43,32 +42,32 @@ class Config:
     Attributes:
         images: An embedded pack (then its unseen classes are used), any other dataset's name, or an image folder.
         max_per_class: At most so many training images a class.
-        groups: Unseen groups for the table with the controls.
-        fit_groups: Groups on which networks are trained from scratch and fine-tuned (slow, so fewer).
-        ways: K, classes a group.
+        episodes: Unseen episodes for the table with the controls.
+        fit_episodes: Episodes on which networks are trained from scratch and fine-tuned (slow, so fewer).
+        ways: K, classes an episode.
         scratch_epochs: Epochs from scratch on the whole dataset (the curve).
-        group_epochs: Epochs from scratch and of fine-tuning on a group.
+        episode_epochs: Epochs from scratch and of fine-tuning on an episode.
         fits: Seeds of the curve.
-        seed: Seed of sketches, groups and trainings.
+        seed: Seed of sketches, episodes and trainings.
         predict: How networks are predicted.
     """
 
     images: str = "fashion"
     max_per_class: int = 500
-    groups: int = 100
-    fit_groups: int = 20
+    episodes: int = 100
+    fit_episodes: int = 20
     ways: int = 5
     scratch_epochs: int = 15
-    group_epochs: int = 30
+    episode_epochs: int = 30
     fits: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
     predict: PredictConfig = field(default_factory=PredictConfig)
 
 
 PROFILES = {
-    "smoke": Config(max_per_class=40, groups=4, fit_groups=2, scratch_epochs=2, group_epochs=2, fits=(0, 1)),
+    "smoke": Config(max_per_class=40, episodes=4, fit_episodes=2, scratch_epochs=2, episode_epochs=2, fits=(0, 1)),
     "laptop": Config(),
-    "paper": Config(max_per_class=0, groups=600, fit_groups=100, scratch_epochs=50, fits=(0, 1, 2, 3, 4)),
+    "paper": Config(max_per_class=0, episodes=600, fit_episodes=100, scratch_epochs=50, fits=(0, 1, 2, 3, 4)),
 }
 
 
@@ -144,22 +143,22 @@ def predicted_point(network: PredictedNetwork, test: ImageDataset) -> pd.DataFra
 
 
 def run(config: Config) -> pd.DataFrame:
-    """Compare on groups of the dataset's classes: prediction, controls, fine-tuning, training from scratch.
+    """Compare on episodes of the dataset's classes: prediction, controls, fine-tuning, training from scratch.
 
     Args:
         config: What to run.
 
     Returns:
-        Long form: method, dataset, seed, group, metric, value (accuracy in %), chance in %, prediction_seconds (of a
+        Long form: method, dataset, seed, episode, metric, value (accuracy in %), chance in %, prediction_seconds (of a
         trained method: its training) and meta_training_seconds.
     """
     train, test = load(config)
     own = load_images(config.images, split="train")
     others = [load_images(name, split="train") for name in pack_names() if name != train.name]
     ways = min(config.ways, train.num_classes)
-    sampler = GroupSampler([train], GroupConfig(ways), config.seed, query_pool=[test])
+    sampler = EpisodeSampler([train], EpisodeConfig(ways), config.seed, query_pool=[test])
     swapper = Swapper([own, *others], sampler.config.sketch_per_class, config.seed)
-    # A near swap needs classes outside the group; a user's folder of few classes has none.
+    # A near swap needs classes outside the episode; a user's folder of few classes has none.
     swaps: tuple[Swap, ...] = ("own", "far", "near") if own.num_classes >= ways + 2 else ("own", "far")
     models = {method: load_shipped(name) for method, name in SHIPPED.items()}
     shared = models["shared network"]
@@ -167,7 +166,7 @@ def run(config: Config) -> pd.DataFrame:
         models[REFINED_SHARED] = refined(shared, load_pudnet().config)
     seeds: dict[str, list[ParameterModel]] = {method: [model] for method, model in models.items()}
     swapped = ("PudNet", "PudNet, plain")
-    table = compare_models(seeds, sampler, config.groups, swapper, swaps, swapped, config.predict)
+    table = compare_models(seeds, sampler, config.episodes, swapper, swaps, swapped, config.predict)
     costs = {name: shipped_notes(name)["seconds"] for name in set(SHIPPED.values())}
     behind = table["method"].str.replace(r", (far|near) swap$", "", regex=True).map(SHIPPED)
     table["meta_training_seconds"] = behind.map(costs)
@@ -176,19 +175,19 @@ def run(config: Config) -> pd.DataFrame:
         "from scratch": lambda data: _from_scratch(data, config),
     }
     fitted = [
-        evaluate_fits(fit, sampler, config.fit_groups).assign(method=method, seed=0, metric="accuracy")
+        evaluate_fits(fit, sampler, config.fit_episodes).assign(method=method, seed=0, metric="accuracy")
         for method, fit in fits.items()
     ]
     return pd.concat([table, *fitted], ignore_index=True).rename(columns={"seconds": "prediction_seconds"})
 
 
 def _from_scratch(data: ImageDataset, config: Config) -> nn.Module:
-    fit = ScratchConfig(load_pudnet().config.target, epochs=config.group_epochs, batch_size=32, seed=config.seed)
+    fit = ScratchConfig(load_pudnet().config.target, epochs=config.episode_epochs, batch_size=32, seed=config.seed)
     return train_from_scratch(data, None, fit).network
 
 
 def _fine_tuned(data: ImageDataset, config: Config) -> nn.Module:
-    fit = ScratchConfig(epochs=config.group_epochs, batch_size=32, seed=config.seed)
+    fit = ScratchConfig(epochs=config.episode_epochs, batch_size=32, seed=config.seed)
     return finetune(predict_network(data, config), data, None, fit).network
 
 
@@ -220,7 +219,7 @@ def answer(table: pd.DataFrame) -> str:
     seconds = medians(table, "prediction_seconds")
     verdict = "matches" if shared.low <= 0 <= shared.high else ("beats" if shared.low > 0 else "is behind")
     return (
-        f"On groups of unseen {data} classes the predicted network reaches {accuracy_of:.1f} %; it {verdict} the "
+        f"On episodes of unseen {data} classes the predicted network reaches {accuracy_of:.1f} %; it {verdict} the "
         f"shared network ({shared.signed()} points, n = {shared.n}) and differs from the same with the kit's gradient "
         f"steps by {refinement.signed()}, from training from scratch by "
         f"{scratch.signed()} (n = {scratch.n}) at {seconds['from scratch'] / seconds['PudNet']:.0f} times its speed, "
@@ -230,7 +229,7 @@ def answer(table: pd.DataFrame) -> str:
 
 
 def headline(table: pd.DataFrame) -> list[Headline]:
-    """The report's headline line: predicted beside trained from scratch, on the same groups."""
+    """The report's headline line: predicted beside trained from scratch, on the same episodes."""
     rows = {}
     for method in ("PudNet", "from scratch"):
         part = table[table["method"] == method]
@@ -240,7 +239,7 @@ def headline(table: pd.DataFrame) -> list[Headline]:
     target = load_pudnet().config.target
     return [
         Headline(
-            f"ConvNet-3 of width {target.width}, groups of unseen {table['dataset'].iloc[0]} classes",
+            f"ConvNet-3 of width {target.width}, episodes of unseen {table['dataset'].iloc[0]} classes",
             "top-1 accuracy, %",
             rows["from scratch"][0],
             rows["from scratch"][2],

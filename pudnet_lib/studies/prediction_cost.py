@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.studies.energy import EnergyMeter, energy_text
 from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.studies.energy import EnergyMeter, energy_text
 
 #: What is inside the clock of a prediction, in its order; loading the hypernetwork from its file is not.
 PARTS = ("sketch", "generate", "assemble", "recalibrate", "class_means")

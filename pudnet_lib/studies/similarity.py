@@ -1,7 +1,7 @@
 """A value beside its null, and two similarities that fit nothing: linear CKA and the Mantel test.
 
-Our choice; the paper has no counterpart. They are second opinions on held-out groups: do the two descriptions of the
-same groups agree on which groups resemble each other? Their null shuffles which parameters belong to which dataset.
+Our choice; the paper has no counterpart. They are second opinions on held-out episodes: do the two descriptions of the
+same episodes agree on which episodes resemble each other? Their null shuffles which parameters belong to which dataset.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Against:
 
     Attributes:
         value: The observed value.
-        low: Lower end of its 95 % interval (bootstrap over held-out groups); NaN if none was asked for.
+        low: Lower end of its 95 % interval (bootstrap over held-out episodes); NaN if none was asked for.
         high: Upper end.
         null: (B,) values under shuffled pairings.
         transfer_null: (B,) values where only the training pairs were shuffled; empty where nothing was fitted.
@@ -58,7 +58,7 @@ def _share_above(null: np.ndarray, value: float) -> float:
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
-    """Linear centred kernel alignment of two descriptions of the same groups, with its permutation null.
+    """Linear centred kernel alignment of two descriptions of the same episodes, with its permutation null.
 
     Args:
         x: (m, p).
@@ -71,12 +71,12 @@ def linear_cka(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
     a, b = (_centred_gram(s) for s in (x, y))
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     if size < 1e-12:
-        raise PudNetError("CKA: one side is constant over the groups; a constant aligns with nothing.")
+        raise PudNetError("CKA: one side is constant over the episodes; a constant aligns with nothing.")
     return Against(float(np.vdot(a, b)) / size, np.nan, np.nan, _aligned(a, b, orders) / size)
 
 
 def mantel(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
-    """Mantel test: do groups that lie far apart on one side lie far apart on the other?
+    """Mantel test: do episodes that lie far apart on one side lie far apart on the other?
 
     Args:
         x: (m, p).
@@ -88,7 +88,7 @@ def mantel(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
     """
     a, b = pdist(x), pdist(y)
     if a.std() < 1e-12 or b.std() < 1e-12:
-        raise PudNetError("Mantel test: all groups lie equally far apart on one side; nothing can correlate.")
+        raise PudNetError("Mantel test: all episodes lie equally far apart on one side; nothing can correlate.")
     left, right = (squareform((d - d.mean()) / d.std(), checks=False) for d in (a, b))  # every pair twice
     size = 2 * len(a)
     return Against(float(np.vdot(left, right)) / size, np.nan, np.nan, _aligned(left, right, orders) / size)

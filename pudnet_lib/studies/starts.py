@@ -1,4 +1,4 @@
-"""Where a training on a group may start: predicted, random, shared-network or pretrained parameters, and the controls.
+"""Where a training on an episode may start: predicted, random, shared or pretrained parameters, and the controls.
 
 Paper, Section 4.4 [rec]: θ̂ as initialisation against random and pretrained ones. Our choice: the shared network, the
 far and near swaps and noise for symmetry breaking stand beside it, and the seconds that a start takes are on its clock.
@@ -17,21 +17,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pudnet_lib.methods.from_scratch import Optimiser
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import Group
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.pool import Pool, PoolConfig
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.evaluate import Swapper, group_dataset
 from pudnet_lib.core import ParameterModel
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.shipped import load_shipped, shipped_notes
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import Episode, EpisodeConfig
 from pudnet_lib.core.finetune import finetune
-from pudnet_lib.export.models import load_model
+from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.scratch import ScratchConfig, ScratchResult, train_from_scratch
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.evaluate import Swapper, episode_dataset
+from pudnet_lib.export.models import load_model
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.shipped import load_shipped, shipped_notes
 
 Start = Literal["predicted", "shared network", "random", "pretrained", "far swap", "near swap", "predicted with noise"]
 Trainable = Literal["full", "probe"]
@@ -47,9 +46,9 @@ class StartConfig:
         shared: A shipped shared network's name, or a model file, of the same target.
         weights: A safetensors file with the target's tensors, for the start ``"pretrained"``; nothing is downloaded.
         noise: Share of each convolution's spread that ``"predicted with noise"`` adds, to break ties between filters.
-        group: What a group holds.
+        episode: What an episode holds.
         accelerator: Lightning Fabric's.
-        seed: Seed of groups and trainings.
+        seed: Seed of episodes and trainings.
     """
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
@@ -57,23 +56,23 @@ class StartConfig:
     shared: str = "shared"
     weights: str = ""
     noise: float = 0.05
-    group: GroupConfig = field(default_factory=lambda: GroupConfig(4, 10, 10, 30))
+    episode: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(4, 10, 10, 30))
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A group as a small dataset: what every method learns from, and its new images.
+    """An episode as a small dataset: what every method learns from, and its new images.
 
     Attributes:
-        group: The group.
+        episode: The episode.
         train: Sketch and support.
         test: The query.
-        index: The group's number.
+        index: The episode's number.
     """
 
-    group: Group
+    episode: Episode
     train: ImageDataset
     test: ImageDataset
     index: int
@@ -86,22 +85,24 @@ def load_pool(sources: tuple[str, ...]) -> Pool:
 
 
 def load_dataset(config: StartConfig, source: int, index: int, validation: bool = False) -> Dataset:
-    """Draw a group of unseen classes, or of held-out training classes.
+    """Draw an episode of unseen classes, or of held-out training classes.
 
     Args:
         config: Which.
         source: Place of the source in the pool.
-        index: Number of the group.
+        index: Number of the episode.
         validation: Draw from the held-out training classes.
 
     Returns:
-        The group as a dataset.
+        The episode as a dataset.
     """
     pool = load_pool(config.sources)
-    sampler = (pool.validation_groups if validation else pool.unseen_groups)(config.group, config.seed)
-    group = sampler.group(index, source)
-    train = group_dataset(group, sampler.pool[source])
-    return Dataset(group, train, ImageDataset(group.query, group.query_labels, train.class_names, train.name), index)
+    sampler = (pool.validation_episodes if validation else pool.unseen_episodes)(config.episode, config.seed)
+    episode = sampler.episode(index, source)
+    train = episode_dataset(episode, sampler.pool[source])
+    return Dataset(
+        episode, train, ImageDataset(episode.query, episode.query_labels, train.class_names, train.name), index
+    )
 
 
 @lru_cache(maxsize=8)
@@ -136,20 +137,20 @@ def initial_network(start: Start, data: Dataset, config: StartConfig) -> tuple[P
 
     Args:
         start: Any start but ``"pretrained"``.
-        data: The group.
+        data: The episode.
         config: What the starts are made of.
 
     Returns:
         The network and the seconds that it took: the median of three, after one that is not counted.
     """
     model, _ = load_predictor(config.shared if start == "shared network" else config.predictor, config.accelerator)
-    sketch = data.group.given(PredictConfig().support(model))
+    sketch = data.episode.given(PredictConfig().support(model))
     if start == "random":
         model = SharedNetwork(SharedConfig(model.config.target, config.seed + data.index)).to(model.device)
     elif start in ("far swap", "near swap"):
-        swapper = Swapper(load_pool(config.sources).train, config.group.sketch_per_class, config.seed)
+        swapper = Swapper(load_pool(config.sources).train, config.episode.sketch_per_class, config.seed)
         kind: Literal["far", "near"] = "far" if start == "far swap" else "near"
-        sketch = swapper.sketch(data.group, data.train.class_names, data.index, kind, PredictConfig().support(model))
+        sketch = swapper.sketch(data.episode, data.train.class_names, data.index, kind, PredictConfig().support(model))
     networks = [predict(model, data.train, sketch=sketch) for _ in range(4)]
     return networks[-1], statistics.median(sum(n.seconds.values()) for n in networks[1:])
 
@@ -161,11 +162,11 @@ def train_from(
     fit: ScratchConfig,
     made: tuple[PredictedNetwork, float] | None = None,
 ) -> tuple[ScratchResult, float]:
-    """Train on a group from a start; row 0 of the curve is the start itself.
+    """Train on an episode from a start; row 0 of the curve is the start itself.
 
     Args:
         start: Where from. ``"random"`` is training from scratch in full; its probe is a recalibrated random network's.
-        data: The group.
+        data: The episode.
         config: What the starts are made of.
         fit: How.
         made: What ``initial_network`` gave, if it is there already; it is not changed.
@@ -211,15 +212,16 @@ def curve_rows(start: str, data: Dataset, result: ScratchResult, before: float, 
 
     Args:
         start: Where it started.
-        data: The group.
+        data: The episode.
         result: The training.
         before: Seconds that the start took.
         **facts: More columns.
 
     Returns:
-        Columns start, dataset, group, images, step, seconds, prediction_seconds, value and chance in %, and the facts.
+        Columns start, dataset, episode, images, step, seconds, prediction_seconds, value and chance in %, and the
+        facts.
     """
-    curve = pd.DataFrame(result.curve).assign(start=start, dataset=data.train.name, group=data.index, **facts)
+    curve = pd.DataFrame(result.curve).assign(start=start, dataset=data.train.name, episode=data.index, **facts)
     curve = curve.assign(images=len(data.train), chance=100 / data.train.num_classes, prediction_seconds=before)
     return curve.assign(seconds=curve["seconds"] + before).drop(columns=["epoch", "loss"], errors="ignore")
 

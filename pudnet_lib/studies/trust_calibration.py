@@ -1,8 +1,8 @@
 """Can the trust report be believed? Its estimate, distance and advice on unseen sources, beside the truth.
 
-Our choice; the paper has no counterpart. On groups of a source that meta-training never saw, each with few or many
+Our choice; the paper has no counterpart. On episodes of a source that meta-training never saw, each with few or many
 images a class, the report is made from the training images alone; then the network classifies new test images. On the
-first groups it is also fine-tuned, and the same network trained from scratch, to see whether the advice was right.
+first episodes it is also fine-tuned, and the same network trained from scratch, to see whether the advice was right.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pudnet_lib.methods.from_scratch import ScratchFit
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.episodes import Group
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluate import Interval, group_dataset, interval
-from pudnet_lib.methods.contenders import CONDITIONED as DESIGNS
-from pudnet_lib.methods.measuring import Protocol, fine_tuned
 from pudnet_lib.core import ParameterModel
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import Episode, EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.predict import predict
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.evaluate import Interval, episode_dataset, interval
+from pudnet_lib.methods.contenders import CONDITIONED as DESIGNS
+from pudnet_lib.methods.from_scratch import ScratchFit
+from pudnet_lib.methods.measuring import Protocol, fine_tuned
 from pudnet_lib.trust import TrustConfig, trust_report
 
 __all__ = ["DESIGNS", "TrustStudy", "advice_table", "bias", "calibrate", "calibration_error", "coverage", "reliability"]
@@ -38,21 +36,23 @@ class TrustStudy:
 
     Attributes:
         sizes: Training images a class, one after the other; a source with fewer gives what it has.
-        groups: Groups a source and size.
-        fit_groups: The first so many of them are also fine-tuned and trained from scratch.
+        episodes: Episodes a source and size.
+        fit_episodes: The first so many of them are also fine-tuned and trained from scratch.
         fit_epochs: For so many epochs.
         query_per_class: Test images a class for the true accuracy.
     """
 
     sizes: tuple[int, ...] = (5, 20, 100)
-    groups: int = 3
-    fit_groups: int = 2
+    episodes: int = 3
+    fit_episodes: int = 2
     fit_epochs: int = 10
     query_per_class: int = 40
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(self.sizes) < 2 or self.groups < 1:
-            raise PudNetError(f"{self}: sizes must be at least 2 images a class (one is left out), groups at least 1.")
+        if not self.sizes or min(self.sizes) < 2 or self.episodes < 1:
+            raise PudNetError(
+                f"{self}: sizes must be at least 2 images a class (one is left out), episodes at least 1."
+            )
 
 
 def calibrate(
@@ -66,43 +66,43 @@ def calibrate(
     accelerator: str = "cpu",
     fits: bool = True,
 ) -> pd.DataFrame:
-    """Make trust reports for groups of an unseen source, and measure what they estimate.
+    """Make trust reports for episodes of an unseen source, and measure what they estimate.
 
     Args:
         model: The predictor.
         train: The unseen source's training images.
         test: Its test images.
         pool: The training classes of the sources that the predictor was meta-trained on.
-        study: How many groups of which size.
-        ways: K, classes a group.
-        seed: Seed of the groups and of training.
+        study: How many episodes of which size.
+        ways: K, classes an episode.
+        seed: Seed of the episodes and of training.
         accelerator: Lightning Fabric's.
         fits: Fine-tune and train from scratch as well.
 
     Returns:
-        One row a group and size: dataset, group, per_class (asked for), images_per_class (median there is), estimate,
-        low, high, accuracy (the truth, as the others in %), test_images, chance, pixels, distance, nearest, advice, and
-        fine_tuned and scratch (the truth of these, NaN where not measured).
+        One row an episode and size: dataset, episode, per_class (asked for), images_per_class (median there is),
+        estimate, low, high, accuracy (the truth, as the others in %), test_images, chance, pixels, distance, nearest,
+        advice, and fine_tuned and scratch (the truth of these, NaN where not measured).
     """
     rows: list[dict[str, Any]] = []
     for size in study.sizes:
-        drawn = GroupConfig(ways, max(1, size // 2), size - max(1, size // 2), study.query_per_class)
-        sampler = GroupSampler([train], drawn, seed + 4_000_037, query_pool=[test])
-        for index in range(study.groups):
-            group = sampler.group(index)
-            data = group_dataset(group, train)
+        drawn = EpisodeConfig(ways, max(1, size // 2), size - max(1, size // 2), study.query_per_class)
+        sampler = EpisodeSampler([train], drawn, seed + 4_000_037, query_pool=[test])
+        for index in range(study.episodes):
+            episode = sampler.episode(index)
+            data = episode_dataset(episode, train)
             network = predict(model, data)
             report = trust_report(model, network, data, TrustConfig(seed=seed), tuple(pool))
             rows.append({
-                "dataset": train.name, "group": index, "per_class": size, "images_per_class": report.images_per_class,
+                "dataset": train.name, "episode": index, "per_class": size, "images_per_class": report.images_per_class,
                 "estimate": report.accuracy, "low": report.low, "high": report.high,
-                "accuracy": _accuracy(network, group), "test_images": len(group.query), "chance": report.chance,
+                "accuracy": _accuracy(network, episode), "test_images": len(episode.query), "chance": report.chance,
                 "pixels": report.pixel_accuracy, "distance": report.distance, "nearest": report.nearest,
                 "advice": report.advice, "fine_tuned": np.nan, "scratch": np.nan,
             })  # fmt: skip
-            if fits and index < study.fit_groups:
+            if fits and index < study.fit_episodes:
                 for name, fit in _fits(model, study.fit_epochs, seed, accelerator).items():
-                    rows[-1][name] = _accuracy(fit(data), group)
+                    rows[-1][name] = _accuracy(fit(data), episode)
     return pd.DataFrame(rows)
 
 
@@ -114,10 +114,10 @@ def _fits(
     return {"fine_tuned": lambda data: fine_tuned(model, tuning, data), "scratch": scratch}
 
 
-def _accuracy(network: nn.Module, group: Group) -> float:
+def _accuracy(network: nn.Module, episode: Episode) -> float:
     device = next(network.parameters()).device
     with torch.no_grad():
-        right = network(group.query.to(device)).argmax(1).cpu() == group.query_labels
+        right = network(episode.query.to(device)).argmax(1).cpu() == episode.query_labels
     return 100 * float(right.float().mean())
 
 
@@ -154,7 +154,7 @@ def calibration_error(table: pd.DataFrame, bins: int = 6, draws: int = 500, seed
     Args:
         table: From ``calibrate``.
         bins: As for ``reliability``.
-        draws: Bootstrap draws of whole groups (all seeds and designs of a group together).
+        draws: Bootstrap draws of whole episodes (all seeds and designs of an episode together).
         seed: Seed of the draws.
 
     Returns:
@@ -167,7 +167,7 @@ def calibration_error(table: pd.DataFrame, bins: int = 6, draws: int = 500, seed
         return float(np.average(np.abs(off), weights=np.bincount(number)))
 
     values = table[["estimate", "accuracy"]].to_numpy()
-    members = [np.asarray(ids) for ids in table.groupby(["dataset", "per_class", "group"]).indices.values()]
+    members = [np.asarray(ids) for ids in table.groupby(["dataset", "per_class", "episode"]).indices.values()]
     rng, found = np.random.default_rng(seed), []
     for _ in range(draws):
         drawn = values[np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])]
@@ -177,8 +177,10 @@ def calibration_error(table: pd.DataFrame, bins: int = 6, draws: int = 500, seed
 
 
 def bias(table: pd.DataFrame) -> Interval:
-    """Mean of the estimate minus the truth, in points, over groups (the mean of all reports on a group)."""
-    off = (table["estimate"] - table["accuracy"]).groupby([table[c] for c in ("dataset", "per_class", "group")]).mean()
+    """Mean of the estimate minus the truth, in points, over episodes (the mean of all reports on an episode)."""
+    off = (
+        (table["estimate"] - table["accuracy"]).groupby([table[c] for c in ("dataset", "per_class", "episode")]).mean()
+    )
     return interval(off.to_numpy())
 
 
@@ -192,11 +194,11 @@ def advice_table(table: pd.DataFrame, by: str = "advice") -> pd.DataFrame:
 
     Args:
         table: From ``calibrate``.
-        by: Another column to group by, such as per_class.
+        by: Another column to episode by, such as per_class.
 
     Returns:
-        One row a value of ``by``: n (groups that were also trained), predicted, then fine-tuned and from scratch minus
-        predicted in points, as text with 95 % intervals.
+        One row a value of ``by``: n (episodes that were also trained), predicted, then fine-tuned and from scratch
+        minus predicted in points, as text with 95 % intervals.
     """
     known = table.dropna(subset=["fine_tuned", "scratch"])
     rows = []

@@ -1,8 +1,8 @@
-"""Training many small ConvNets at once, one a group of classes: the networks whose parameters are correlated.
+"""Training many small ConvNets at once, one an episode of classes: the networks whose parameters are correlated.
 
-Paper, Section 1 [rec]: one ConvNet a group, to see whether datasets and optimal parameters correlate. Our choice: a
-linear head, Adam with a half-cosine schedule, no augmentation; each group has a seed that fixes both initial weights
-and order of images, so "same initialisation" is one seed for all groups, "different" one seed each.
+Paper, Section 1 [rec]: one ConvNet an episode, to see whether datasets and optimal parameters correlate. Our choice: a
+linear head, Adam with a half-cosine schedule, no augmentation; each episode has a seed that fixes both initial weights
+and order of images, so "same initialisation" is one seed for all episodes, "different" one seed each.
 
 G networks run as one network with G-fold channels and grouped convolutions, channels last; measured on CPU this is
 faster than ``torch.func.vmap`` over stacked modules and than a loop (``benchmarks/bench_zoo.py``).
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import normalise
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core.model import Parameters, seeded
 from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.errors import PudNetError
 
 
 class TrainingCancelledError(PudNetError):
@@ -35,7 +35,7 @@ class ZooTraining:
 
     Attributes:
         width: Channels of the ConvNet-3.
-        epochs: Passes over a group's images.
+        epochs: Passes over an episode's images.
         batch_size: Images a step.
         learning_rate: Adam's peak rate; a half cosine takes it to zero.
     """
@@ -71,7 +71,7 @@ def initial_parameters(config: ZooTraining, classes: int, channels: int, seeds: 
         config: The width.
         classes: K.
         channels: C.
-        seeds: One a group; equal seeds give equal parameters.
+        seeds: One an episode; equal seeds give equal parameters.
 
     Returns:
         Name to (G, *shape).
@@ -132,13 +132,13 @@ def train_networks(
     """Train G networks; each ends where a plain loop would have ended.
 
     Args:
-        images: (G, M, C, H, W) uint8, M images a group.
-        labels: (M,) int64 in 0..K-1, the same places for all groups.
+        images: (G, M, C, H, W) uint8, M images an episode.
+        labels: (M,) int64 in 0..K-1, the same places for all episodes.
         config: How.
-        seeds: One a group, for initial weights and order of images.
+        seeds: One an episode, for initial weights and order of images.
         dtype: Precision of the computation.
         keep_going: Asked before every epoch; False cancels.
-        start: Initial parameters without the dimension of groups, the same for all, in place of random ones; what it
+        start: Initial parameters without the dimension of episodes, the same for all, in place of random ones; what it
             lacks (the head) stays random.
         at_once: How many run side by side; by default five on a processor (more leave its cache), all on a GPU.
 
@@ -167,28 +167,28 @@ def _train_side_by_side(
     keep_going: Callable[[], bool] | None,
     start: Parameters | None,
 ) -> TrainedNetworks:
-    groups, m = images.shape[:2]
+    episodes, m = images.shape[:2]
     classes, device = int(labels.max()) + 1, images.device
-    pixels = normalise(images.flatten(0, 1)).unflatten(0, (groups, m)).to(dtype)
+    pixels = normalise(images.flatten(0, 1)).unflatten(0, (episodes, m)).to(dtype)
     initial = initial_parameters(config, classes, images.shape[2], seeds)
-    initial |= {name: t.expand(groups, *t.shape).clone() for name, t in (start or {}).items()}
+    initial |= {name: t.expand(episodes, *t.shape).clone() for name, t in (start or {}).items()}
     parameters = {name: t.to(device, dtype).requires_grad_() for name, t in initial.items()}
     orders = image_orders(config, m, seeds).to(device)
     optimiser = torch.optim.Adam(parameters.values(), config.learning_rate)
-    rows, labels = torch.arange(groups, device=device)[:, None], labels.to(device)
+    rows, labels = torch.arange(episodes, device=device)[:, None], labels.to(device)
     steps = config.epochs * math.ceil(m / config.batch_size)
-    step, finite = 0, torch.ones(groups, dtype=torch.bool, device=device)
-    loss = torch.zeros(groups, device=device, dtype=dtype)
+    step, finite = 0, torch.ones(episodes, dtype=torch.bool, device=device)
+    loss = torch.zeros(episodes, device=device, dtype=dtype)
     for epoch in range(config.epochs):
         if keep_going is not None and not keep_going():
             raise TrainingCancelledError("Training of the zoo was cancelled.")
-        loss = torch.zeros(groups, device=device, dtype=dtype)
+        loss = torch.zeros(episodes, device=device, dtype=dtype)
         for part in orders[:, epoch].split(config.batch_size, 1):  # (G, B)
             optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
             logits = grouped_logits(parameters, pixels[rows, part])
             losses = F.cross_entropy(logits.transpose(1, 2), labels[part], reduction="none").mean(1)  # (G,)
             optimiser.zero_grad(set_to_none=True)
-            losses.sum().backward()  # a group's loss reaches its own parameters only
+            losses.sum().backward()  # an episode's loss reaches its own parameters only
             optimiser.step()
             loss += losses.detach() * part.shape[1] / m
             step += 1
@@ -212,7 +212,7 @@ def train_one(
         dtype: Precision of the computation.
 
     Returns:
-        Name to tensor, as in ``TrainedNetworks.parameters`` without the dimension of groups.
+        Name to tensor, as in ``TrainedNetworks.parameters`` without the dimension of episodes.
     """
     with seeded(seed):
         backbone = _target(config, images.shape[1])

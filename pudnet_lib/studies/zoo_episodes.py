@@ -1,8 +1,8 @@
-"""The groups of a zoo: which classes and images each network is trained on.
+"""The episodes of a zoo: which classes and images each network is trained on.
 
-Our choice. Training groups are drawn from a source's training classes (validation ones included), held-out groups from
-its unseen classes; every group has the same number of images a class, so that networks can be trained side by side.
-Group number i is a function of the seed and i alone. Classes stand in the source's order within a group.
+Our choice. Training episodes are drawn from a source's training classes (validation ones included), held-out episodes
+from its unseen classes; every episode has the same number of images a class, so that networks can be trained side by
+side. Episode number i is a function of the seed and i alone. Classes stand in the source's order within an episode.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.splits import default_class_split
-from pudnet_lib.images import load_images
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images import load_images
 
 Part = Literal["train", "held-out"]
 PARTS: tuple[Part, Part] = ("train", "held-out")
 
 
-class ZooGroups:
-    """Draws the groups of one source.
+class ZooEpisodes:
+    """Draws the episodes of one source.
 
     Args:
         train: Training images of the source, all classes.
         test: Its test images, same classes.
-        ways: K, classes a group; 0 takes 5, or 3 where a part has fewer than 10 classes to draw from.
+        ways: K, classes an episode; 0 takes 5, or 3 where a part has fewer than 10 classes to draw from.
         per_class: Training images a class.
         test_per_class: Test images a class, for the networks' accuracy.
-        seed: Group i depends on (seed, part, i).
+        seed: Episode i depends on (seed, part, i).
 
     Raises:
         PudNetError: If a part has fewer than K classes with enough images.
@@ -57,11 +57,11 @@ class ZooGroups:
         self.ways = ways or (5 if fewest >= 10 else 3)
         if fewest < self.ways or self.ways < 2:
             raise PudNetError(
-                f"{train.name}: groups of {self.ways} classes need that many training and held-out classes with "
+                f"{train.name}: episodes of {self.ways} classes need that many training and held-out classes with "
                 f"{per_class} training and {test_per_class} test images each; there are "
                 f"{len(self.classes['train'])} and {len(self.classes['held-out'])}. Take fewer ways or images."
             )
-        #: (K · per_class,) labels, the same for every group.
+        #: (K · per_class,) labels, the same for every episode.
         self.labels = torch.arange(self.ways).repeat_interleave(per_class)
         self.test_labels = torch.arange(self.ways).repeat_interleave(test_per_class)
 
@@ -78,7 +78,7 @@ class ZooGroups:
         return comb(len(self.classes[part]), self.ways)
 
     def _indices(self, part: Part, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw a group's classes (K,), training image ids (M,) and test image ids (N,); cached as ``indices``."""
+        """Draw an episode's classes (K,), training image ids (M,) and test image ids (N,); cached as ``indices``."""
         rng = np.random.default_rng((self.seed, PARTS.index(part), index))
         classes = np.sort(rng.choice(self.classes[part], self.ways, replace=False))
         train = [rng.choice(self._train_ids[c], self.per_class, replace=False) for c in classes]
@@ -86,11 +86,11 @@ class ZooGroups:
         return classes, np.concatenate(train), np.concatenate(test)
 
     def class_sets(self, part: Part, indices: np.ndarray) -> np.ndarray:
-        """Name each group's set of classes by its indices, (G, K)."""
+        """Name each episode's set of classes by its indices, (G, K)."""
         return np.stack([self.indices(part, int(i))[0] for i in indices])
 
     def image_ids(self, part: Part, indices: np.ndarray) -> np.ndarray:
-        """Indices of each group's training images, (G, M)."""
+        """Indices of each episode's training images, (G, M)."""
         return np.stack([self.indices(part, int(i))[1] for i in indices])
 
     def images(self, part: Part, indices: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class ZooGroups:
         return train, self.test.images[torch.from_numpy(np.stack([d[2] for d in drawn]))]
 
     def names(self, part: Part, index: int) -> tuple[str, ...]:
-        """Names of a group's classes."""
+        """Names of an episode's classes."""
         return tuple(self.train.class_names[c] for c in self.indices(part, index)[0])
 
 

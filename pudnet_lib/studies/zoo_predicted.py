@@ -1,8 +1,8 @@
-"""What the shipped PudNet predicts for the groups of a zoo: points of the atlas, and a place to start from.
+"""What the shipped PudNet predicts for the episodes of a zoo: points of the atlas, and a place to start from.
 
-Our choice. A group's sketch is its first ten training images a class; a zoo that starts from the mean prediction makes
-predicted and trained parameters comparable, which those from a random start are not: filters would stand in another
-order.
+Our choice. An episode's sketch is its first ten training images a class; a zoo that starts from the mean prediction
+makes predicted and trained parameters comparable, which those from a random start are not: filters would stand in
+another order.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.zoo_episodes import Part, ZooGroups
 from pudnet_lib.core.model import Parameters
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.shipped import load_pudnet
+from pudnet_lib.studies.zoo_episodes import Part, ZooEpisodes
 
 SKETCH_PER_CLASS = 10
-MEAN_OF = 20  # training groups whose predictions are averaged
+MEAN_OF = 20  # training episodes whose predictions are averaged
 
 
 @lru_cache(maxsize=1)
@@ -40,27 +40,27 @@ def predictor_width() -> int:
     return _predictor_state()[0]
 
 
-def predict_groups(groups: ZooGroups, part: Part, rows: np.ndarray) -> Parameters:
-    """Predict the parameters of groups, one after the other, each in one forward pass.
+def predict_episodes(episodes: ZooEpisodes, part: Part, rows: np.ndarray) -> Parameters:
+    """Predict the parameters of episodes, one after the other, each in one forward pass.
 
     Args:
-        groups: The sampler.
-        part: Training or held-out groups.
+        episodes: The sampler.
+        part: Training or held-out episodes.
         rows: (G,) their numbers.
 
     Returns:
         Name to (G, *shape).
     """
     model = load_pudnet()
-    ids = torch.from_numpy(groups.image_ids(part, rows)).unflatten(1, (groups.ways, -1))[:, :, :SKETCH_PER_CLASS]
-    labels = torch.arange(groups.ways).repeat_interleave(ids.shape[2])
+    ids = torch.from_numpy(episodes.image_ids(part, rows)).unflatten(1, (episodes.ways, -1))[:, :, :SKETCH_PER_CLASS]
+    labels = torch.arange(episodes.ways).repeat_interleave(ids.shape[2])
     with torch.no_grad():
-        drawn = [model(groups.train.images[sketch.flatten()], labels) for sketch in ids]
+        drawn = [model(episodes.train.images[sketch.flatten()], labels) for sketch in ids]
     return {name: torch.stack([p[name].detach() for p in drawn]) for name in drawn[0]}
 
 
-def predicted_mean(groups: ZooGroups, width: int) -> Parameters:
-    """Average the predictions for the first training groups.
+def predicted_mean(episodes: ZooEpisodes, width: int) -> Parameters:
+    """Average the predictions for the first training episodes.
 
     Raises:
         PudNetError: If the shipped predictor predicts a ConvNet-3 of another width.
@@ -70,4 +70,4 @@ def predicted_mean(groups: ZooGroups, width: int) -> Parameters:
             f"The shipped PudNet predicts a ConvNet-3 of width {predictor_width()}, not {width}; a zoo that starts "
             f"from its predictions needs training.width = {predictor_width()}."
         )
-    return {name: t.mean(0) for name, t in predict_groups(groups, "train", np.arange(MEAN_OF)).items()}
+    return {name: t.mean(0) for name, t in predict_episodes(episodes, "train", np.arange(MEAN_OF)).items()}

@@ -1,4 +1,4 @@
-"""The zoo on disk: trained parameters, a group a row, in memory-mapped chunks; it grows and is reused.
+"""The zoo on disk: trained parameters, an episode a row, in memory-mapped chunks; it grows and is reused.
 
 Our choice. A zoo has a folder named after its source, its initialisation and a checksum of its configuration and of the
 images; in it, files of rows in float16 (safetensors, JSON in its metadata, written whole or not at all). An interrupted
@@ -25,16 +25,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pudnet_lib.images.cache import cache_folder
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining, accuracies, train_networks
-from pudnet_lib.studies.zoo_episodes import PARTS, Part, ZooGroups, source_images
-from pudnet_lib.studies.zoo_predicted import MEAN_OF, SKETCH_PER_CLASS, predicted_mean, predictor_fingerprint
 from pudnet_lib.core.model import Parameters
 from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.cache import cache_folder
+from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining, accuracies, train_networks
+from pudnet_lib.studies.zoo_episodes import PARTS, Part, ZooEpisodes, source_images
+from pudnet_lib.studies.zoo_predicted import MEAN_OF, SKETCH_PER_CLASS, predicted_mean, predictor_fingerprint
 
 Initialisation = Literal["same", "different", "predicted"]
-CHUNK = 20  # groups a file: some ten seconds of work at stake
+CHUNK = 20  # episodes a file: some ten seconds of work at stake
 SHIPPED = Path(__file__).parents[1] / "shipped" / "zoo"
 
 
@@ -44,13 +44,13 @@ class ZooConfig:
 
     Attributes:
         source: A pack, a dataset's name, or an image folder.
-        initialisation: ``"same"`` initial weights and order of images for all groups, or ``"different"`` ones;
-            ``"predicted"`` is the same for all, the mean of what the shipped PudNet predicts for training groups.
-        ways: K, classes a group; 0 takes 5, or 3 where there are too few classes.
+        initialisation: ``"same"`` initial weights and order of images for all episodes, or ``"different"`` ones;
+            ``"predicted"`` is the same for all, the mean of what the shipped PudNet predicts for training episodes.
+        ways: K, classes an episode; 0 takes 5, or 3 where there are too few classes.
         per_class: Training images a class.
         test_per_class: Test images a class, for the accuracy that is kept beside the parameters.
         training: How each network is trained.
-        seed: Seed of groups and of the initialisation.
+        seed: Seed of episodes and of the initialisation.
     """
 
     source: str = "fashion"
@@ -68,10 +68,10 @@ class ZooPart:
 
     Attributes:
         parameters: (G, P) float32, every tensor of the target flattened in the order of its definition.
-        indices: (G,) the groups' numbers; those that diverged are left out.
-        accuracy: (G,) on test images of the group's classes, in %.
-        diverged: How many groups were left out.
-        seconds: Seconds of training, all groups.
+        indices: (G,) the episodes' numbers; those that diverged are left out.
+        accuracy: (G,) on test images of the episode's classes, in %.
+        diverged: How many episodes were left out.
+        seconds: Seconds of training, all episodes.
     """
 
     parameters: np.ndarray
@@ -83,10 +83,10 @@ class ZooPart:
 
 @dataclass(frozen=True)
 class Zoo:
-    """A loaded zoo: its configuration, groups, and both parts."""
+    """A loaded zoo: its configuration, episodes, and both parts."""
 
     config: ZooConfig
-    groups: ZooGroups
+    episodes: ZooEpisodes
     train: ZooPart
     held_out: ZooPart
 
@@ -95,10 +95,10 @@ class Zoo:
         return self.train if part == "train" else self.held_out
 
 
-def zoo_groups(config: ZooConfig) -> ZooGroups:
-    """Build the sampler of a zoo's groups."""
+def zoo_episodes(config: ZooConfig) -> ZooEpisodes:
+    """Build the sampler of a zoo's episodes."""
     train, test, _ = source_images(config.source)
-    return ZooGroups(train, test, config.ways, config.per_class, config.test_per_class, config.seed)
+    return ZooEpisodes(train, test, config.ways, config.per_class, config.test_per_class, config.seed)
 
 
 def zoo_name(config: ZooConfig) -> str:
@@ -128,41 +128,41 @@ def load_zoo(
 
     Args:
         config: Which zoo.
-        train: Training groups wanted.
-        held_out: Held-out groups wanted.
-        progress: Called with (groups trained in this call, groups to train) after each chunk and before each epoch;
+        train: Training episodes wanted.
+        held_out: Held-out episodes wanted.
+        progress: Called with (episodes trained in this call, episodes to train) after each chunk and before each epoch;
             returning False cancels. By default a progress bar that cannot be cancelled.
         root: Where it grows; by default the cache folder.
 
     Returns:
-        The zoo, with exactly the groups wanted, less those that diverged.
+        The zoo, with exactly the episodes wanted, less those that diverged.
 
     Raises:
         TrainingCancelledError: If it was cancelled; finished chunks are kept.
-        PudNetError: If most groups diverged, or a file is damaged.
+        PudNetError: If most episodes diverged, or a file is damaged.
     """
     if min(train, held_out) < 2:
-        raise PudNetError(f"A zoo of {train} training and {held_out} held-out groups tells nothing; take at least 2.")
+        raise PudNetError(f"A zoo of {train} training and {held_out} held-out episodes tells nothing; take at least 2.")
     folder = (cache_folder() / "zoo" if root is None else root) / zoo_name(config)
-    groups, wanted = zoo_groups(config), dict(zip(PARTS, (train, held_out), strict=True))
+    episodes, wanted = zoo_episodes(config), dict(zip(PARTS, (train, held_out), strict=True))
     missing = [
         (part, start, min(start + CHUNK, wanted[part]))
         for part in PARTS
         for start in range(_rows_there(folder, part), wanted[part], CHUNK)
     ]
     total, done = sum(stop - start for _, start, stop in missing), 0
-    mean = predicted_mean(groups, config.training.width) if missing and config.initialisation == "predicted" else None
+    mean = predicted_mean(episodes, config.training.width) if missing and config.initialisation == "predicted" else None
     with _bar(progress, total, config.source) as tell:
         for part, start, stop in missing:
             try:
-                tensors = _train_chunk(config, groups, part, range(start, stop), mean, partial(tell, done, total))
+                tensors = _train_chunk(config, episodes, part, range(start, stop), mean, partial(tell, done, total))
             except TrainingCancelledError as error:
-                kept = f"{done} of {total} groups are kept; the next run goes on there."
+                kept = f"{done} of {total} episodes are kept; the next run goes on there."
                 raise TrainingCancelledError(f"{error} {kept}") from None
             write_rows(folder, part, start, stop, tensors, config)
             done += stop - start
             tell(done, total)
-    return Zoo(config, groups, *(_read(folder, part, wanted[part], config) for part in PARTS))
+    return Zoo(config, episodes, *(_read(folder, part, wanted[part], config) for part in PARTS))
 
 
 @contextmanager
@@ -180,20 +180,25 @@ def _bar(progress: Callable[[int, int], bool] | None, total: int, source: str) -
 
 
 def _train_chunk(
-    config: ZooConfig, groups: ZooGroups, part: Part, rows: range, mean: Parameters | None, go_on: Callable[[], bool]
+    config: ZooConfig,
+    episodes: ZooEpisodes,
+    part: Part,
+    rows: range,
+    mean: Parameters | None,
+    go_on: Callable[[], bool],
 ) -> dict[str, Tensor]:
     began = time.perf_counter()
-    images, test = groups.images(part, np.array(rows))
+    images, test = episodes.images(part, np.array(rows))
     seeds = [config.seed] * len(rows)
     if config.initialisation == "different":
         drawn = np.random.default_rng((config.seed, 7, PARTS.index(part))).permutation(1_000_000)
         seeds = drawn[rows.start : rows.stop].tolist()
-    trained = train_networks(images, groups.labels, config.training, seeds, keep_going=go_on, start=mean)
+    trained = train_networks(images, episodes.labels, config.training, seeds, keep_going=go_on, start=mean)
     halves = torch.cat([trained.parameters[name].flatten(1) for name in parameter_shapes(config)], 1).half()
     return {
         "parameters": halves,
         "finite": trained.finite & halves.isfinite().all(1),
-        "accuracy": accuracies(trained.parameters, test, groups.test_labels),
+        "accuracy": accuracies(trained.parameters, test, episodes.test_labels),
         "loss": trained.loss,
         "seconds": torch.full((len(rows),), (time.perf_counter() - began) / len(rows)),
     }
@@ -256,7 +261,7 @@ def _read(folder: Path, part: Part, rows: int, config: ZooConfig) -> ZooPart:
     finite = tensors["finite"].bool().numpy()
     if finite.sum() < max(2, rows // 2):
         raise PudNetError(
-            f"{config.source}: training diverged for {rows - int(finite.sum())} of {rows} {part} groups; "
+            f"{config.source}: training diverged for {rows - int(finite.sum())} of {rows} {part} episodes; "
             f"lower training.learning_rate (now {config.training.learning_rate:g})."
         )
     return ZooPart(

@@ -2,10 +2,10 @@
 
 import torch
 
-from pudnet_lib.methods.refined import refined
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core import PudNetConfig
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.methods.refined import refined
 
 LABELS = torch.tensor([0, 0, 1, 1])
 LENGTHS = {"refine_rate": 0.1, "refine_decay": 0.5, "refine_learned": False, "refine_support": True}

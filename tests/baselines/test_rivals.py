@@ -3,18 +3,18 @@
 import pytest
 import torch
 
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig
+from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.scratch import ScratchConfig, accuracy
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.pool import PoolConfig
 from pudnet_lib.methods.metric import MetricFit
 from pudnet_lib.methods.pretrained import PretrainedFit
 from pudnet_lib.methods.protonet import ProtoNet
 from pudnet_lib.methods.rivals import RIVALS, RivalConfig, build_rival, trained_rival
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.pool import PoolConfig
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.core.meta import MetaConfig
-from pudnet_lib.core.scratch import ScratchConfig, accuracy
 
 TARGET = TargetConfig(width=4)
 
@@ -65,7 +65,7 @@ def test_pretrained_trains_a_new_head_on_a_fixed_backbone():
 
 def test_runs_are_found_again(tmp_path, monkeypatch):
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
-    small = GroupConfig(2, 2, 2, 2)
+    small = EpisodeConfig(2, 2, 2, 2)
     config = RivalConfig("ProtoNet", TARGET, 0, PoolConfig(("fashion",)), small, MetaConfig(steps=2, accelerator="cpu"))
     first, again = trained_rival(config), trained_rival(config)
     states = first.model.state_dict(), again.model.state_dict()

@@ -3,19 +3,19 @@
 import pytest
 import torch
 
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.predict import predict
+from pudnet_lib.core.scratch import ScratchConfig, train_from_scratch
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods.deepbdc import DeepBDC, DistanceCovariancePooling, distance_covariance
 from pudnet_lib.methods.from_scratch import ScratchFit
 from pudnet_lib.methods.meta_baseline import MetaBaseline
 from pudnet_lib.methods.metric import MetricFit
 from pudnet_lib.methods.musml import MUSML, MusmlConfig
 from pudnet_lib.methods.rivals import RIVALS, RivalConfig, stages
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.core.predict import predict
-from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig
-from pudnet_lib.core.scratch import ScratchConfig, train_from_scratch
 
 TARGET = TargetConfig(width=4)
 

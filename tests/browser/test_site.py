@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from pudnet_lib.results import Headline, write_result
-from pudnet_lib.plots import figure, intervals
 from pudnet_lib.batch.results import svg_text
 from pudnet_lib.batch.site import build_site
+from pudnet_lib.plots import figure, intervals
+from pudnet_lib.results import Headline, write_result
 
 FACTS = {"config": {}, "seed": 0, "seconds": 75.0, "commit": "0123456789", "versions": {}, "device": "a laptop",
          "peak_memory_mb": 1234.0}  # fmt: skip

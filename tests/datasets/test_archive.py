@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pudnet_lib.images.archive import ArchiveLimits, check_zip, unpack_zip
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.archive import ArchiveLimits, check_zip, unpack_zip
 
 
 def picture(value: int = 0) -> bytes:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import cache
 from pudnet_lib.images.cache import cache_folder, data_folder, read_cache, write_cache
-from pudnet_lib.errors import PudNetError
 
 ROWS = [np.full((1, 2, 2), value, np.uint8) for value in (1, 2, 3)]
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pudnet_lib.images.decode import decode_image, to_square
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.decode import decode_image, to_square
 
 RED_GREEN = np.array([[[255, 0, 0], [0, 255, 0]], [[255, 0, 0], [0, 255, 0]]], dtype=np.uint8)  # left red, right green
 

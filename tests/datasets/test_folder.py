@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pudnet_lib.images.folder import scan_folder
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.folder import scan_folder
 
 
 def touch(root, *paths):

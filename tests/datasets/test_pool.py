@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pudnet_lib.core.episodes import GroupConfig
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.pool import Pool, PoolConfig, varied
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.pool import Pool, PoolConfig, varied
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +15,8 @@ def pool() -> Pool:
 
 
 def test_classes_of_the_three_stages_are_disjoint_and_complete(pool):
-    groups = GroupConfig(2)
-    stages = [getattr(pool, f"{stage}_groups")(groups) for stage in ("training", "validation", "unseen")]
+    episodes = EpisodeConfig(2)
+    stages = [getattr(pool, f"{stage}_episodes")(episodes) for stage in ("training", "validation", "unseen")]
     for source in range(2):
         names = [set(list(sampler.images_and_classes().values())[source][1:]) for sampler in stages]
         assert not names[0] & names[1]
@@ -26,18 +26,18 @@ def test_classes_of_the_three_stages_are_disjoint_and_complete(pool):
     assert [len(s.classes[0]) for s in stages] == [4, 2, 4]  # fashion: 6 (two held out) and 4
 
 
-def test_unseen_groups_query_test_images(pool):
-    group = pool.unseen_groups(GroupConfig(2, 1, 1, 5)).group(0, source=0)
+def test_unseen_episodes_query_test_images(pool):
+    episode = pool.unseen_episodes(EpisodeConfig(2, 1, 1, 5)).episode(0, source=0)
     unseen = pool.test[0].select_classes(pool.splits[0].unseen)
     tests = {image.numpy().tobytes() for image in unseen.images}
-    assert all(image.numpy().tobytes() in tests for image in group.query)
+    assert all(image.numpy().tobytes() in tests for image in episode.query)
 
 
 def test_without_hold_out_validation_classes_are_trained_on():
     pool = Pool(PoolConfig(("fashion",), hold_out=False))
-    assert pool.training_groups(GroupConfig(2)).num_classes == 6
+    assert pool.training_episodes(EpisodeConfig(2)).num_classes == 6
     with pytest.raises(PudNetError, match="nothing to validate on"):
-        pool.validation_groups(GroupConfig(2))
+        pool.validation_episodes(EpisodeConfig(2))
 
 
 def test_a_limit_of_images_a_class():
@@ -62,12 +62,12 @@ def test_a_variation_changes_pixels_alone():
 
 def test_variations_are_for_meta_training_alone():
     pool = Pool(PoolConfig(("fashion", "glyphs"), variations=("turned 90°", "inverted")))
-    training = pool.training_groups(GroupConfig(2))
+    training = pool.training_episodes(EpisodeConfig(2))
     names = ["fashion", "glyphs", "fashion, turned 90°", "glyphs, turned 90°", "fashion, inverted", "glyphs, inverted"]
     assert [data.name for data in training.pool] == names
     assert training.num_classes == 3 * sum(len(split.train) for split in pool.splits)
-    assert [data.name for data in pool.validation_groups(GroupConfig(2)).pool] == ["fashion", "glyphs"]
-    assert [data.name for data in pool.unseen_groups(GroupConfig(2)).pool] == ["fashion", "glyphs"]
+    assert [data.name for data in pool.validation_episodes(EpisodeConfig(2)).pool] == ["fashion", "glyphs"]
+    assert [data.name for data in pool.unseen_episodes(EpisodeConfig(2)).pool] == ["fashion", "glyphs"]
 
 
 def test_an_unknown_variation():

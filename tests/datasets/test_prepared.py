@@ -1,4 +1,4 @@
-"""Prepared files: the same pixels as the folder's, resumed after any cut, groups of an ImageNet-sized file in 1 GB."""
+"""Prepared files: the same pixels as the folder's, resumed after any cut, episodes of a huge file in 1 GB."""
 
 import os
 import signal
@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pudnet_lib.cli import main
-from pudnet_lib.images import load_images
-from pudnet_lib.images import cache, prepared
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.splits import default_class_split, imagenet_classes
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.images import cache, load_images, prepared
 from pudnet_lib.images.folder import scan_folder
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
 from pudnet_lib.images.prepared import open_prepared, prepare, prepared_path
 from pudnet_lib.images.prepared_estimate import Estimate, estimate
 from pudnet_lib.images.reading import Reading
-from pudnet_lib.core.splits import default_class_split, imagenet_classes
-from pudnet_lib.errors import PudNetError
 
 
 def make_folder(root, classes=3, train=4, test=2):
@@ -190,7 +189,7 @@ import numpy as np
 from pudnet_lib.images import load_images
 from pudnet_lib.images import cache, prepared
 from pudnet_lib.images.cache import ending
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.images.reading import Reading
 from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.results import peak_memory_mb
@@ -220,14 +219,15 @@ os.environ["PUDNET_DATA"] = str(root)
 (root / "imagenet").mkdir()
 data = load_images("imagenet", "train", size, cache_dir=root / "cache")
 split = default_class_split("imagenet", 1000)
-sampler = GroupSampler([data], GroupConfig(5, 10, 20, 20), classes=[split.train])
-sums = sum(int(sampler.group(i).query.sum()) for i in range(12))
-own = GroupSampler([data], GroupConfig(2, 1, 1, 1), classes=[(5, 900)])
-print(len(data), sampler.num_classes, peak_memory_mb(), sorted(own.group(0).classes.tolist()), os.stat(path).st_blocks)
+sampler = EpisodeSampler([data], EpisodeConfig(5, 10, 20, 20), classes=[split.train])
+sums = sum(int(sampler.episode(i).query.sum()) for i in range(12))
+own = EpisodeSampler([data], EpisodeConfig(2, 1, 1, 1), classes=[(5, 900)])
+print(len(data), sampler.num_classes, peak_memory_mb(), sorted(own.episode(0).classes.tolist()),
+os.stat(path).st_blocks)
 """
 
 
-def test_groups_of_a_file_of_imagenets_size_take_less_than_1_gb(tmp_path):
+def test_episodes_of_a_file_of_imagenets_size_take_less_than_1_gb(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", IMAGENET_SIZED, str(tmp_path)], capture_output=True, text=True, check=False
     )
@@ -250,17 +250,19 @@ def test_taking_rows_of_a_large_file_is_indexing(tmp_path, monkeypatch):
         assert cache.take(images, chosen)[:, 0, 0, 0].tolist() == [8, 0, 3, 3]
 
 
-def test_groups_of_some_classes_are_those_of_a_copy_of_them(images):
+def test_episodes_of_some_classes_are_those_of_a_copy_of_them(images):
     data, test = images(classes=7, per_class=9), images(classes=7, per_class=4, seed=1)
     chosen = (1, 2, 4, 6)
     for query in (None, test):
-        lazy = GroupSampler([data], GroupConfig(3, 2, 2, 2), 5, None if query is None else [query], classes=[chosen])
+        lazy = EpisodeSampler(
+            [data], EpisodeConfig(3, 2, 2, 2), 5, None if query is None else [query], classes=[chosen]
+        )
         copies = None if query is None else [query.select_classes(chosen)]
-        copied = GroupSampler([data.select_classes(chosen)], GroupConfig(3, 2, 2, 2), 5, copies)
+        copied = EpisodeSampler([data.select_classes(chosen)], EpisodeConfig(3, 2, 2, 2), 5, copies)
         assert lazy.num_classes == copied.num_classes == 4
         assert lazy.images_and_classes() == copied.images_and_classes()
         for index in range(5):
-            one, other = lazy.group(index), copied.group(index)
+            one, other = lazy.episode(index), copied.episode(index)
             for name in ("sketch", "support", "query", "sketch_labels", "query_labels", "pool_classes"):
                 assert torch.equal(getattr(one, name), getattr(other, name))
             assert one.classes.tolist() == [chosen[c] for c in other.classes]

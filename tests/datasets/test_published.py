@@ -5,9 +5,9 @@ import os
 import pytest
 from PIL import Image
 
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
 from pudnet_lib.images.published import ANIMALS, scan_any
-from pudnet_lib.errors import PudNetError
 
 
 def picture(path, gray):

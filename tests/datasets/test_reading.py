@@ -7,10 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pudnet_lib.images import load_images
-from pudnet_lib.images import reading
-from pudnet_lib.images.reading import in_parallel
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images import load_images, reading
+from pudnet_lib.images.reading import in_parallel
 
 VALUES = {"a": (10, 20, 30, 40, 50), "b": (110, 120, 130, 140, 150)}
 

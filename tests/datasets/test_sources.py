@@ -10,10 +10,9 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from pudnet_lib.images import list_sources, load_images
-from pudnet_lib.images import torchvision_sources
-from pudnet_lib.images.torchvision_sources import TORCHVISION
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images import list_sources, load_images, torchvision_sources
+from pudnet_lib.images.torchvision_sources import TORCHVISION
 
 
 @pytest.fixture

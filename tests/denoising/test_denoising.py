@@ -8,18 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.targets import TargetConfig, UNet
 from pudnet_lib.denoise import rivals
 from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
-from pudnet_lib.denoise.episodes import noisy_group
+from pudnet_lib.denoise.episodes import noisy_episode
 from pudnet_lib.denoise.metrics import scores
 from pudnet_lib.denoise.noise import add_noise, is_gray
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 from pudnet_lib.denoise.rivals import Noise2VoidConfig, best_factor, bm3d, bm3d_available, classic, noise2void
 from pudnet_lib.denoise.train import DenoiserTrainConfig, DenoisingStep, train_denoiser
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig, UNet
-from pudnet_lib.core.meta import MetaConfig
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_loss_of_an_untouched_picture_is_the_logarithm_of_one(generator):
         model.generators[-1].base[:, 2:, 0, 0] = torch.eye(3)  # the last layer hands the input on
     clean = torch.full((8, 3, 32, 32), 128, dtype=torch.uint8)
     noisy = add_noise(clean, 50, generator)
-    group = noisy_group("flat", 50, noisy[:2], noisy, clean, generator)
-    assert DenoisingStep(model)(group).total.item() == pytest.approx(0, abs=0.05)
+    episode = noisy_episode("flat", 50, noisy[:2], noisy, clean, generator)
+    assert DenoisingStep(model)(episode).total.item() == pytest.approx(0, abs=0.05)
 
 
 def test_noise2void_learns_from_noisy_pictures_alone(generator):
@@ -221,7 +221,7 @@ def test_without_a_shipped_denoiser_the_remedy_is_named(monkeypatch):
 def test_the_command_meta_trains_and_names_the_model_file(tmp_path, capsys):
     from pudnet_lib.cli import main
 
-    options = "--sources emoji,glyphs --meta-steps 1 --base-steps 1 --groups-loss supervised --pudnet-residual"
+    options = "--sources emoji,glyphs --meta-steps 1 --base-steps 1 --episodes-loss supervised --pudnet-residual"
     options += " --pudnet-target-width 2 --pudnet-dim 8"
     with pytest.raises(SystemExit) as done:
         main(["denoise-train", str(tmp_path / "run"), *options.split()])
@@ -230,5 +230,5 @@ def test_the_command_meta_trains_and_names_the_model_file(tmp_path, capsys):
     from pudnet_lib.export.models import load_model
 
     model, notes = load_model(tmp_path / "run" / "model.safetensors")
-    assert notes["train"]["groups"]["loss"] == "supervised"
+    assert notes["train"]["episodes"]["loss"] == "supervised"
     assert model.config.target == TargetConfig("unet", 2)

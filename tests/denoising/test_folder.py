@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from pudnet_lib.cli import main
+from pudnet_lib.core.targets import TargetConfig, UNet
 from pudnet_lib.denoise.folder import clean_picture
 from pudnet_lib.denoise.predict import Denoiser
-from pudnet_lib.core.targets import TargetConfig, UNet
 
 
 def run(*arguments: object) -> int:

@@ -6,30 +6,30 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.figures.ablation_figures import figure_effects
+from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.studies import ablations
 from pudnet_lib.studies.ablation_variants import CHEAP, FACTORS
-from pudnet_lib.figures.ablation_figures import figure_effects
 
 
 def test_each_variant_differs_from_the_base_in_its_factor_alone():
     config = ablations.Config(steps=100)
     base = ablations.train_config(config, "PudNet", 1)
-    assert base.pudnet.seed == base.group_seed == base.meta.seed == 1
+    assert base.pudnet.seed == base.episode_seed == base.meta.seed == 1
     for variant, change in ablations.VARIANTS.items():
         other = ablations.train_config(config, variant, 1)
         trained = set(change) - {"recalibrate", "sketch"}
         assert (other == base) == (not trained), variant
         assert (other.pool == base.pool) == ("pool.sources" not in change)
-    assert ablations.train_config(config, "1/4 of the groups", 0).meta.steps == 25
+    assert ablations.train_config(config, "1/4 of the episodes", 0).meta.steps == 25
     assert ablations.train_config(config, "depth 4", 0).pudnet.target.depth == 4
     assert ablations.train_config(config, "batch norm in the encoder", 0).pudnet.encoder_norm == "batch"
 
 
 def test_every_factor_has_a_variant_and_the_laptop_runs_known_ones():
-    wanted = {"recurrence", "α", "losses", "encoder", "sketch", "groups", "pool", "target", "generator", "batch norm"}
+    wanted = {"recurrence", "α", "losses", "encoder", "sketch", "episodes", "pool", "target", "generator", "batch norm"}
     assert wanted <= set(FACTORS)
     assert set(CHEAP) <= set(ablations.VARIANTS)
     assert all(set(CHEAP) & set(FACTORS[factor]) for factor in wanted)
@@ -44,7 +44,7 @@ def test_unknown_variant_names_the_nearest():
 
 def _rows(method: str, values: dict[str, list[float]], swap: str = "own") -> list[dict[str, object]]:
     return [
-        {"method": method, "dataset": "toy", "group": g, "seed": 0, "swap": swap, "classes": c, "value": v}
+        {"method": method, "dataset": "toy", "episode": g, "seed": 0, "swap": swap, "classes": c, "value": v}
         for c, vs in values.items()
         for g, v in enumerate(vs)
     ]
@@ -74,7 +74,7 @@ def test_effects_by_hand(table):
 
 def test_answer_and_figure_say_it(table):
     answer = ablations.answer(table)
-    assert "none differs clearly from the base" in answer  # +2 with two groups: [-10.7, +14.7]
+    assert "none differs clearly from the base" in answer  # +2 with two episodes: [-10.7, +14.7]
     assert "“PudNet”" in answer
     assert "-2.0" in answer
     labels = {t.get_text() for ax in figure_effects(ablations.effects(table)).axes for t in ax.get_yticklabels()}
@@ -86,28 +86,28 @@ def test_answer_and_figure_say_it(table):
 
 def test_a_sketch_of_its_own_size_never_holds_a_query():
     pool = Pool(PoolConfig(("glyphs",)))
-    config = GroupConfig(3, 4, 4, 5)
-    sampler = pool.unseen_groups(config)
-    group = sampler.group(0, 0)
-    assert torch.equal(ablations.own_sketch(group, sampler, 4, (0,))[0], group.sketch)
+    config = EpisodeConfig(3, 4, 4, 5)
+    sampler = pool.unseen_episodes(config)
+    episode = sampler.episode(0, 0)
+    assert torch.equal(ablations.own_sketch(episode, sampler, 4, (0,))[0], episode.sketch)
     for size in (1, 30):
-        images, labels = ablations.own_sketch(group, sampler, size, (0,))
+        images, labels = ablations.own_sketch(episode, sampler, size, (0,))
         assert torch.bincount(labels).tolist() == [size] * 3
-        data = sampler.pool[0].select_classes(group.classes.tolist())
+        data = sampler.pool[0].select_classes(episode.classes.tolist())
         of_first = data.images[data.labels == 0].flatten(1)
         assert all((of_first == image.flatten()).all(1).any() for image in images[labels == 0])
-    validation = pool.validation_groups(config)
-    group = validation.group(0, 0)
-    images, labels = ablations.own_sketch(group, validation, 30, (0,))
+    validation = pool.validation_episodes(config)
+    episode = validation.episode(0, 0)
+    images, labels = ablations.own_sketch(episode, validation, 30, (0,))
     assert torch.bincount(labels).tolist() == [8] * 3  # sketch and support alone: queries are of the same images
-    assert not (images[:, None] == group.query[None]).flatten(2).all(2).any()
+    assert not (images[:, None] == episode.query[None]).flatten(2).all(2).any()
 
 
 def test_variants_that_share_a_run_are_trained_once(tmp_path, monkeypatch):
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
     smoke = ablations.PROFILES["smoke"]
     variants = ("PudNet", "1 a class at prediction", "not recalibrated")
-    table = ablations.run(replace(smoke, variants=variants, steps=2, seeds=(0,), groups=2))
+    table = ablations.run(replace(smoke, variants=variants, steps=2, seeds=(0,), episodes=2))
     assert len(list(tmp_path.rglob("model.safetensors"))) == 1
     assert set(table["method"]) == set(variants)
     assert set(table["swap"]) == {"own", "far", "near"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pudnet_lib.core.episodes import GroupConfig
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.studies.any_convnet import NETWORKS, OWN, Config, OwnNetwork, build, markdown, run
 
@@ -20,7 +20,7 @@ def test_every_network_has_a_hypernetwork_that_predicts_all_of_its_convolutions(
 
 
 def test_a_short_run_lowers_the_loss_and_names_what_is_kept():
-    config = Config(networks=("VGG-11-BN", OWN), width=4, steps=40, groups=GroupConfig(3, 2, 2, 3), unseen=2)
+    config = Config(networks=("VGG-11-BN", OWN), width=4, steps=40, episodes=EpisodeConfig(3, 2, 2, 3), unseen=2)
     table = run(config).set_index("network")
     assert (table["loss_after"] < table["loss_before"]).all()
     assert table["fall"].to_list() == pytest.approx((table["loss_before"] - table["loss_after"]).to_list())
@@ -34,7 +34,7 @@ def test_a_short_run_lowers_the_loss_and_names_what_is_kept():
 def test_own_network_has_depthwise_and_pointwise_layers():
     network = OwnNetwork(6)
     assert network(torch.rand(2, 3, 16, 16)).shape == (2, 24)
-    assert network.depthwise.groups == 6
+    assert network.depthwise.episodes == 6
 
 
 def test_unknown_networks_and_too_few_steps():

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from pudnet_lib.methods.rivals import RIVALS
-from pudnet_lib.methods.contenders import CLASS_LOSS_ALONE, LONG_FACTORS, LONG_STEPS, PAPER, PREDICTORS, RATE_FACTORS, REFINE_FACTORS, Contest, kit_config, train_config, unscaled_config
-from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.methods.contenders import (
+    CLASS_LOSS_ALONE,
+    LONG_FACTORS,
+    LONG_STEPS,
+    PAPER,
+    PREDICTORS,
+    RATE_FACTORS,
+    REFINE_FACTORS,
+    Contest,
+    kit_config,
+    train_config,
+    unscaled_config,
+)
+from pudnet_lib.methods.rivals import RIVALS
 from pudnet_lib.methods.run import TrainConfig, base_meta
 
 RESNET = Contest(target=TargetConfig("resnet18", 16), steps=12)

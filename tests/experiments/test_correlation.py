@@ -24,7 +24,7 @@ def pair(n: int, m: int, correlations: tuple[float, ...], seed: int = 0, width: 
     return a, b
 
 
-def test_known_correlations_are_found_on_held_out_groups():
+def test_known_correlations_are_found_on_held_out_episodes():
     found = canonical(*pair(2000, 4000, (0.8, 0.3)), permutations=50)
     assert found.spectrum == pytest.approx([0.8, 0.3], abs=0.05)
     assert found.held_out.value == pytest.approx(0.55, abs=0.04)
@@ -82,7 +82,7 @@ def test_intervals_cover_and_draw_whole_clusters():
         Reduced(x.train, np.repeat(x.test, 4, 0), 1), Reduced(y.train, np.repeat(y.test, 4, 0), 1), 400,
         clusters=np.repeat(np.arange(60), 4),
     )  # fmt: skip
-    assert once.held_out.high - once.held_out.low < 0.6 * (free.high - free.low)  # copies are no new groups
+    assert once.held_out.high - once.held_out.low < 0.6 * (free.high - free.low)  # copies are no new episodes
     assert sets.held_out.high - sets.held_out.low == pytest.approx(free.high - free.low, rel=0.25)
 
 
@@ -132,14 +132,14 @@ def test_cka_and_mantel_by_hand():
             similarity(np.ones((4, 2)), line, orders)
 
 
-def test_a_side_is_reduced_to_components_fitted_on_training_groups():
+def test_a_side_is_reduced_to_components_fitted_on_training_episodes():
     rng = np.random.default_rng(0)
     train, test = rng.standard_normal((30, 6)) * [9, 5, 1, 1, 1, 0], rng.standard_normal((10, 6))
     reduced = reduce_side(train, test, 3, "features")
     assert reduced.train.T @ reduced.train / 29 == pytest.approx(np.eye(3), abs=1e-9)
     assert 3 / 5 < reduced.explained < 1
     alone = reduce_side(train, test[:4], 3, "features")
-    np.testing.assert_allclose(alone.test, reduced.test[:4])  # the held-out groups do not shape the directions
+    np.testing.assert_allclose(alone.test, reduced.test[:4])  # the held-out episodes do not shape the directions
     scaled, _ = standardise(train, test, "features")
     assert scaled.shape == (30, 5)  # the constant column is gone
     assert scaled.std(0) == pytest.approx(np.ones(5))
@@ -149,11 +149,11 @@ def test_impossible_reductions_are_refused_with_a_remedy():
     rng = np.random.default_rng(0)
     wide, few = rng.standard_normal((30, 8)), rng.standard_normal((8, 8))
     for train, test, k, words in (
-        (few, wide, 5, "8 training and 30 held-out groups are too few for 5 components; .* take fewer"),
-        (wide, few[:3], 2, "3 held-out groups are too few"),
+        (few, wide, 5, "8 training and 30 held-out episodes are too few for 5 components; .* take fewer"),
+        (wide, few[:3], 2, "3 held-out episodes are too few"),
         (wide, few, 0, "at least 1"),
         (wide, few, 9, "8 columns that vary; expected at least 9"),
-        (np.ones((30, 4)), few, 2, "HOG: constant over all training groups"),
+        (np.ones((30, 4)), few, 2, "HOG: constant over all training episodes"),
         (np.outer(wide[:, 0], [1, 2, 3]), few[:, :3], 2, "varies in fewer than 2 directions"),
         (np.where(wide > 2, np.nan, wide), few, 2, "HOG: a feature is NaN or infinite"),
     ):

@@ -8,7 +8,7 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.studies import dataset_features as described
 from pudnet_lib.studies.dataset_features import dataset_features, image_hog, pixel_statistics
 from pudnet_lib.studies.parameter_features import LAYERS, layer_tensors, parameter_features
-from pudnet_lib.studies.zoo_store import ZooConfig, parameter_shapes, zoo_groups
+from pudnet_lib.studies.zoo_store import ZooConfig, parameter_shapes, zoo_episodes
 
 SHAPES = {name: tuple(shape) for name, shape in parameter_shapes(ZooConfig()).items()}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
@@ -39,35 +39,35 @@ def test_hog_sees_the_direction_of_edges():
     assert lying[5].argmax() == 4  # a quarter turn, in eighths of half a turn
 
 
-def test_a_group_is_described_by_mean_and_spread_over_its_images(fresh_cache):
-    groups = zoo_groups(ZooConfig("glyphs", per_class=3))
-    found = dataset_features("pixel statistics", "glyphs", groups, "train", np.array([4, 7]))
-    rows = pixel_statistics(groups.images("train", np.array([7]))[0][0])
+def test_a_episode_is_described_by_mean_and_spread_over_its_images(fresh_cache):
+    episodes = zoo_episodes(ZooConfig("glyphs", per_class=3))
+    found = dataset_features("pixel statistics", "glyphs", episodes, "train", np.array([4, 7]))
+    rows = pixel_statistics(episodes.images("train", np.array([7]))[0][0])
     np.testing.assert_allclose(found[1], np.concatenate([rows.mean(0), rows.std(0)]), atol=1e-6)
     assert len(list(fresh_cache.rglob("pixel-statistics-*.safetensors"))) == 1
     described._tables.clear()  # a new session reads what an earlier one computed
     np.testing.assert_array_equal(
-        dataset_features("pixel statistics", "glyphs", groups, "train", np.array([4, 7])), found
+        dataset_features("pixel statistics", "glyphs", episodes, "train", np.array([4, 7])), found
     )
 
 
 def test_embeddings_are_of_the_shipped_predictor_and_of_an_untrained_one(fresh_cache):
-    groups = zoo_groups(ZooConfig("glyphs", per_class=3))
+    episodes = zoo_episodes(ZooConfig("glyphs", per_class=3))
     rows = np.array([0, 1])
     names = ("PudNet's embedding", "untrained embedding")
-    trained, untrained = (dataset_features(name, "glyphs", groups, "held-out", rows) for name in names)
+    trained, untrained = (dataset_features(name, "glyphs", episodes, "held-out", rows) for name in names)
     assert trained.shape == untrained.shape
     assert np.isfinite(trained).all()
     assert np.abs(trained[0] - trained[1]).max() > 1e-4
     assert np.abs(trained - untrained).max() > 1e-2
-    again = dataset_features("untrained embedding", "glyphs", groups, "held-out", rows)
+    again = dataset_features("untrained embedding", "glyphs", episodes, "held-out", rows)
     np.testing.assert_array_equal(untrained, again)
 
 
 def test_unknown_features_and_layers_are_named():
-    groups = zoo_groups(ZooConfig("glyphs"))
+    episodes = zoo_episodes(ZooConfig("glyphs"))
     with pytest.raises(PudNetError, match="Did you mean 'HOG'"):
-        dataset_features("Hogg", "glyphs", groups, "train", np.array([0]))  # type: ignore[arg-type]
+        dataset_features("Hogg", "glyphs", episodes, "train", np.array([0]))  # type: ignore[arg-type]
     rows = np.zeros((2, SIZE))
     with pytest.raises(PudNetError, match="Did you mean 'norms'"):
         parameter_features(rows, SHAPES, "convolution 1", "norm")  # type: ignore[arg-type]

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.figures import cost_figures as figures
 from pudnet_lib.studies import break_even, cost, cost_tables, energy, prediction_cost
 from pudnet_lib.studies.crossing import Crossing
 from pudnet_lib.studies.starts import StartConfig
-from pudnet_lib.figures import cost_figures as figures
-from pudnet_lib.core.targets import TargetConfig
 
 
 def _table(scratch: list[float], seconds: tuple[float, ...] = (1.0, 10.0, 100.0)) -> pd.DataFrame:
@@ -29,10 +29,12 @@ def _table(scratch: list[float], seconds: tuple[float, ...] = (1.0, 10.0, 100.0)
             ("shared network", 55.0, 0.2),
         ):
             row = {"method": method, "kind": "predicted", "budget": 0, "step": 0, "seconds": took, "value": value + g}
-            rows.append(row | parts | {"group": g, "prediction_seconds": took, "meta_training_seconds": 95.0})
+            rows.append(row | parts | {"episode": g, "prediction_seconds": took, "meta_training_seconds": 95.0})
         for step, (value, took) in enumerate(zip([25.0, *scratch], (0.0, *seconds), strict=True)):
             row = {"method": "GC, from scratch", "kind": "trained", "budget": 3, "step": step, "seconds": took}
-            rows.append(row | {"value": value + g, "group": g, "prediction_seconds": 0.0, "meta_training_seconds": 0.0})
+            rows.append(
+                row | {"value": value + g, "episode": g, "prediction_seconds": 0.0, "meta_training_seconds": 0.0}
+            )
     facts = {"dataset": "toy", "size": 40, "images": 40, "chance": 25.0, "seed": 0, "metric": "accuracy"}
     return pd.DataFrame(rows).assign(joules=math.nan, **facts)
 
@@ -152,7 +154,7 @@ def test_bad_sizes_are_refused():
 
 def test_a_tiny_run_and_its_figures():
     smoke = cost.PROFILES["smoke"]
-    config = replace(smoke, start=StartConfig(sources=("glyphs",)), rivals=("constant",), sizes=(16,), groups=(2,))
+    config = replace(smoke, start=StartConfig(sources=("glyphs",)), rivals=("constant",), sizes=(16,), episodes=(2,))
     table = cost.run(config)
     assert {"PudNet", "PudNet, near swap", "constant embedding", "Adam, from scratch"} <= set(table["method"])
     assert set(table[table["method"] == "Adam, from scratch"]["budget"]) == {2, 6}

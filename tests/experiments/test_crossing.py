@@ -50,8 +50,8 @@ def test_the_best_of_several_rivals():
     assert earliest([Crossing(5, 3, 9, 1, 10), Crossing(4, 2, math.inf, 2, 20)]) == Crossing(4, 2, 9, 2, 20)
 
 
-def test_one_group_is_no_sample():
-    with pytest.raises(PudNetError, match="two groups"):
+def test_one_episode_is_no_sample():
+    with pytest.raises(PudNetError, match="two episodes"):
         student_bounds([[1.0, 2.0]])
 
 

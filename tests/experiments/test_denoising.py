@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
+from pudnet_lib.core import PudNetConfig
+from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.denoise.rivals import Noise2VoidConfig
 from pudnet_lib.denoise.train import DenoiserTrainConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import denoising
-from pudnet_lib.studies.denoising_cases import NOISY, PUDNET, SHARED, TRANSDUCTIVE
-from pudnet_lib.core import PudNetConfig
 from pudnet_lib.figures import denoising_figures as figures
 from pudnet_lib.figures import denoising_widgets as widgets
-from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.studies import denoising
+from pudnet_lib.studies.denoising_cases import NOISY, PUDNET, SHARED, TRANSDUCTIVE
 
 TRAIN = DenoiserTrainConfig(
     pudnet=PudNetConfig(TargetConfig("unet", 2), dim=8, residual=True),

@@ -5,15 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.evaluate import Swapper, evaluate_groups
-from pudnet_lib.studies import diagnostics
-from pudnet_lib.figures import diagnostics_figures as figures
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.evaluate import Swapper, evaluate_episodes
+from pudnet_lib.figures import diagnostics_figures as figures
+from pudnet_lib.studies import diagnostics
 
-SMALL = GroupConfig(2, 3, 3, 3)
+SMALL = EpisodeConfig(2, 3, 3, 3)
 
 
 @pytest.fixture
@@ -43,44 +42,52 @@ def test_effective_rank_by_hand(weights, rank):
 
 def test_a_network_that_ignores_the_sketch_shows_nothing(sources):
     model = SharedNetwork(SharedConfig(TargetConfig(width=4)))
-    table = diagnostics.diagnose({"shared": [model]}, GroupSampler(sources, SMALL), Swapper(sources, 3), 2, (0, 1))
+    table = diagnostics.diagnose({"shared": [model]}, EpisodeSampler(sources, SMALL), Swapper(sources, 3), 2, (0, 1))
     unmoved = table[table["metric"].isin(["sensitivity", "effective rank", "spread between", "spread within"])]
     assert unmoved["value"].abs().max() < 1e-3
     accuracy = table[table["metric"] == "accuracy"].pivot_table(
-        index="predicted_for", columns=["dataset", "group"], values="value"
+        index="predicted_for", columns=["dataset", "episode"], values="value"
     )
     assert (accuracy.loc["one"] == accuracy.loc["two"]).all()
 
 
 def test_a_hypernetwork_reacts_and_the_diagonal_is_its_own_prediction(sources, pudnet):
-    sampler, model = GroupSampler(sources, SMALL), pudnet()
+    sampler, model = EpisodeSampler(sources, SMALL), pudnet()
     table = diagnostics.diagnose({"PudNet": [model]}, sampler, Swapper(sources, 3), 2, (0, 1))
     reactions = table[table["metric"] == "sensitivity"]
     assert set(reactions["change"]) == set(diagnostics.CHANGES)
     assert (reactions["value"] > 0).all()
-    assert len(reactions) == 2 * 2 * 3 * 3  # sources, groups, changes, layers
-    own = evaluate_groups(model, sampler, 2)
+    assert len(reactions) == 2 * 2 * 3 * 3  # sources, episodes, changes, layers
+    own = evaluate_episodes(model, sampler, 2)
     diagonal = table[(table["metric"] == "accuracy") & (table["predicted_for"] == table["dataset"])]
     assert diagonal["value"].tolist() == own["value"].tolist()
 
 
 def test_one_source_has_no_other_source(sources, pudnet):
-    sampler = GroupSampler(sources[:1], SMALL)
-    group = sampler.group(0)
-    names = [sources[0].class_names[int(c)] for c in group.classes]
-    found = diagnostics.sensitivity(pudnet(), group, names, 0, Swapper(sources[:1], 3))
+    sampler = EpisodeSampler(sources[:1], SMALL)
+    episode = sampler.episode(0)
+    names = [sources[0].class_names[int(c)] for c in episode.classes]
+    found = diagnostics.sensitivity(pudnet(), episode, names, 0, Swapper(sources[:1], 3))
     assert set(found["change"]) == set(diagnostics.CHANGES[:2])
 
 
 def test_intervals_and_figures():
     rows = [
-        {"metric": "accuracy", "predicted_for": a, "dataset": b, "group": g, "seed": s, "value": v + g + s}
+        {"metric": "accuracy", "predicted_for": a, "dataset": b, "episode": g, "seed": s, "value": v + g + s}
         for (a, b), v in {("x", "x"): 80.0, ("x", "y"): 50.0, ("y", "x"): 60.0, ("y", "y"): 90.0}.items()
         for g in range(3)
         for s in range(2)
     ]
     rows += [
-        {"metric": "sensitivity", "layer": layer, "change": c, "dataset": "x", "group": g, "seed": s, "value": g + 1.0}
+        {
+            "metric": "sensitivity",
+            "layer": layer,
+            "change": c,
+            "dataset": "x",
+            "episode": g,
+            "seed": s,
+            "value": g + 1.0,
+        }
         for layer in ("first", "second")
         for c in diagnostics.CHANGES
         for g in range(3)
@@ -103,7 +110,7 @@ def test_intervals_and_figures():
 
 def test_a_property_of_one_seed_has_no_interval():
     table = pd.DataFrame([{"method": "PudNet", "metric": "effective rank", "layer": "all", "seed": 0, "value": 2.0}])
-    table = table.reindex(columns=[*table.columns, "change", "predicted_for", "dataset", "group"])
+    table = table.reindex(columns=[*table.columns, "change", "predicted_for", "dataset", "episode"])
     row = diagnostics.summarise_diagnostics(table).iloc[0]
     assert row["mean"] == 2
     assert np.isnan(row["low"])

@@ -8,19 +8,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import fine_tuning, fine_tuning_tables
-from pudnet_lib.studies.starts import StartConfig, initial_network, load_dataset, load_predictor, pretrained_tensors, train_from
-from pudnet_lib.figures import fine_tuning_figures as figures
 from pudnet_lib.core.classifier import accuracy
 from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.figures import fine_tuning_figures as figures
+from pudnet_lib.studies import fine_tuning, fine_tuning_tables
+from pudnet_lib.studies.starts import (
+    StartConfig,
+    initial_network,
+    load_dataset,
+    load_predictor,
+    pretrained_tensors,
+    train_from,
+)
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
     curves = {"predicted": [80.0, 82.0, 84.0], "random": [25.0, 81.0, 90.0], "shared network": [79.0, 80.0, 82.0]}
     rows = [
-        {"start": start, "group": g, "step": step, "seconds": 0.1 * step + before, "value": value + g}
+        {"start": start, "episode": g, "step": step, "seconds": 0.1 * step + before, "value": value + g}
         | {"prediction_seconds": before, "meta_training_seconds": 0.0 if start == "random" else 50.0}
         for start, values in curves.items()
         for before in [0.0 if start == "random" else 0.5]
@@ -35,7 +42,7 @@ def table() -> pd.DataFrame:
 def test_overtaking_by_hand(table):
     found = fine_tuning_tables.overtaking(table, "predicted", "Adam")
     assert found.at == pytest.approx(10 + 10 * 1 / 7)  # behind by 1 at step 10, ahead by 6 at step 20
-    assert (found.low, found.high) == pytest.approx((found.at, found.at))  # both groups differ by the same
+    assert (found.low, found.high) == pytest.approx((found.at, found.at))  # both episodes differ by the same
     with pytest.raises(PudNetError, match="from 'random'"):
         fine_tuning_tables.overtaking(table, "predicted", "SGD")
 
@@ -117,17 +124,17 @@ def test_pretrained_weights_come_from_a_local_file_alone(tmp_path):
         pretrained_tensors(str(path))
 
 
-def test_unknown_starts_and_too_few_groups():
+def test_unknown_starts_and_too_few_episodes():
     with pytest.raises(PudNetError, match="Did you mean 'predicted'"):
         fine_tuning.Config(starts=("predictd",))
     with pytest.raises(PudNetError, match="at least 2"):
-        fine_tuning.Config(groups=1)
+        fine_tuning.Config(episodes=1)
 
 
-def test_rates_are_chosen_on_validation_groups_and_a_run_uses_them(monkeypatch):
+def test_rates_are_chosen_on_validation_episodes_and_a_run_uses_them(monkeypatch):
     monkeypatch.setattr(fine_tuning, "RATE_FACTORS", (1.0, 3.0))
     smoke = replace(fine_tuning.PROFILES["smoke"], start=StartConfig(sources=("glyphs",)))
-    config = replace(smoke, trainables=("full",), starts=("predicted", "random"), epochs=1, rate_groups=1)
+    config = replace(smoke, trainables=("full",), starts=("predicted", "random"), epochs=1, rate_episodes=1)
     chosen = fine_tuning.choose_rates(config)
     own = [3e-3 * factor for factor in fine_tuning.RATE_FACTORS]
     assert set(chosen) == {("predicted", "Adam", "full"), ("random", "Adam", "full")}

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images import load_images
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import imagenet, imagenet_data, imagenet_tables
 from pudnet_lib.figures import imagenet_figures as figures
+from pudnet_lib.images import load_images
 from pudnet_lib.methods.cache import run_folder
 from pudnet_lib.methods.run import TrainConfig
+from pudnet_lib.studies import imagenet, imagenet_data, imagenet_tables
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def table():
         "GC, 10 epochs": ([60.0, 80.0], 102.0),
     }
     rows = [
-        {"metric": metric, "method": m, "group": c, "value": v + extra, "chance": chance, "prediction_seconds": s}
+        {"metric": metric, "method": m, "episode": c, "value": v + extra, "chance": chance, "prediction_seconds": s}
         | {"meta_training_seconds": np.nan if m.startswith("GC") else 1000.0}
         for metric, extra, chance in (("top-1 accuracy", 0, 50.0), ("top-5 accuracy", 10, 100.0))
         for m, (values, s) in top1.items()
@@ -94,7 +94,7 @@ def test_top_1_and_top_5_by_hand():
 
     labels = torch.tensor([6, 6, 2, 1])
     data = ImageDataset(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), labels, tuple("abcdefg"))
-    rows = imagenet.per_class_accuracy(Fixed(), data).set_index(["metric", "group"])
+    rows = imagenet.per_class_accuracy(Fixed(), data).set_index(["metric", "episode"])
     assert rows.loc[("top-1 accuracy", 6), "value"] == 100
     assert rows.loc[("top-1 accuracy", 2), "value"] == 0
     assert rows.loc[("top-5 accuracy", 2), "value"] == 100
@@ -143,7 +143,7 @@ def test_trainings_are_the_same_on_any_number_of_gpus():
     assert len(runs) == 3 * 9  # seeds, methods; the tuned ones share networks with others
     first = next(run for run in runs if isinstance(run, TrainConfig))
     assert first.meta.devices == 1  # torchrun decides; the cache's folder does not depend on it
-    assert first.meta.groups_per_step == 8
+    assert first.meta.episodes_per_step == 8
     assert run_folder(first) == run_folder(imagenet.trainings(paper)[0])
     assert imagenet.scratch_methods(paper)["GC, 1 epoch"] == ("GC", 1)
 

@@ -6,11 +6,11 @@ import pytest
 from torch import nn
 
 from pudnet_lib.cli import main
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.studies import imagenet, imagenet_plan
-from pudnet_lib.studies.imagenet_plan import Gpu, StepCost, hours, image_flops, measured_rate, step_cost, work
+from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.methods.run import TrainConfig
+from pudnet_lib.studies import imagenet, imagenet_plan
+from pudnet_lib.studies.imagenet_plan import Gpu, StepCost, hours, image_flops, measured_rate, step_cost, work
 
 SMOKE = replace(imagenet.PROFILES["smoke"], methods=("PudNet (kit)", "shared network", "ProtoNet"))
 
@@ -26,7 +26,7 @@ def test_an_images_operations_are_those_of_its_convolutions():
 def test_a_steps_cost_grows_with_its_images_and_its_parameters_do_not():
     runs = [run for run in imagenet.trainings(SMOKE) if isinstance(run, TrainConfig)]
     shared = next(run for run in runs if run.kind == "shared")
-    one, two = (step_cost(shared, GroupConfig(3, 1, n, n)) for n in (4, 8))
+    one, two = (step_cost(shared, EpisodeConfig(3, 1, n, n)) for n in (4, 8))
     assert (one.images, two.images) == (24, 48)
     assert two.flops == pytest.approx(2 * one.flops, rel=0.02)
     assert two.activation_bytes == pytest.approx(2 * one.activation_bytes, rel=0.1)
@@ -64,7 +64,7 @@ def test_the_work_of_a_profile_covers_every_run():
 
 
 def test_the_command_prints_the_estimate_before_anything_runs(monkeypatch, capsys):
-    monkeypatch.setitem(imagenet.PROFILES, "paper", replace(SMOKE, groups_per_step=8, source="imagenet"))
+    monkeypatch.setitem(imagenet.PROFILES, "paper", replace(SMOKE, episodes_per_step=8, source="imagenet"))
     with pytest.raises(SystemExit) as ended:
         main(["plan", "--profile", "paper", "--seconds", "0"])
     assert ended.value.code == 0

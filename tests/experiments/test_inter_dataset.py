@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pudnet_lib.images.sources import list_sources
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.figures import inter_dataset_figures as figures
+from pudnet_lib.images.sources import list_sources
 from pudnet_lib.studies import inter_dataset, inter_tables
 from pudnet_lib.studies.inter_dataset import Config, Split, left_out, splits
 from pudnet_lib.studies.trust_calibration import TrustStudy
-from pudnet_lib.figures import inter_dataset_figures as figures
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_mistaken_and_too_few_sources_are_errors(no_data, tmp_path):
 
 
 def table_of(values: dict[str, dict[str, list[float]]]) -> pd.DataFrame:
-    """Method → source → accuracy of each group."""
+    """Method → source → accuracy of each episode."""
     rows = [
-        {"method": m, "dataset": d, "group": g, "value": v, "prediction_seconds": 3.0 if m.startswith("GC") else 1.0}
+        {"method": m, "dataset": d, "episode": g, "value": v, "prediction_seconds": 3.0 if m.startswith("GC") else 1.0}
         | ({} if m.startswith("GC") else {"meta_training_seconds": 100.0})
         for m, sources in values.items()
         for d, vs in sources.items()
@@ -80,7 +80,7 @@ def table() -> pd.DataFrame:
 @pytest.fixture
 def trust() -> pd.DataFrame:
     rows = [
-        {"dataset": d, "group": g, "seed": s, "distance": x + s, "estimate": 60.0, "accuracy": 58.0, "low": 50.0,
+        {"dataset": d, "episode": g, "seed": s, "distance": x + s, "estimate": 60.0, "accuracy": 58.0, "low": 50.0,
          "high": 70.0, "per_class": 20}
         for d, x in (("a", 1.0), ("b", 4.0), ("c", 2.0))
         for g in (0, 1)
@@ -134,12 +134,12 @@ def test_a_tiny_run_with_its_trust_reports_and_figures(tmp_path, monkeypatch):
         inter_dataset.PROFILES["smoke"],
         sources=("fashion", "glyphs"),
         methods=("PudNet (kit)", "shared network"),
-        trust=TrustStudy(sizes=(4,), groups=2, fit_groups=2, fit_epochs=1, query_per_class=4),
+        trust=TrustStudy(sizes=(4,), episodes=2, fit_episodes=2, fit_epochs=1, query_per_class=4),
     )
     found, trust = inter_dataset.run(config), inter_dataset.trust(config)
     assert found["value"].between(0, 100).all()
-    groups, whole = (found[found["ways"] == ways] for ways in ("5", "all"))
-    assert {"PudNet (kit), near swap", "PudNet (kit), far swap", "GC, 1 epoch"} <= set(groups["method"])
+    episodes, whole = (found[found["ways"] == ways] for ways in ("5", "all"))
+    assert {"PudNet (kit), near swap", "PudNet (kit), far swap", "GC, 1 epoch"} <= set(episodes["method"])
     assert "PudNet (kit), near swap" not in set(whole["method"])
     assert whole.groupby("dataset")["chance"].first().round(1).to_dict() == {"fashion": 10.0, "glyphs": 2.8}
     assert set(trust["dataset"]) == {"fashion", "glyphs"}

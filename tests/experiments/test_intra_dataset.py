@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import intra_dataset, intra_tables
+from pudnet_lib.figures import intra_dataset_figures as figures
 from pudnet_lib.methods.contenders import PREDICTORS, Contest, train_config
 from pudnet_lib.profiles import configure
-from pudnet_lib.figures import intra_dataset_figures as figures
+from pudnet_lib.studies import intra_dataset, intra_tables
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def table() -> pd.DataFrame:
         "GC, 30 epochs": [85.0, 85.0],
     }
     rows = [
-        {"method": m, "group": g, "value": v, "prediction_seconds": 3.0 if m.startswith("GC") else 1.0}
+        {"method": m, "episode": g, "value": v, "prediction_seconds": 3.0 if m.startswith("GC") else 1.0}
         | ({} if m.startswith("GC") else {"meta_training_seconds": 100.0})
         for m, vs in values.items()
         for g, v in enumerate(vs)
@@ -47,7 +47,7 @@ def test_figures_name_every_method(table):
     assert [ax.get_title() for ax in panels] == ["toy", "all sources"]
 
 
-def test_accuracy_against_the_groups_size(table):
+def test_accuracy_against_the_episodes_size(table):
     larger = table.assign(ways=10, chance=10.0, value=table["value"] / 2)
     both = intra_tables.summary(pd.concat([table, larger]))
     (ax,) = figures.figure_ways(both, "ConvNet-3, width 4").axes
@@ -64,11 +64,11 @@ def test_all_get_the_same_number_of_steps(method):
     assert config.base_steps + config.meta.steps == 10
 
 
-def test_unknown_methods_and_too_few_groups():
+def test_unknown_methods_and_too_few_episodes():
     with pytest.raises(PudNetError, match="Unknown method"):
         intra_dataset.Config(methods=("PudNett",))
     with pytest.raises(PudNetError, match="at least 2"):
-        intra_dataset.Config(groups=1)
+        intra_dataset.Config(episodes=1)
 
 
 def test_a_studys_fields_give_way_to_what_is_given():

@@ -49,7 +49,7 @@ def test_answer_and_rows_for_the_result_file(table):
     assert "pixel statistics and flattened weights on held-out classes, same initialisation" in answer
     assert "of 30 cells survive" in answer
     facts = {"start": "random start", "dataset": "fashion", "method": "own prediction"}
-    distances = pd.DataFrame([facts | {"group": group, "value": value} for group, value in enumerate((0.5, 1.5))])
+    distances = pd.DataFrame([facts | {"episode": episode, "value": value} for episode, value in enumerate((0.5, 1.5))])
     rows = experiment.result_rows(table, distances)
     assert set(rows["method"]) == {"pixel statistics × weights", "pixel statistics × norms", "atlas: own prediction"}
     assert rows["mean"].notna().all()
@@ -65,16 +65,16 @@ def test_pooled_values_are_those_of_the_strict_null(loaded):
     assert not np.array_equal(plain.held_out.null, strict.held_out.null)
 
 
-def test_a_cell_uses_the_groups_that_were_asked_for(loaded):
+def test_a_cell_uses_the_episodes_that_were_asked_for(loaded):
     choice = Choice("glyphs", dataset_feature="pixel statistics")
-    fit, test = loaded.side(replace(choice, groups=6), "parameters")
+    fit, test = loaded.side(replace(choice, episodes=6), "parameters")
     assert (len(fit), len(test)) == (6, 8)
     fit, test = loaded.side(replace(choice, same_classes=True), "dataset")
     assert (len(fit), len(test)) == (11, 5)
     assert loaded.side(replace(choice, source=POOLED), "strata")[1].tolist() == [0] * 8 + [1] * 8
     assert loaded.side(choice, "class set")[0][0].startswith("glyphs ")
     with pytest.raises(PudNetError, match="too few for 5 components"):
-        loaded.canonical(replace(choice, groups=6))
+        loaded.canonical(replace(choice, episodes=6))
     with pytest.raises(PudNetError, match="Did you mean 'glyphs'"):
         loaded.canonical(replace(choice, source="glyph"))
     with pytest.raises(PudNetError, match="Unknown zoo"):
@@ -84,7 +84,7 @@ def test_a_cell_uses_the_groups_that_were_asked_for(loaded):
 def test_the_table_of_the_zoo(loaded, monkeypatch):
     monkeypatch.setattr(experiment, "study", lambda config: loaded)
     rows = experiment.zoo_table(TINY)
-    assert rows["groups"].tolist() == [16, 8] * 2
+    assert rows["episodes"].tolist() == [16, 8] * 2
     assert rows["diverged"].sum() == 0
     fashion = rows.iloc[1]
     assert fashion["different sets of classes"] <= 4
@@ -124,14 +124,14 @@ def test_filters_get_length_one_and_zero_stays_zero():
 def test_the_atlas_answers_in_words():
     values = {atlas.OWN: [0.8, 0.9], atlas.OTHER: [0.9, 1.0], atlas.MEAN_PREDICTED: [1, 1], atlas.MEAN_TRAINED: [1, 1]}
     rows = [
-        {"method": method, "dataset": "toy", "start": "random start", "group": group, "value": value}
+        {"method": method, "dataset": "toy", "start": "random start", "episode": episode, "value": value}
         for method, pair in values.items()
-        for group, value in enumerate(pair)
+        for episode, value in enumerate(pair)
     ]
     answer = atlas.atlas_answer(pd.DataFrame(rows))
     assert "at 0.850 [0.215, 1.485] times" in answer
     assert "as near as the mean" in answer
-    assert "another group's prediction is 0.1000 [+0.1000, +0.1000] farther off" in answer
+    assert "another episode's prediction is 0.1000 [+0.1000, +0.1000] farther off" in answer
     assert "the mean of predictions 0.1500 [-0.4853, +0.7853] farther off" in answer
     nearer = pd.DataFrame(rows).replace({"method": {atlas.OWN: atlas.MEAN_PREDICTED, atlas.MEAN_PREDICTED: atlas.OWN}})
     assert "the mean of predictions 0.1500 [-0.4853, +0.7853] nearer" in atlas.atlas_answer(nearer)

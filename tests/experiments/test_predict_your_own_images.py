@@ -22,10 +22,10 @@ SECONDS = {"PudNet": 0.1, "from scratch": 0.6}
 @pytest.fixture
 def table() -> pd.DataFrame:
     rows = [
-        {"method": method, "dataset": "toy", "seed": 0, "group": group, "metric": "accuracy", "value": float(value)}
+        {"method": method, "dataset": "toy", "seed": 0, "episode": episode, "metric": "accuracy", "value": float(value)}
         | {"chance": 25.0, "prediction_seconds": SECONDS.get(method, 0.2), "meta_training_seconds": 50.0}
         for method, values in VALUES.items()
-        for group, value in enumerate(values)
+        for episode, value in enumerate(values)
     ]
     return pd.DataFrame(rows)
 

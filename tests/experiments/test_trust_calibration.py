@@ -1,4 +1,4 @@
-"""The calibration of the trust report: its numbers by hand, and reports on toy groups beside the truth."""
+"""The calibration of the trust report: its numbers by hand, and reports on toy episodes beside the truth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluate import interval
-from pudnet_lib.studies.trust_calibration import TrustStudy, advice_table, bias, calibrate, calibration_error, coverage, reliability
+from pudnet_lib.studies.trust_calibration import (
+    TrustStudy,
+    advice_table,
+    bias,
+    calibrate,
+    calibration_error,
+    coverage,
+    reliability,
+)
 
 
 @pytest.fixture
@@ -18,7 +26,7 @@ def table() -> pd.DataFrame:
         {
             "dataset": "toy",
             "per_class": 10,
-            "group": [0, 1, 2, 3],
+            "episode": [0, 1, 2, 3],
             "estimate": [40.0, 50.0, 80.0, 90.0],
             "accuracy": [50.0, 60.0, 78.0, 88.0],
             "low": [35.0, 45.0, 70.0, 89.0],
@@ -44,7 +52,7 @@ def test_reliability_bias_coverage_and_error_by_hand(table):
     assert calibration_error(table, bins=2) == error  # its draws are seeded
 
 
-def test_several_reports_on_a_group_are_one_value_of_the_bias(table):
+def test_several_reports_on_a_episode_are_one_value_of_the_bias(table):
     assert bias(pd.concat([table, table])) == bias(table)
 
 
@@ -56,11 +64,11 @@ def test_advice_is_compared_with_what_was_trained(table):
     assert advice_table(table, "per_class")["n"].tolist() == [3]
 
 
-def test_reports_on_groups_of_an_unseen_source(pudnet, images):
+def test_reports_on_episodes_of_an_unseen_source(pudnet, images):
     model = pudnet()
     train, test = images(6, 12, 16, seed=1), images(6, 8, 16, seed=1)
     pool = (images(4, 8, 16, seed=2, name="other"),)
-    study = TrustStudy(sizes=(4, 8), groups=2, fit_groups=1, fit_epochs=1, query_per_class=5)
+    study = TrustStudy(sizes=(4, 8), episodes=2, fit_episodes=1, fit_epochs=1, query_per_class=5)
     state = torch.random.get_rng_state()
     found = calibrate(model, train, test, pool, study, ways=3)
     assert torch.equal(state, torch.random.get_rng_state())
@@ -76,7 +84,7 @@ def test_reports_on_groups_of_an_unseen_source(pudnet, images):
 def test_a_class_that_is_never_right_lowers_the_truth_not_the_estimate(pudnet, images):
     model, train = pudnet(), images(3, 12, 16, seed=1)
     shuffled = ImageDataset(train.images, (train.labels + 1) % 3, train.class_names)
-    study = TrustStudy(sizes=(8,), groups=1, fit_groups=0, query_per_class=6)
+    study = TrustStudy(sizes=(8,), episodes=1, fit_episodes=0, query_per_class=6)
     found = calibrate(model, train, shuffled, (images(4, 8, 16, name="other"),), study, ways=3).iloc[0]
     assert found["estimate"] > found["accuracy"] + 20
     assert found["accuracy"] < 100 / 3

@@ -4,14 +4,24 @@ import pytest
 import torch
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining, accuracies, grouped_logits, image_orders, initial_parameters, learning_rate, train_networks, train_one
+from pudnet_lib.studies.zoo import (
+    TrainingCancelledError,
+    ZooTraining,
+    accuracies,
+    grouped_logits,
+    image_orders,
+    initial_parameters,
+    learning_rate,
+    train_networks,
+    train_one,
+)
 
 SMALL = ZooTraining(width=3, epochs=2, batch_size=5)
 
 
 @pytest.fixture(scope="module")
 def data() -> tuple[torch.Tensor, torch.Tensor]:
-    """Three groups of 12 images, 3 classes; the last batch of an epoch is smaller."""
+    """Three episodes of 12 images, 3 classes; the last batch of an epoch is smaller."""
     images = torch.randint(0, 256, (3, 12, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     return images, torch.arange(3).repeat_interleave(4)
 
@@ -22,11 +32,11 @@ def test_grouped_training_equals_the_plain_loop(data, seeds, at_once):
     images, labels = data
     together = train_networks(images, labels, SMALL, seeds, torch.float64, at_once=at_once)
     assert together.finite.all()
-    for group, seed in enumerate(seeds):
-        alone = train_one(images[group], labels, SMALL, seed, torch.float64)
+    for episode, seed in enumerate(seeds):
+        alone = train_one(images[episode], labels, SMALL, seed, torch.float64)
         assert set(alone) == set(together.parameters)
         for name, tensor in alone.items():
-            torch.testing.assert_close(together.parameters[name][group], tensor, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(together.parameters[name][episode], tensor, rtol=1e-7, atol=1e-9)
 
 
 def test_a_seed_fixes_initial_weights_and_order(data):
@@ -52,8 +62,8 @@ def test_training_goes_on_from_given_parameters(data):
     start = {name: t[0] for name, t in initial_parameters(SMALL, 3, 3, [9]).items() if name.startswith("blocks")}
     still = ZooTraining(width=3, epochs=1, batch_size=12, learning_rate=1e-30)
     trained = train_networks(images, labels, still, [0, 1, 2], start=start)
-    for group in range(3):
-        torch.testing.assert_close(trained.parameters["blocks.1.0.weight"][group], start["blocks.1.0.weight"])
+    for episode in range(3):
+        torch.testing.assert_close(trained.parameters["blocks.1.0.weight"][episode], start["blocks.1.0.weight"])
     assert not torch.equal(trained.parameters["head.weight"][0], trained.parameters["head.weight"][1])
 
 

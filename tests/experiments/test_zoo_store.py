@@ -10,8 +10,8 @@ from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.studies import zoo_predicted, zoo_store
 from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining
-from pudnet_lib.studies.zoo_episodes import ZooGroups
-from pudnet_lib.studies.zoo_store import ZooConfig, load_zoo, parameter_shapes, zoo_groups, zoo_name
+from pudnet_lib.studies.zoo_episodes import ZooEpisodes
+from pudnet_lib.studies.zoo_store import ZooConfig, load_zoo, parameter_shapes, zoo_episodes, zoo_name
 
 TINY = ZooConfig("glyphs", per_class=3, test_per_class=2, training=ZooTraining(width=2, epochs=1, batch_size=15))
 
@@ -31,7 +31,7 @@ def steps_of(calls: list[tuple[int, int]], stop_at: int = 99):
 
 def test_a_cancelled_run_keeps_its_chunks_and_goes_on(tmp_path, small_chunks):
     calls: list[tuple[int, int]] = []
-    with pytest.raises(TrainingCancelledError, match=r"cancelled\. 2 of 6 groups are kept; the next run goes on"):
+    with pytest.raises(TrainingCancelledError, match=r"cancelled\. 2 of 6 episodes are kept; the next run goes on"):
         load_zoo(TINY, 4, 2, steps_of(calls, 3), tmp_path)
     assert calls == [(0, 6), (2, 6), (2, 6)]  # before an epoch, after a chunk, before an epoch
     again: list[tuple[int, int]] = []
@@ -66,7 +66,7 @@ def test_same_and_different_initialisation(tmp_path):
     assert np.abs(different.train.parameters[0] - different.train.parameters[1]).max() > 0.01
 
 
-def test_diverged_groups_are_left_out_and_counted(tmp_path, monkeypatch):
+def test_diverged_episodes_are_left_out_and_counted(tmp_path, monkeypatch):
     train = zoo_store.train_networks
 
     def second_fails(*args, **kwargs):
@@ -83,7 +83,7 @@ def test_diverged_groups_are_left_out_and_counted(tmp_path, monkeypatch):
     assert zoo.train.indices.tolist() == [0, 2, 3]
     assert len(zoo.train.parameters) == len(zoo.train.accuracy) == 3
     monkeypatch.setattr(zoo_store, "train_networks", all_fail)
-    with pytest.raises(PudNetError, match=r"diverged for 4 of 4 train groups; lower training\.learning_rate"):
+    with pytest.raises(PudNetError, match=r"diverged for 4 of 4 train episodes; lower training\.learning_rate"):
         load_zoo(TINY, 4, 4, root=tmp_path / "all")
 
 
@@ -118,7 +118,7 @@ def test_the_shipped_zoo_is_that_of_the_present_configuration(tmp_path, source, 
     assert list(tmp_path.iterdir()) == []
     assert len(zoo.train.parameters) == 120
     assert zoo.train.diverged == zoo.held_out.diverged == 0
-    assert zoo.train.accuracy.mean() > 100 / zoo.groups.ways + 20  # they learnt something
+    assert zoo.train.accuracy.mean() > 100 / zoo.episodes.ways + 20  # they learnt something
 
 
 def test_a_shipped_network_is_trained_again_from_its_seed(tmp_path, monkeypatch):
@@ -129,34 +129,34 @@ def test_a_shipped_network_is_trained_again_from_its_seed(tmp_path, monkeypatch)
     assert off < 0.05, "another processor rounds otherwise, and training carries that on, but not far"
 
 
-def test_held_out_groups_hold_no_training_class():
-    groups = zoo_groups(TINY)
-    split = default_class_split("glyphs", groups.train.num_classes)
+def test_held_out_episodes_hold_no_training_class():
+    episodes = zoo_episodes(TINY)
+    split = default_class_split("glyphs", episodes.train.num_classes)
     unseen = set(split.unseen)
-    assert set(groups.class_sets("held-out", np.arange(30)).flat) <= unseen
-    assert not set(groups.class_sets("train", np.arange(30)).flat) & unseen
+    assert set(episodes.class_sets("held-out", np.arange(30)).flat) <= unseen
+    assert not set(episodes.class_sets("train", np.arange(30)).flat) & unseen
 
 
-def test_a_group_is_a_function_of_its_number():
-    groups, again = zoo_groups(TINY), zoo_groups(TINY)
-    classes, train, test = groups.indices("train", 3)
+def test_a_episode_is_a_function_of_its_number():
+    episodes, again = zoo_episodes(TINY), zoo_episodes(TINY)
+    classes, train, test = episodes.indices("train", 3)
     assert all(np.array_equal(a, b) for a, b in zip((classes, train, test), again.indices("train", 3), strict=True))
-    assert groups.train.labels[train].tolist() == np.repeat(classes, 3).tolist()
-    assert groups.test.labels[test].tolist() == np.repeat(classes, 2).tolist()
-    assert groups.names("train", 3) == tuple(groups.train.class_names[c] for c in classes)
-    pictures, _ = groups.images("train", np.array([3]))
-    assert torch.equal(pictures[0], groups.train.images[train])
+    assert episodes.train.labels[train].tolist() == np.repeat(classes, 3).tolist()
+    assert episodes.test.labels[test].tolist() == np.repeat(classes, 2).tolist()
+    assert episodes.names("train", 3) == tuple(episodes.train.class_names[c] for c in classes)
+    pictures, _ = episodes.images("train", np.array([3]))
+    assert torch.equal(pictures[0], episodes.train.images[train])
 
 
 def test_ways_follow_the_number_of_classes(images):
     few = images(classes=15, per_class=4, name="toy")
-    groups = ZooGroups(few, few, 0, 2, 2, 0)
-    assert groups.ways == 3
-    assert groups.distinct("train") >= 1
-    with pytest.raises(PudNetError, match="groups of 9 classes need"):
-        ZooGroups(few, few, 9, 2, 2, 0)
+    episodes = ZooEpisodes(few, few, 0, 2, 2, 0)
+    assert episodes.ways == 3
+    assert episodes.distinct("train") >= 1
+    with pytest.raises(PudNetError, match="episodes of 9 classes need"):
+        ZooEpisodes(few, few, 9, 2, 2, 0)
     with pytest.raises(PudNetError, match="Take fewer ways or images"):
-        ZooGroups(few, few, 0, 5, 2, 0)
+        ZooEpisodes(few, few, 0, 5, 2, 0)
 
 
 def test_too_small_a_zoo_is_refused(tmp_path):
@@ -167,14 +167,14 @@ def test_too_small_a_zoo_is_refused(tmp_path):
 def test_a_zoo_that_starts_from_predictions(tmp_path):
     with pytest.raises(PudNetError, match=r"needs training\.width = 16"):
         load_zoo(replace(TINY, initialisation="predicted"), 2, 2, root=tmp_path)
-    groups = zoo_groups(ZooConfig("glyphs"))
-    own = zoo_predicted.predict_groups(groups, "train", np.arange(2))
-    alone = zoo_predicted.predict_groups(groups, "train", np.array([1]))
+    episodes = zoo_episodes(ZooConfig("glyphs"))
+    own = zoo_predicted.predict_episodes(episodes, "train", np.arange(2))
+    alone = zoo_predicted.predict_episodes(episodes, "train", np.array([1]))
     assert own["blocks.0.0.weight"].shape == (2, 16, 3, 3, 3)
     torch.testing.assert_close(own["blocks.2.0.weight"][1], alone["blocks.2.0.weight"][0])
     training = ZooTraining(width=16, epochs=1, batch_size=200, learning_rate=1e-30)
     zoo = load_zoo(ZooConfig("glyphs", "predicted", training=training), 2, 2, root=tmp_path)
-    mean = zoo_predicted.predicted_mean(groups, 16)
+    mean = zoo_predicted.predicted_mean(episodes, 16)
     flat = torch.cat([mean[name].flatten() for name in parameter_shapes(zoo.config) if name in mean])
     first = next(iter(parameter_shapes(zoo.config).values())).numel()
     np.testing.assert_allclose(zoo.train.parameters[0, :first], flat[:first].numpy(), atol=2e-3)

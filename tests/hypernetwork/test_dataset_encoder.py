@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.core.dataset import normalise
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core.encoder import DatasetEncoder
+from pudnet_lib.errors import PudNetError
 
 POOLINGS = ["mean", "mean_std", "class"]
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
-from pudnet_lib.core import grouped
-from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.core import side_by_side as grouped
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import TargetConfig, build_target
 
 SWITCHES = [
     {},
@@ -19,20 +19,22 @@ SWITCHES = [
 
 
 @pytest.fixture
-def sampler(images) -> GroupSampler:
-    return GroupSampler([images(), images(seed=1, name="other")], GroupConfig(2, 2, 2, 2))
+def sampler(images) -> EpisodeSampler:
+    return EpisodeSampler([images(), images(seed=1, name="other")], EpisodeConfig(2, 2, 2, 2))
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_several_groups_at_once_equal_the_plain_loop(pudnet, sampler, switches: dict[str, object]):
+def test_several_episodes_at_once_equal_the_plain_loop(pudnet, sampler, switches: dict[str, object]):
     step = MetaStep(pudnet(**switches), sampler.num_classes, LossWeights()).double()
-    groups = [sampler.group(index) for index in range(3)]
-    groups = [g._replace(**{n: getattr(g, n).double() / 255 for n in ("sketch", "support", "query")}) for g in groups]
-    losses = [step(group) for group in groups]
+    episodes = [sampler.episode(index) for index in range(3)]
+    episodes = [
+        g._replace(**{n: getattr(g, n).double() / 255 for n in ("sketch", "support", "query")}) for g in episodes
+    ]
+    losses = [step(episode) for episode in episodes]
     torch.stack([loss.total for loss in losses]).mean().backward()
     plain = {name: p.grad for name, p in step.named_parameters()}
     step.zero_grad(set_to_none=True)
-    parts = step.parts(groups)
+    parts = step.parts(episodes)
     assert [len(part) for part in parts] == [3]
     together = step(parts[0])
     together.total.backward()
@@ -42,20 +44,20 @@ def test_several_groups_at_once_equal_the_plain_loop(pudnet, sampler, switches: 
         torch.testing.assert_close(parameter.grad, plain[name], atol=1e-5, rtol=1e-5)
 
 
-def test_each_group_has_its_own_network_and_statistics(pudnet):
+def test_each_episode_has_its_own_network_and_statistics(pudnet):
     model = pudnet()
     sketches = torch.randint(0, 256, (3, 4, 3, 8, 8), dtype=torch.uint8)
     images = torch.randint(0, 256, (3, 5, 3, 8, 8), dtype=torch.uint8) // torch.tensor([1, 2, 4]).view(3, 1, 1, 1, 1)
-    parameters = model.of_groups(sketches, torch.zeros(3, 4, dtype=torch.int64))
-    features = model.features_of_groups(parameters, images)
+    parameters = model.of_episodes(sketches, torch.zeros(3, 4, dtype=torch.int64))
+    features = model.features_of_episodes(parameters, images)
     assert features.shape == (3, 5, 4)
     for b in range(3):
         torch.testing.assert_close(features[b], model.features(model(sketches[b]), images[b]), atol=1e-5, rtol=1e-4)
 
 
-def test_groups_of_other_shapes_and_of_other_tasks_go_alone(pudnet, sampler):
+def test_episodes_of_other_shapes_and_of_other_tasks_go_alone(pudnet, sampler):
     step = MetaStep(pudnet(), sampler.num_classes, LossWeights())
-    one, two, three = (sampler.group(index) for index in range(3))
+    one, two, three = (sampler.episode(index) for index in range(3))
     small = two._replace(query=two.query[:-1])
     assert [part if isinstance(part, list) else "alone" for part in step.parts([one, small])] == ["alone", "alone"]
     assert [len(part) for part in step.parts([one, two, three])] == [3]
@@ -63,14 +65,14 @@ def test_groups_of_other_shapes_and_of_other_tasks_go_alone(pudnet, sampler):
 
 
 @pytest.mark.parametrize("switches", [{"refine": 1}, {"encoder_norm": "batch"}], ids=str)
-def test_what_would_mix_groups_goes_one_by_one(pudnet, switches: dict[str, object]):
+def test_what_would_mix_episodes_goes_one_by_one(pudnet, switches: dict[str, object]):
     images = torch.zeros(4, 3, 8, 8)
-    assert pudnet(**switches).groups_at_once(images) == 1
-    assert SharedNetwork(SharedConfig(TargetConfig(width=4))).groups_at_once(images) == 1
-    assert grouped.groups_at_once(build_target(TargetConfig("resnet18", 8)), images) == 1
+    assert pudnet(**switches).episodes_at_once(images) == 1
+    assert SharedNetwork(SharedConfig(TargetConfig(width=4))).episodes_at_once(images) == 1
+    assert grouped.episodes_at_once(build_target(TargetConfig("resnet18", 8)), images) == 1
 
 
-def test_as_many_groups_at_once_as_fit_32_mib():
-    images = torch.zeros(100, 3, 32, 32)  # 4 bytes × width × 100 × 1024 a group's first maps
-    fits = {w: grouped.groups_at_once(build_target(TargetConfig(width=w)), images) for w in (4, 8, 16, 64, 128)}
+def test_as_many_episodes_at_once_as_fit_32_mib():
+    images = torch.zeros(100, 3, 32, 32)  # 4 bytes × width × 100 × 1024 an episode's first maps
+    fits = {w: grouped.episodes_at_once(build_target(TargetConfig(width=w)), images) for w in (4, 8, 16, 64, 128)}
     assert fits == {4: 20, 8: 10, 16: 5, 64: 1, 128: 1}

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.dataset import normalise
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import ConvNet3, TargetConfig
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import save_model
 
 SKETCH = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
@@ -41,7 +41,7 @@ class Odd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 3, 3, groups=3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(),
+            nn.Conv2d(3, 3, 3, episodes=3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(),
             nn.ConvTranspose2d(4, 5, 2, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
         )  # fmt: skip
         self.register_buffer("factor", torch.tensor(2.0))

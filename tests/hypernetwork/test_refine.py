@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.refine import leave_one_out_loss
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.refine import leave_one_out_loss
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
 
 LABELS = torch.tensor([0, 0, 0, 1, 1])
 

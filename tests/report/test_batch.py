@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.batch import batch
 from pudnet_lib.batch.batch import BatchConfig, read_run, read_runs, reproduce
 from pudnet_lib.batch.runner import Outcome
+from pudnet_lib.errors import PudNetError
 
 
 @pytest.fixture

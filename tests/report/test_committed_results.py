@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pudnet_lib.results import read_result
 from pudnet_lib.batch.site import readme_text
+from pudnet_lib.results import read_result
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted((ROOT / "reports" / "results").glob("*.json"))

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from pudnet_lib.batch.compare import compare
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.results import write_result
-from pudnet_lib.batch.compare import compare
 
 FACTS = {"config": {}, "seed": 0, "seconds": 1.0, "commit": "c", "versions": {}, "device": "d", "peak_memory_mb": 1.0}
 

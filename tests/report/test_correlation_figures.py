@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from pudnet_lib.figures import atlas_figures, correlation_widgets
+from pudnet_lib.figures import correlation_figures as figures
 from pudnet_lib.studies import atlas, zoo_store
 from pudnet_lib.studies import parameter_correlations as experiment
 from pudnet_lib.studies.correlation_study import POOLED, WITHIN, Choice, Config, study
-from pudnet_lib.figures import atlas_figures, correlation_widgets
-from pudnet_lib.figures import correlation_figures as figures
 from pudnet_lib.widgets import png_bytes
 
 CONFIG = Config(
@@ -68,7 +68,7 @@ def test_in_sample_stands_beside_held_out_and_both_beside_their_nulls(table):
     assert high > rows["null_high"].max()
 
 
-def test_a_chosen_group_is_ringed_and_shown():
+def test_a_chosen_episode_is_ringed_and_shown():
     loaded = study(CONFIG)
     choice = Choice(POOLED, dataset_feature="pixel statistics", components=2)
     assert loaded.locate(choice, 3) == ("fashion", 3)
@@ -80,8 +80,8 @@ def test_a_chosen_group_is_ringed_and_shown():
     assert np.concatenate(scatter.lines[-1].get_xydata()).tolist() == pytest.approx(scores[9].tolist())
     assert [len(line.get_xdata()) for line in scatter.lines[:2]] == [8, 8]
     assert spectrum.lines[0].get_ydata() == pytest.approx(loaded.canonical(choice).spectrum)
-    assert "group 1, glyphs" in images.get_title()
-    pictures = loaded.zoo("glyphs", "same").groups.images("held-out", np.array([1]))[0][0]
+    assert "episode 1, glyphs" in images.get_title()
+    pictures = loaded.zoo("glyphs", "same").episodes.images("held-out", np.array([1]))[0][0]
     shown = images.images[0].get_array()
     np.testing.assert_array_equal(shown[:32, :32], pictures[0].permute(1, 2, 0).numpy())
     assert filters.images[0].get_array().shape == (15, 7, 3)
@@ -112,7 +112,7 @@ def test_the_atlas_is_drawn_for_both_starts():
     assert {t.get_text() for t in drawn.axes[0].get_yticklabels()} == set(atlas.GUESSES)
     mapped = atlas_figures.figure_atlas(("glyphs",), CONFIG.atlas)
     assert [ax.get_title() for ax in mapped.axes] == [f"glyphs, {start}" for start in atlas.STARTS.values()]
-    assert [len(line.get_xdata()) for line in mapped.axes[0].lines] == [2, 2, 2, 3, 3, 1]  # three groups, the mean
+    assert [len(line.get_xdata()) for line in mapped.axes[0].lines] == [2, 2, 2, 3, 3, 1]  # three episodes, the mean
     assert "nan" not in texts(mapped)
 
 
@@ -121,7 +121,7 @@ def test_every_control_of_the_panel_changes_the_figure():
     assert panel.message.value == ""
     for name, value in {
         "source": WITHIN, "initialisation": "different", "parameters": "spectra", "layer": "batch norms",
-        "components": 3, "groups": 12, "group": 5,
+        "components": 3, "episodes": 12, "episode": 5,
     }.items():  # fmt: skip
         before = bytes(panel.image.value)
         panel.controls[name].value = value
@@ -145,7 +145,7 @@ def grower(monkeypatch):
     """A panel that trains a few tiny networks."""
     monkeypatch.setattr(zoo_store, "CHUNK", 2)
     tiny = replace(CONFIG.training, width=2, epochs=1, batch_size=100)
-    config = replace(CONFIG, sources=("glyphs",), initialisations=("same",), training=tiny, train_groups=6)
+    config = replace(CONFIG, sources=("glyphs",), initialisations=("same",), training=tiny, train_episodes=6)
     made = correlation_widgets.GrowPanel(config, correlation_widgets.explore(config))
     made.wanted.value = 10
     return made
@@ -154,11 +154,11 @@ def grower(monkeypatch):
 def test_more_networks_are_trained_from_the_notebook(grower):
     grower.grow()
     grower.thread.join(60)
-    assert grower.message.value.startswith("Done: 10 training groups")
+    assert grower.message.value.startswith("Done: 10 training episodes")
     assert grower.bar.value == grower.bar.max == 4
-    assert grower.panel.controls["groups"].max == 10
+    assert grower.panel.controls["episodes"].max == 10
     assert (grower.start.disabled, grower.stop.disabled) == (False, True)
-    grower.panel.controls["groups"].value = 10  # the study with the new groups is loaded
+    grower.panel.controls["episodes"].value = 10  # the study with the new episodes is loaded
     assert grower.panel.message.value == ""
 
 
@@ -172,10 +172,10 @@ def test_training_can_be_cancelled_and_says_what_is_kept(grower, monkeypatch):
         return tell(name, done, total)
 
     monkeypatch.setattr(grower, "_tell", press_after_a_chunk)
-    before = grower.panel.controls["groups"].max
+    before = grower.panel.controls["episodes"].max
     grower.grow()
     grower.thread.join(60)
     assert "cancelled. 2 of" in grower.message.value
     assert "the next run goes on there" in grower.message.value
-    assert grower.panel.controls["groups"].max == before
+    assert grower.panel.controls["episodes"].max == before
     assert not grower.start.disabled

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.plots import figure
 from pudnet_lib.batch.labels import end_labels, spread
+from pudnet_lib.plots import figure
 
 
 def test_spread_by_hand():

@@ -9,8 +9,15 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from pudnet_lib.batch.notebook import (
+    check_parameters,
+    declared_parameters,
+    experiment_id,
+    read_notebook,
+    strip_file,
+    title_of,
+)
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.batch.notebook import check_parameters, declared_parameters, experiment_id, read_notebook, strip_file, title_of
 
 
 def test_parameters_have_the_types_that_the_cell_states(notebook):

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from pudnet_lib.cli.options import parse_grid, parse_value
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.batch import plan
 from pudnet_lib.batch.plan import find_notebooks, make_jobs, package_digest, variants
+from pudnet_lib.cli.options import parse_grid, parse_value
+from pudnet_lib.errors import PudNetError
 
 
 def test_notebooks_are_found_by_path_name_number_and_experiment(project, notebook):

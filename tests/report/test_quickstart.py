@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.figures import quickstart_figures as figures
 from pudnet_lib.figures import quickstart_widgets as widgets
-from pudnet_lib.core.targets import TargetConfig
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pudnet_lib.errors import PudNetError
 from pudnet_lib import results as record
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.results import Headline, atomic_write, plain, provenance, read_result, read_results, write_result
 
 

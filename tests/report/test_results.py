@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import pandas as pd
 import pytest
 
-from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import configure
-from pudnet_lib.results import read_result
 from pudnet_lib.batch import Headline, publish, summarise
-from pudnet_lib.plots import colour_of, curve, figure, intervals
 from pudnet_lib.batch.places import file_stem, project_root, results_folder
 from pudnet_lib.batch.results import svg_text
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.plots import colour_of, curve, figure, intervals
+from pudnet_lib.results import read_result
+from pudnet_lib.studies import configure
 
 
 @dataclass(frozen=True)
@@ -143,4 +143,4 @@ def test_a_variant_of_a_method_has_the_variants_colour():
 
 
 def test_counters_are_not_averaged():
-    assert "group" not in summarise(TABLE.assign(group=[0, 1, 2, 3, 0]))
+    assert "episode" not in summarise(TABLE.assign(episode=[0, 1, 2, 3, 0]))

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from pudnet_lib.results import write_result
 from pudnet_lib.batch import cards, pages
 from pudnet_lib.batch.batch import Run
 from pudnet_lib.batch.claims import CLAIMS
 from pudnet_lib.batch.site import build_site, readme_text
+from pudnet_lib.results import write_result
 
 FACTS = {"config": {}, "seed": 0, "seconds": 75.0, "commit": "0123456789", "versions": {}, "device": "a <laptop>",
          "peak_memory_mb": 1234.0}  # fmt: skip

@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.figures.upload_widget import Upload, UploadPanel, dataset_from_upload, labels_from_names, predict_upload, summary
+from pudnet_lib.figures.upload_widget import (
+    Upload,
+    UploadPanel,
+    dataset_from_upload,
+    labels_from_names,
+    predict_upload,
+    summary,
+)
 
 
 def png(value: int) -> bytes:

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from pudnet_lib.core.episodes import GroupConfig
-from pudnet_lib.core.episodes import GroupSampler
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.targets import ParameterLayout, TargetConfig, build_target
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.meta import MetaConfig, meta_train
+from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.targets import ParameterLayout, TargetConfig, build_target
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import load_model, save_model
 
 NAMES = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small")
@@ -64,8 +63,8 @@ def test_all_parameters_are_predicted_and_a_few_steps_lower_the_loss(name, image
     shapes = {n: p.shape for n, p in build_target(model.config.target).named_parameters()}
     assert {n: p.shape for n, p in network.backbone.named_parameters()} == shapes
     assert torch.isfinite(network(data.images)).all()
-    sampler = GroupSampler([data], GroupConfig(3, 3, 4, 4))
-    sampler.group = lambda index, source=None: GroupSampler.group(sampler, 0)  # type: ignore[method-assign]
+    sampler = EpisodeSampler([data], EpisodeConfig(3, 3, 4, 4))
+    sampler.episode = lambda index, source=None: EpisodeSampler.episode(sampler, 0)  # type: ignore[method-assign]
     with torch.random.fork_rng():
         history = meta_train(model, sampler, MetaConfig(steps=14, validate_every=0, accelerator="cpu"), progress=False)
     losses = [row["loss"] for row in history.history]
@@ -84,13 +83,13 @@ def test_saved_and_reloaded_networks_give_the_same_logits(name, images, tmp_path
 
 
 class OwnNetwork(nn.Module):
-    """A user's own: unusual batch norm, group norm, a linear layer, grouped and transposed convolutions, a buffer."""
+    """A user's own: unusual batch norm, episode norm, a linear layer, grouped and transposed convolutions, a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(8, eps=1e-3, momentum=0.37)
-        self.grouped = nn.Conv2d(8, 8, 3, groups=4, padding=1, bias=False)
+        self.grouped = nn.Conv2d(8, 8, 3, episodes=4, padding=1, bias=False)
         self.group_norm = nn.GroupNorm(2, 8)
         self.up = nn.ConvTranspose2d(8, 6, 2, stride=2)
         self.out = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5))
@@ -122,7 +121,7 @@ def test_own_network_is_refused_by_name_or_kept_with_its_settings(images):
         assert torch.equal(network.backbone.get_parameter(name), before[name])
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
     config = MetaConfig(steps=12, validate_every=0, accelerator="cpu")
-    rows = meta_train(model, GroupSampler([data], GroupConfig(3, 2, 2, 2)), config, progress=False).history
+    rows = meta_train(model, EpisodeSampler([data], EpisodeConfig(3, 2, 2, 2)), config, progress=False).history
     assert sum(r["loss"] for r in rows[-4:]) < sum(r["loss"] for r in rows[:4])
 
 

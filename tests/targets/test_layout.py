@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core.targets import ConvNet3, ParameterLayout, TargetConfig, build_target, resnet18
+from pudnet_lib.errors import PudNetError
 
 
 def test_convnet3_layout():
@@ -45,7 +45,9 @@ def test_resnet18_of_width_64_is_the_usual_network_without_its_head():
 
 def test_depthwise_pointwise_and_transposed():
     module = nn.Sequential(
-        nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.Conv2d(4, 6, 1), nn.ConvTranspose2d(6, 2, 2, stride=2, bias=False)
+        nn.Conv2d(4, 4, 3, episodes=4, bias=False),
+        nn.Conv2d(4, 6, 1),
+        nn.ConvTranspose2d(6, 2, 2, stride=2, bias=False),
     )
     layout = ParameterLayout.of(module)
     assert [(t.shape, t.fan_in, t.transposed) for t in layout.predicted] == [

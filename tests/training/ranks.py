@@ -19,24 +19,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
-from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.scale import ScaleConfig
+from pudnet_lib.core.targets import TargetConfig
 
 CONFIG = MetaConfig(
-    steps=6, groups_per_step=2, validate_every=3, validation_groups=3, checkpoint_every=2, accelerator="cpu"
+    steps=6, episodes_per_step=2, validate_every=3, validation_episodes=3, checkpoint_every=2, accelerator="cpu"
 )
 
 
-def sampler(seed: int = 0) -> GroupSampler:
-    """Groups of noise."""
+def sampler(seed: int = 0) -> EpisodeSampler:
+    """Episodes of noise."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
     data = ImageDataset(images, torch.arange(4).repeat_interleave(6), tuple("abcd"), "noise")
-    return GroupSampler([data], GroupConfig(2, 2, 2, 2), seed)
+    return EpisodeSampler([data], EpisodeConfig(2, 2, 2, 2), seed)
 
 
 def model() -> PudNet:

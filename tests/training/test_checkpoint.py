@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, resnet18
-from pudnet_lib.files import load_tensors, save_tensors, write_atomically
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import build, config_from_dict, describe, load_model, save_model
+from pudnet_lib.files import load_tensors, save_tensors, write_atomically
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from pudnet_lib.core.heads import LossWeights, class_means, cosine_logits, episode_losses
 from pudnet_lib.core.refine import leave_one_out_loss
-from pudnet_lib.core.heads import LossWeights, class_means, cosine_logits, group_losses
 
 AXES = torch.eye(2)
 
@@ -25,7 +25,7 @@ def test_cosine_logits_by_hand():
 
 def losses(weights: LossWeights, auxiliary: torch.Tensor | None, query: torch.Tensor | None = None):
     # Class means are the two axes; one query image on the first axis, of class 0. τ = 2.
-    return group_losses(
+    return episode_losses(
         support=AXES,
         support_labels=torch.tensor([0, 1]),
         query=AXES[:1] if query is None else query,
@@ -38,14 +38,14 @@ def losses(weights: LossWeights, auxiliary: torch.Tensor | None, query: torch.Te
 
 
 def test_the_three_losses_by_hand():
-    # Five training classes; the group's class 0 is number 3, its class 1 is number 1.
+    # Five training classes; the episode's class 0 is number 3, its class 1 is number 1.
     auxiliary = torch.tensor([[0.0, math.log(3), 0.0, math.log(5), 0.0]])
     found = losses(LossWeights(1, 0.5, 0.25), auxiliary)
     # logits (2, 0): p0 = e² / (e² + 1)
     p0 = math.exp(2) / (math.exp(2) + 1)
     assert found.cosine.item() == pytest.approx(-math.log(p0), rel=1e-5)
     assert found.auxiliary.item() == pytest.approx(-math.log(5 / (1 + 3 + 1 + 5 + 1)), rel=1e-5)
-    # KL(auxiliary ‖ cosine), the auxiliary prediction within the group is (5, 3) / 8
+    # KL(auxiliary ‖ cosine), the auxiliary prediction within the episode is (5, 3) / 8
     kl = 5 / 8 * math.log(5 / 8 / p0) + 3 / 8 * math.log(3 / 8 / (1 - p0))
     assert found.consistency.item() == pytest.approx(kl, rel=1e-5)
     total = found.cosine + 0.5 * found.auxiliary + 0.25 * found.consistency
@@ -54,7 +54,7 @@ def test_the_three_losses_by_hand():
 
 
 def test_equal_predictions_are_consistent():
-    found = losses(LossWeights(), torch.tensor([[0.0, 0.0, 0.0, 2.0, 0.0]]))  # the group's logits are (2, 0) as well
+    found = losses(LossWeights(), torch.tensor([[0.0, 0.0, 0.0, 2.0, 0.0]]))  # the episode's logits are (2, 0) as well
     assert found.consistency.item() == pytest.approx(0.0, abs=1e-6)
 
 
@@ -72,7 +72,7 @@ def test_weight_0_switches_a_loss_off():
 
 def test_support_is_detached_and_query_is_not():
     support, query = AXES.clone().requires_grad_(), torch.tensor([[1.0, 1.0]], requires_grad=True)
-    found = group_losses(
+    found = episode_losses(
         support, torch.tensor([0, 1]), query, torch.tensor([0]), torch.tensor(2.0), None, torch.tensor([0, 1]),
         LossWeights(1, 0, 0),
     )  # fmt: skip

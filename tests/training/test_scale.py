@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pudnet_lib.core.episodes import GroupConfig, GroupSampler
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
 from pudnet_lib.core.scale import ScaleConfig, explained, make_fabric, stale
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError
 
 QUICK = MetaConfig(steps=3, validate_every=0, checkpoint_every=0, accelerator="cpu")
 # As in ranks.py
 CONFIG = MetaConfig(
-    steps=6, groups_per_step=2, validate_every=3, validation_groups=3, checkpoint_every=2, accelerator="cpu"
+    steps=6, episodes_per_step=2, validate_every=3, validation_episodes=3, checkpoint_every=2, accelerator="cpu"
 )
 
 
@@ -29,7 +29,7 @@ def sampler(seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (24, 3, 8, 8), generator=generator, dtype=torch.uint8)
     data = ImageDataset(images, torch.arange(4).repeat_interleave(6), tuple("abcd"), "noise")
-    return GroupSampler([data], GroupConfig(2, 2, 2, 2), seed)
+    return EpisodeSampler([data], EpisodeConfig(2, 2, 2, 2), seed)
 
 
 def model():
@@ -58,11 +58,11 @@ def found(place):
     return json.loads((place / "found.json").read_text())
 
 
-def test_two_ranks_have_the_gradient_of_one_process_with_both_groups(place, found, monkeypatch):
+def test_two_ranks_have_the_gradient_of_one_process_with_both_episodes(place, found, monkeypatch):
     assert found["one_gradient"]["statuses"] == [0, 0], found["one_gradient"]["texts"]
     net = model()
     # One after the other, as the ranks take them; at once, the sums are other ones (test_grouped.py compares those).
-    monkeypatch.setattr(PudNet, "groups_at_once", lambda *_: 1)
+    monkeypatch.setattr(PudNet, "episodes_at_once", lambda *_: 1)
     meta_train(net, sampler(), replace(CONFIG, steps=1, validate_every=0, clip_norm=0.0), progress=False)
     ranks = [load_file(place / f"gradient-{rank}.safetensors") for rank in (0, 1)]
     assert same(ranks[0], ranks[1])
@@ -122,7 +122,7 @@ def test_when_a_run_is_stale_by_hand():
 
 
 def test_an_early_stop_holds_after_a_resume(tmp_path):
-    config = replace(QUICK, steps=9, learning_rate=1e-12, validate_every=1, validation_groups=1)
+    config = replace(QUICK, steps=9, learning_rate=1e-12, validate_every=1, validation_episodes=1)
     for _ in range(2):
         net = model()
         result = meta_train(net, sampler(), config, sampler(1), tmp_path, False, scale=ScaleConfig(patience=1))
@@ -144,7 +144,7 @@ def test_channels_last_reaches_the_predicted_weights():
     step.model.features = lambda parameters, images: seen.append(parameters) or features(parameters, images)
     for switch in (False, True):
         step.channels_last = switch
-        step(sampler().group(0))
+        step(sampler().episode(0))
     layouts = [p["blocks.1.0.weight"].is_contiguous(memory_format=torch.channels_last) for p in seen]
     assert layouts == [False, True]
 
@@ -159,7 +159,7 @@ def test_bf16_keeps_weights_and_losses_in_full_precision():
 
 
 def test_out_of_memory_names_the_knobs(monkeypatch):
-    def full(self, group):
+    def full(self, episode):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(MetaStep, "forward", full)
@@ -169,8 +169,8 @@ def test_out_of_memory_names_the_knobs(monkeypatch):
     assert "ran out of memory in step 1 (CUDA out of memory. Tried to allocate 20.00 GiB.)" in text
     for knob in (
         "meta.precision to bf16-mixed (now 32-true)",
-        "groups.ways (now 2)",
-        "groups.query_per_class (now 2)",
+        "episodes.ways (now 2)",
+        "episodes.query_per_class (now 2)",
         "pool.size (now 8)",
         "pudnet.target.width",
         "share_generators",
@@ -196,11 +196,11 @@ def test_other_errors_go_through_as_they_are():
         raise RuntimeError("NCCL communicator was aborted")
 
 
-def test_uneven_groups_and_bad_values_are_refused(monkeypatch):
+def test_uneven_episodes_and_bad_values_are_refused(monkeypatch):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(PudNetError, match=r"groups_per_step is 6; expected a multiple of the 4 ranks"):
-        make_fabric(replace(QUICK, groups_per_step=6), ScaleConfig())
+    with pytest.raises(PudNetError, match=r"episodes_per_step is 6; expected a multiple of the 4 ranks"):
+        make_fabric(replace(QUICK, episodes_per_step=6), ScaleConfig())
     for values in ({"patience": -1}, {"rank_timeout": 0}):
         with pytest.raises(PudNetError):
             ScaleConfig(**values)

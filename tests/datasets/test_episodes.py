@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.core.episodes import Group, GroupConfig, GroupSampler, split_classes
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import Episode, EpisodeConfig, EpisodeSampler, split_classes
 from pudnet_lib.errors import PudNetError
 
 
@@ -19,8 +19,8 @@ def numbered(counts: list[int], items: list[int] | None = None, name: str = "num
     return ImageDataset(images, labels, tuple(f"c{c}" for c in range(len(counts))), name, given_items)
 
 
-def numbers(group: Group) -> tuple[list[int], list[int], list[int]]:
-    return tuple(getattr(group, part).flatten().tolist() for part in ("sketch", "support", "query"))
+def numbers(episode: Episode) -> tuple[list[int], list[int], list[int]]:
+    return tuple(getattr(episode, part).flatten().tolist() for part in ("sketch", "support", "query"))
 
 
 def test_split_classes_covers_all_and_depends_on_the_seed_alone():
@@ -36,19 +36,19 @@ def test_split_classes_refuses(unseen: int, validation: int):
         split_classes(10, unseen, validation)
 
 
-def test_a_group_holds_what_its_config_says():
-    sampler = GroupSampler([numbered([9, 9, 9, 9])], GroupConfig(2, 2, 3, 4))
-    group = sampler.group(0)
-    assert [len(part) for part in numbers(group)] == [4, 6, 8]
-    assert group.sketch_labels.tolist() == [0, 0, 1, 1]
-    assert group.support_labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert group.query_labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert [part.flatten().tolist() for part in group.given()] == [numbers(group)[0], [0, 0, 1, 1]]
-    images, labels = group.given(2)  # the first two support images of either class
-    assert images.flatten().tolist() == [*numbers(group)[0], *(numbers(group)[1][i] for i in (0, 1, 3, 4))]
+def test_a_episode_holds_what_its_config_says():
+    sampler = EpisodeSampler([numbered([9, 9, 9, 9])], EpisodeConfig(2, 2, 3, 4))
+    episode = sampler.episode(0)
+    assert [len(part) for part in numbers(episode)] == [4, 6, 8]
+    assert episode.sketch_labels.tolist() == [0, 0, 1, 1]
+    assert episode.support_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert episode.query_labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [part.flatten().tolist() for part in episode.given()] == [numbers(episode)[0], [0, 0, 1, 1]]
+    images, labels = episode.given(2)  # the first two support images of either class
+    assert images.flatten().tolist() == [*numbers(episode)[0], *(numbers(episode)[1][i] for i in (0, 1, 3, 4))]
     assert labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
-    # image number // 9 is its class, and label k of the group is classes[k] of the source
-    assert [n // 9 for n in numbers(group)[2]] == group.classes[group.query_labels].tolist()
+    # image number // 9 is its class, and label k of the episode is classes[k] of the source
+    assert [n // 9 for n in numbers(episode)[2]] == episode.classes[episode.query_labels].tolist()
 
 
 @given(
@@ -58,28 +58,28 @@ def test_a_group_holds_what_its_config_says():
     seed=st.integers(0, 2**31),
     index=st.integers(0, 2**31),
 )
-def test_groups_are_pure_and_never_overlap(
+def test_episodes_are_pure_and_never_overlap(
     counts: list[int], sizes: tuple[int, int, int], ways: int, seed: int, index: int
 ):
-    config = GroupConfig(ways, *sizes)
+    config = EpisodeConfig(ways, *sizes)
     data = numbered(counts)
-    first = GroupSampler([data], config, seed)
-    first.group(0)  # drawing another group before changes nothing
+    first = EpisodeSampler([data], config, seed)
+    first.episode(0)  # drawing another episode before changes nothing
     np_state, torch_state = np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002 (the global one)
-    group, again = first.group(index), GroupSampler([data], config, seed).group(index)
+    episode, again = first.episode(index), EpisodeSampler([data], config, seed).episode(index)
     assert np.random.get_state()[1].tolist() == np_state  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), torch_state)
-    for a, b in zip(group, again, strict=True):
+    for a, b in zip(episode, again, strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-    sketch, support, query = numbers(group)
+    sketch, support, query = numbers(episode)
     together = sketch + support + query
     assert len(set(together)) == len(together)
-    assert len(group.classes) == min(ways, len(counts))
+    assert len(episode.classes) == min(ways, len(counts))
     for part in ("sketch", "support", "query"):
-        labels = getattr(group, f"{part}_labels")
-        assert (torch.bincount(labels, minlength=len(group.classes)) >= 1).all()
-        assert data.labels[torch.tensor(numbers(group)[("sketch", "support", "query").index(part)])].equal(
-            group.classes[labels]
+        labels = getattr(episode, f"{part}_labels")
+        assert (torch.bincount(labels, minlength=len(episode.classes)) >= 1).all()
+        assert data.labels[torch.tensor(numbers(episode)[("sketch", "support", "query").index(part)])].equal(
+            episode.classes[labels]
         )
 
 
@@ -93,53 +93,57 @@ def test_no_item_is_both_in_query_and_elsewhere(drawn: list[list[int]], sizes: t
     items = [10 * c + item for c, part in enumerate(drawn) for item in part]
     data = numbered([len(part) for part in drawn], items)
     try:
-        sampler = GroupSampler([data], GroupConfig(4, *sizes), seed)
+        sampler = EpisodeSampler([data], EpisodeConfig(4, *sizes), seed)
     except PudNetError:  # fewer than two classes have an item to spare
         spare = [len(p) - min(p.count(i) for i in p) >= 2 for p in drawn]
         assert sum(spare) < 2
         return
     for index in range(3):
-        group = sampler.group(index)
-        sketch, support, query = numbers(group)
+        episode = sampler.episode(index)
+        sketch, support, query = numbers(episode)
         assert not {items[n] for n in query} & {items[n] for n in sketch + support}
         assert not set(sketch) & set(support)
-        assert set(group.sketch_labels.tolist()) == set(group.query_labels.tolist()) == set(range(len(group.classes)))
+        assert (
+            set(episode.sketch_labels.tolist())
+            == set(episode.query_labels.tolist())
+            == set(range(len(episode.classes)))
+        )
 
 
 def test_query_comes_from_the_query_pool():
-    sampler = GroupSampler([numbered([6, 6])], GroupConfig(2, 2, 2, 3), query_pool=[numbered([3, 3], start=100)])
+    sampler = EpisodeSampler([numbered([6, 6])], EpisodeConfig(2, 2, 2, 3), query_pool=[numbered([3, 3], start=100)])
     for index in range(5):
-        sketch, support, query = numbers(sampler.group(index))
+        sketch, support, query = numbers(sampler.episode(index))
         assert max(sketch + support) < 100 <= min(query)
         assert sorted(query) == [100, 101, 102, 103, 104, 105]
 
 
 def test_sources_get_their_own_class_numbers_and_weights():
     pool = [numbered([4, 4], name="one"), numbered([4, 4, 4], name="two", start=50)]
-    sampler = GroupSampler(pool, GroupConfig(2, 1, 1, 1), weights=[0, 1])
+    sampler = EpisodeSampler(pool, EpisodeConfig(2, 1, 1, 1), weights=[0, 1])
     assert sampler.num_classes == 5
     for index in range(5):
-        group = sampler.group(index)
-        assert (group.source, group.source_index) == ("two", 1)
-        assert group.pool_classes.equal(group.classes + 2)
-    assert sampler.group(0, source=0).source == "one"
-    seen = {GroupSampler(pool, GroupConfig(2, 1, 1, 1)).group(i).source for i in range(20)}
+        episode = sampler.episode(index)
+        assert (episode.source, episode.source_index) == ("two", 1)
+        assert episode.pool_classes.equal(episode.classes + 2)
+    assert sampler.episode(0, source=0).source == "one"
+    seen = {EpisodeSampler(pool, EpisodeConfig(2, 1, 1, 1)).episode(i).source for i in range(20)}
     assert seen == {"one", "two"}
 
 
 def test_too_few_images_are_named():
     with pytest.raises(PudNetError, match="small: 1 of 2 classes have the 3 images"):
-        GroupSampler([numbered([5, 2], name="small")])
+        EpisodeSampler([numbered([5, 2], name="small")])
     # all images of a class show one item: none is left for the query
     with pytest.raises(PudNetError, match="0 of 2 classes"):
-        GroupSampler([numbered([4, 4], items=[0] * 4 + [1] * 4)])
+        EpisodeSampler([numbered([4, 4], items=[0] * 4 + [1] * 4)])
     with pytest.raises(PudNetError, match="empty"):
-        GroupSampler([])
+        EpisodeSampler([])
     with pytest.raises(PudNetError, match="same sources"):
-        GroupSampler([numbered([4, 4])], query_pool=[numbered([4, 4, 4])])
+        EpisodeSampler([numbered([4, 4])], query_pool=[numbered([4, 4, 4])])
     with pytest.raises(PudNetError, match="one a source"):
-        GroupSampler([numbered([4, 4])], weights=[1, 1])
+        EpisodeSampler([numbered([4, 4])], weights=[1, 1])
     with pytest.raises(PudNetError, match="at least 2 classes"):
-        GroupConfig(ways=1)
+        EpisodeConfig(ways=1)
     with pytest.raises(PudNetError, match="at least one image"):
-        GroupConfig(query_per_class=0)
+        EpisodeConfig(query_per_class=0)

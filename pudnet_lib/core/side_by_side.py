@@ -1,8 +1,8 @@
-"""Several groups at once: B networks with different parameters as one network with B-fold channels.
+"""Several episodes at once: B networks with different parameters as one network with B-fold channels.
 
-Our choice. Each group's images keep their own weights (grouped convolutions) and their own batch statistics (a batch
-norm's channel belongs to one group). Only for ConvNet-3: a network that joins or mixes channels outside convolutions
-would mix groups, and a large one is all arithmetic, which this does not make less.
+Our choice. Each episode's images keep their own weights (grouped convolutions) and their own batch statistics (a batch
+norm's channel belongs to one episode). Only for ConvNet-3: a network that joins or mixes channels outside convolutions
+would mix episodes, and a large one is all arithmetic, which this does not make less.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import copy
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.convnet import ConvNet3
+from pudnet_lib.core.dataset import normalise
 
 # Larger blocks are mapped and unmapped one by one, which costs more than batching saves (training/memory.py).
 LARGEST_MAP = 32 * 2**20
 
 
-def groups_at_once(target: nn.Module, images: Tensor) -> int:
-    """Tell how many groups to take at once, so that the largest map stays within 32 MiB on a CPU.
+def episodes_at_once(target: nn.Module, images: Tensor) -> int:
+    """Tell how many episodes to take at once, so that the largest map stays within 32 MiB on a CPU.
 
     Args:
         target: The target network.
-        images: (N, C, H, W) one group's images.
+        images: (N, C, H, W) one episode's images.
 
     Returns:
         At least 1.
@@ -36,7 +36,7 @@ def groups_at_once(target: nn.Module, images: Tensor) -> int:
 
 
 def features(target: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Run B networks on the images of B groups, batch norms on each group's own statistics.
+    """Run B networks on the images of B episodes, batch norms on each episode's own statistics.
 
     Args:
         target: A ConvNet-3 whose batch norms read the batch's statistics; only looked at.
@@ -46,11 +46,11 @@ def features(target: nn.Module, parameters: dict[str, Tensor], images: Tensor) -
     Returns:
         (B, N, F).
     """
-    groups, count = images.shape[:2]
+    episodes, count = images.shape[:2]
     wide = copy.deepcopy(target)
     for layer in wide.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.groups *= groups
+            layer.groups *= episodes
     maps = normalise(images.transpose(0, 1).flatten(1, 2))  # (N, B·C, H, W)
     out: Tensor = functional_call(wide, {n: t.flatten(0, 1) for n, t in parameters.items()}, (maps,))  # (N, B·F)
-    return out.view(count, groups, -1).transpose(0, 1)
+    return out.view(count, episodes, -1).transpose(0, 1)
