@@ -20,6 +20,8 @@ _HOMES = {
     "PudNetError": "pudnet_lib.errors",
     "load_pudnet": "pudnet_lib.shipped",
     "predict": "pudnet_lib.core.predict",
+    "current_profile": "pudnet_lib.profiles",
+    "pick": "pudnet_lib.profiles",
 }
 __all__ = sorted(_HOMES)
 

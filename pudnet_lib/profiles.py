@@ -45,6 +45,30 @@ def current_profile() -> str:
     return profile
 
 
+def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose a notebook's sizes by profile, from its table of one row a profile.
+
+    Args:
+        profile: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        **sizes: One mapping a profile; all have the same names, and values of the same kind.
+
+    Returns:
+        The chosen profile's own copy.
+
+    Raises:
+        PudNetError: If the profile is unknown, one is missing, or their names differ.
+    """
+    if set(sizes) != set(PROFILE_NAMES):
+        raise PudNetError(f"pick() got the profiles {sorted(sizes)}; expected {', '.join(PROFILE_NAMES)}.")
+    if profile not in sizes:
+        raise unknown_name("profile", profile, PROFILE_NAMES)
+    names = set(sizes[profile])
+    for other, values in sizes.items():
+        if set(values) != names:
+            raise PudNetError(f"The sizes of {other} and {profile} differ in {sorted(set(values) ^ names)}.")
+    return dict(sizes[profile])
+
+
 def configure(profiles: Mapping[str, Config], profile: str, seed: int | None = None, **overrides: Any) -> Config:
     """Turn a parameters cell into an experiment's frozen config.
 
