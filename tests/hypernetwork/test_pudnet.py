@@ -41,7 +41,7 @@ class Odd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 3, 3, episodes=3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(),
+            nn.Conv2d(3, 3, 3, groups=3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1, bias=False), nn.ReLU(),
             nn.ConvTranspose2d(4, 5, 2, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
         )  # fmt: skip
         self.register_buffer("factor", torch.tensor(2.0))

@@ -71,7 +71,7 @@ def test_fields_of_the_experiments_config_go_into_overrides(notebook, monkeypatc
     with pytest.raises(PudNetError, match="expected float"):
         check_parameters(path, {"profile": "smoke", "alpha": "big"})
     other = notebook("02_other", parameters="overrides: dict = {}")
-    with pytest.raises(PudNetError, match=r"no pudnet_lib\.experiments\.other"):
+    with pytest.raises(PudNetError, match=r"no pudnet_lib\.studies\.other"):
         check_parameters(other, {"profile": "smoke", "alpha": 0.2})
 
 

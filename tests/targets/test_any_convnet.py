@@ -89,7 +89,7 @@ class OwnNetwork(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(8, eps=1e-3, momentum=0.37)
-        self.grouped = nn.Conv2d(8, 8, 3, episodes=4, padding=1, bias=False)
+        self.grouped = nn.Conv2d(8, 8, 3, groups=4, padding=1, bias=False)
         self.group_norm = nn.GroupNorm(2, 8)
         self.up = nn.ConvTranspose2d(8, 6, 2, stride=2)
         self.out = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5))

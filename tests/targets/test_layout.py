@@ -45,7 +45,7 @@ def test_resnet18_of_width_64_is_the_usual_network_without_its_head():
 
 def test_depthwise_pointwise_and_transposed():
     module = nn.Sequential(
-        nn.Conv2d(4, 4, 3, episodes=4, bias=False),
+        nn.Conv2d(4, 4, 3, groups=4, bias=False),
         nn.Conv2d(4, 6, 1),
         nn.ConvTranspose2d(6, 2, 2, stride=2, bias=False),
     )
