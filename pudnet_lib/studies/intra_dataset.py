@@ -103,7 +103,7 @@ class Config:
 _SMALL = EpisodeConfig(4, 3, 3, 5)
 PROFILES = {
     "smoke": Config(
-        targets=("ConvNet-3, width 4",), ways=(4,), steps=4, groups=2, fit_episodes=2, scratch_epochs=(1, 2),
+        targets=("ConvNet-3, width 4",), ways=(4,), steps=4, episodes=2, fit_episodes=2, scratch_epochs=(1, 2),
         optimisers=("GC",), tuned_epochs=1, training_episodes=_SMALL, unseen_episodes=_SMALL, jobs=1,
     ),
     "laptop": Config(),

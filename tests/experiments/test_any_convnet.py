@@ -34,7 +34,7 @@ def test_a_short_run_lowers_the_loss_and_names_what_is_kept():
 def test_own_network_has_depthwise_and_pointwise_layers():
     network = OwnNetwork(6)
     assert network(torch.rand(2, 3, 16, 16)).shape == (2, 24)
-    assert network.depthwise.episodes == 6
+    assert network.depthwise.groups == 6
 
 
 def test_unknown_networks_and_too_few_steps():
