@@ -19,6 +19,8 @@ _HOMES = {
     "PredictedNetwork": "pudnet_lib.core.predicted_network",
     "PudNetError": "pudnet_lib.errors",
     "load_pudnet": "pudnet_lib.shipped",
+    "Headline": "pudnet_lib.results",
+    "publish": "pudnet_lib.results",
     "predict": "pudnet_lib.core.predict",
     "current_profile": "pudnet_lib.profiles",
     "pick": "pudnet_lib.profiles",

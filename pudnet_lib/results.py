@@ -1,19 +1,23 @@
-"""Result files: what an experiment found, with everything needed to find it again.
+"""Results: what an experiment found, with everything needed to find it again.
 
-Our choice; the paper has no counterpart. One small JSON file an experiment: question, one-sentence answer, a tidy table
-with 95 % intervals, figures, and the provenance (config, seed, commit, versions, device, seconds, memory). Written
-atomically and validated against ``report/result.schema.json`` on both ways, so that a half-written or hand-edited file
-is noticed.
+One small JSON file an experiment: question, answer, a tidy table with 95 % intervals, figures, and the provenance
+(config, seed, commit, versions, device, threads, seconds, memory). ``publish`` is a notebook's last cell. Files are
+written atomically and checked against ``batch/result.schema.json`` on both ways, so that a half-written or hand-edited
+one is noticed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import os
 import platform
+import re
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,15 +25,21 @@ from pathlib import Path
 from typing import Any
 
 import fastjsonschema
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import psutil
 
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.profiles import PROFILE_NAMES
 
 SCHEMA_VERSION = 1
-# What a result depends on; the working tree counts as changed only where one of these differs from the commit.
+RESULTS_VARIABLE, ROOT_VARIABLE, VARIANT_VARIABLE = "PUDNET_RESULTS", "PUDNET_ROOT", "PUDNET_VARIANT"
+#: What a result depends on; the working tree counts as changed only where one of these differs from the commit.
 SOURCES = ("pudnet_lib", "notebooks", "benchmarks", "scripts", "pyproject.toml")
 PACKAGES = ("pudnet-kit", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "scikit-image", "torchmetrics")
+#: A larger drawing makes the report page slow; it is kept as a picture instead.
+MAX_SVG_BYTES = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +71,37 @@ class Headline:
     claim: str = ""
 
 
+def project_root() -> Path:
+    """Find the project: ``PUDNET_ROOT``, else the nearest folder upwards with ``notebooks``, else the package's."""
+    if os.environ.get(ROOT_VARIABLE):
+        return Path(os.environ[ROOT_VARIABLE]).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).parents[1]):
+        if (folder / "notebooks").is_dir() and folder.name != "notebooks":
+            return folder
+    return here
+
+
+def results_folder(profile: str) -> Path:
+    """Tell where ``publish`` writes: where a batch says, else an ignored folder; never among the committed results."""
+    named = os.environ.get(RESULTS_VARIABLE)
+    return Path(named) if named else project_root() / "reports" / "runs" / profile / "by-hand" / "results"
+
+
+def file_stem(name: str, variant: str = "") -> str:
+    """Make a file name from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``.
+
+    A short hash follows where letters had to be replaced or cut, or differ in their case alone on other systems.
+    """
+    if not variant:
+        return name
+    wished = ".".join(part.strip() for part in variant.split(", "))
+    stem = re.sub(r"[^A-Za-z0-9=_+.-]+", "-", wished)[:80].strip(".-")
+    if stem != wished or stem != stem.lower():
+        stem += "-" + hashlib.sha256(variant.encode()).hexdigest()[:6]
+    return f"{name}.{stem}"
+
+
 def plain(value: Any) -> Any:
     """Turn a value into plain JSON: tuples to lists, NumPy scalars to numbers, floats to 7 digits, NaN to None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -86,18 +127,22 @@ def provenance(config: Any, seconds: float, seed: int | None = None, **extra: An
     """Record where a result comes from.
 
     Args:
-        config: The experiment's frozen config.
+        config: A mapping or a dataclass: all that was chosen.
         seconds: Wall-clock seconds that the experiment took.
         seed: The seed; by default the config's.
         **extra: More facts to keep.
 
     Returns:
-        A plain dict: config, seed, seconds, commit, versions, device, peak memory in MB.
+        A plain dict: config, seed, seconds, commit, versions, device, threads, peak memory in MB.
     """
-    facts = {"config": config, "seed": getattr(config, "seed", None) if seed is None else seed, "seconds": seconds}
-    facts |= {"commit": git_commit(), "versions": versions(), "device": device_name()}
-    facts |= {"peak_memory_mb": peak_memory_mb(), "peak_gpu_memory_mb": _peak_gpu_memory_mb(), **extra}
-    return dict(plain(facts))
+    import torch
+
+    if seed is None:
+        seed = config.get("seed") if isinstance(config, Mapping) else getattr(config, "seed", None)
+    facts = {"config": config, "seed": seed, "seconds": seconds, "commit": git_commit(), "versions": versions()}
+    facts |= {"device": device_name(), "threads": torch.get_num_threads(), "peak_memory_mb": peak_memory_mb()}
+    gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
+    return dict(plain(facts | {"peak_gpu_memory_mb": gpu, **extra}))
 
 
 def git_commit() -> str:
@@ -162,12 +207,6 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _peak_gpu_memory_mb() -> float | None:
-    import torch
-
-    return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
-
-
 @cache
 def _validator() -> Callable[[Any], Any]:
     schema = json.loads((Path(__file__).parent / "batch" / "result.schema.json").read_text(encoding="utf-8"))
@@ -193,14 +232,105 @@ def validate(result: Mapping[str, Any], source: str) -> None:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one, whenever the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a text file so that the old or the whole new one stands there; a full disk is one clear line."""
+    from pudnet_lib.files import write_atomically
+
+    write_atomically(path, text.encode())
+
+
+def publish(
+    name: str,
+    table: pd.DataFrame,
+    figures: Mapping[str, tuple[Any, str]] | None = None,
+    *,
+    question: str,
+    answer: str,
+    config: Any,
+    profile: str,
+    title: str = "",
+    headline: Sequence[Headline | Mapping[str, Any]] = (),
+    variant: str = "",
+) -> Path:
+    """Hand over what a notebook found; its last cell calls this.
+
+    The files go to an ignored folder (``reports/runs/…``); ``pudnet reproduce --commit`` is what commits them.
+
+    Args:
+        name: The experiment's id: the notebook's name without its number, such as "intra_dataset".
+        table: One row a method, dataset and metric: ``metric``, ``mean`` and, where they exist, ``method``,
+            ``dataset``, ``low``, ``high`` (95 % interval), ``n``, ``seeds``, ``chance``, ``seconds``; further columns
+            of numbers or text are kept. From raw ``value`` rows ``evaluate.summarise`` makes the means.
+        figures: Name → (matplotlib figure, or a seaborn grid; alternative text that says what is to be seen).
+        question: What the experiment asks, one sentence.
+        answer: What it found, Markdown: yes or no with one number first, then at most two sentences.
+        config: All that was chosen: a mapping or a dataclass.
+        profile: The parameters cell's profile.
+        title: The report's heading; by default made from the name.
+        headline: Lines of the report's headline table, if the experiment has any.
+        variant: Makes the result one beside the profile's own, such as "emoji for tiny-imagenet".
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        PudNetError: If something does not fit the schema; no result is written then.
+    """
+    if profile not in PROFILE_NAMES:
+        raise unknown_name("profile", profile, PROFILE_NAMES)
+    if "mean" not in table and "value" in table:
+        from pudnet_lib import batch, evaluate
+
+        table = getattr(evaluate, "summarise", batch.summarise)(table)
+    lacking = {"metric", "mean"} - set(table)
+    if lacking:
+        raise PudNetError(
+            f"publish: the table has no column {' or '.join(sorted(lacking))}, but {', '.join(map(str, table))}; "
+            "expected one row a method, dataset and metric."
+        )
+    variant = ", ".join(part for part in (os.environ.get(VARIANT_VARIABLE, ""), variant) if part)
+    folder, stem = results_folder(profile), file_stem(f"{name}.{profile}", variant)
+    entries, drawings = [], {}
+    for key, (figure, alternative) in (figures or {}).items():
+        suffix, content = drawing(figure, f"{stem}-{key}")
+        entries.append({"name": key, "alt": alternative, "file": f"{stem}.{key}.{suffix}"})
+        drawings[f"{stem}.{key}.{suffix}"] = content
+    seconds = time.time() - psutil.Process().create_time()
+    path = folder / f"{stem}.json"
+    write_result(
+        path, name, question, answer, table, provenance(config, seconds), headline, title=title, profile=profile,
+        variant=variant, figures=entries, drawings=drawings,
+    )  # fmt: skip
+    root = project_root()
+    print(f"Results: {path.relative_to(root) if path.is_relative_to(root) else path.name}")
+    return path
+
+
+def drawing(figure: Any, name: str) -> tuple[str, bytes]:
+    """Draw a matplotlib figure (or a seaborn grid) as SVG, or as PNG where that would be very large.
+
+    Text stays text, the same figure gives the same bytes, and the page can give backgrounds its own colour.
+
+    Args:
+        figure: The figure, or what has it as ``.figure``.
+        name: Makes the ids inside the file unique on a page with many figures.
+
+    Returns:
+        "svg" or "png", and the file's bytes.
+    """
+    figure = getattr(figure, "figure", None) or figure
+    figure.patch.set_gid("background-figure")
+    for number, axes in enumerate(figure.axes):
+        axes.patch.set_gid(f"background-axes-{number}")
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    if len(text) > MAX_SVG_BYTES:
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", bbox_inches="tight", dpi=110, metadata={"Software": None})
+        return "png", picture.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return "svg", re.sub(r"[ \t]+\n", "\n", text).encode()
 
 
 def write_result(
@@ -216,6 +346,7 @@ def write_result(
     profile: str = "",
     variant: str = "",
     figures: Sequence[Mapping[str, str]] = (),
+    drawings: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Write a result file, atomically.
 
@@ -231,6 +362,7 @@ def write_result(
         profile: The profile; by default the one in the provenance, if any.
         variant: Which member of a fan-out, such as "width=8, seed=1".
         figures: Entries with ``name``, ``alt`` (alternative text) and ``file``, relative to ``path``'s folder.
+        drawings: File name → bytes, written beside the result, before it.
 
     Returns:
         The result as written.
@@ -238,6 +370,8 @@ def write_result(
     Raises:
         PudNetError: If it does not fit the schema; nothing is written then.
     """
+    from pudnet_lib.files import write_atomically
+
     result = {
         "schema": SCHEMA_VERSION,
         "experiment": name,
@@ -252,6 +386,8 @@ def write_result(
         "provenance": plain(provenance),
     }
     validate(result, str(path))
+    for file, content in (drawings or {}).items():  # first: a result that exists names only figures that exist
+        write_atomically(Path(path).parent / file, content)
     atomic_write(Path(path), json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return result
 

@@ -1,59 +1,85 @@
-"""What every committed notebook keeps to; their cells are run by nbval (see the Makefile)."""
+"""The house rules of the committed notebooks; their cells are run and compared by nbval (see the Makefile)."""
 
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from pudnet_lib.batch.notebook import declared_parameters, experiment_id, read_notebook, strip, title_of
-from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.batch.notebook import declared_parameters, parameters_cell, read_notebook, title_of
 
 ROOT = Path(__file__).parents[1]
+#: Not yet written anew: only that they open is tested. This list has to become empty.
+WAITING = {
+    "00_predict_your_own_images",
+    "01_parameter_correlations",
+    "02_intra_dataset",
+    "03_inter_dataset",
+    "04_imagenet",
+    "05_fine_tuning",
+    "06_ablations",
+    "07_cost",
+    "08_denoising",
+}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+DONE = [path for path in NOTEBOOKS if path.stem not in WAITING]
+MAX_CELL, MIN_CODE, MIN_COMPARED, MAX_BYTES = 30, 110, 4, 600_000
+each = pytest.mark.parametrize("path", DONE, ids=lambda path: path.stem)
 
 
 def code_of(path: Path) -> list[str]:
     return [cell.source for cell in read_notebook(path).cells if cell.cell_type == "code"]
 
 
-@each
-def test_it_is_committed_without_outputs(path):
-    notebook = nbformat.read(path, as_version=4)
-    assert not strip(notebook), f"run: pudnet strip {path.relative_to(ROOT)}"
-
-
-@each
-def test_its_first_cells_are_title_question_and_parameters(path):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_opens_with_title_and_question(path):
     notebook = read_notebook(path)
     assert notebook.cells[0].cell_type == "markdown"
     assert title_of(notebook)
+    assert len(notebook.cells[0].source.split("\n\n")) >= 2, "a question below the title"
+
+
+@each
+def test_its_parameters_are_annotated_literals_and_profile_and_seed_are_there(path):
     declared = declared_parameters(path)
-    assert declared["profile"] is str
-    assert declared["seed"] is int
-    assert "current_profile()" in next(c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
+    assert (declared["profile"], declared["seed"]) == (str, int)
+    source = parameters_cell(read_notebook(path)).source
+    assert "current_profile()" in source
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            assert isinstance(node, ast.AnnAssign), f"annotate {ast.unparse(node)}"
+            if getattr(node.target, "id", "") != "profile":
+                ast.literal_eval(node.value)
 
 
 @each
-def test_it_belongs_to_an_experiment_that_says_the_same(path):
-    module = importlib.import_module(f"pudnet_lib.studies.{experiment_id(path)}")
-    first = read_notebook(path).cells[0].source
-    assert title_of(read_notebook(path)) == module.TITLE
-    assert module.QUESTION in " ".join(first.split())
-    assert set(module.PROFILES) == set(PROFILE_NAMES)
+def test_it_carries_its_experiment_in_cells_of_a_screen(path):
+    sources = code_of(path)
+    longest = max(sources, key=lambda source: len(source.splitlines()))
+    assert len(longest.splitlines()) <= MAX_CELL, longest
+    lines = [line.strip() for source in sources for line in source.splitlines()]
+    assert sum(bool(line) and not line.startswith("#") for line in lines) >= MIN_CODE
 
 
 @each
-def test_it_is_thin(path):
-    for source in code_of(path):
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-                assert (node.end_lineno or 0) - node.lineno < 10, "move this function into pudnet_lib"
+def test_its_outputs_are_committed_compared_and_drawn(path):
+    cells = [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    tagged = [cell for cell in cells if "nbval-check-output" in cell.metadata.get("tags", ())]
+    assert all(cell.outputs for cell in tagged), "a compared cell has no output: pudnet reproduce --commit"
+    assert len(tagged) >= MIN_COMPARED
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "no figure"
+    assert not [output for output in outputs if output.output_type == "error"]
+
+
+@each
+def test_it_is_light_and_names_no_place(path):
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size <= MAX_BYTES
+    assert not re.search(r"/(root|home|tmp|work|Users)/|[A-Za-z]:\\\\\\\\|file://", text)
+    assert not re.search(r"it/s\]|s/it\]|Warning:", text), "a progress bar or a warning: pudnet reproduce --commit"
 
 
 @each
@@ -65,5 +91,14 @@ def test_it_has_no_shell_lines_devices_or_paths(path):
 
 
 @each
+def test_it_imports_the_public_face_alone(path):
+    tree = ast.parse("\n".join(code_of(path)))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert "pudnet_lib.batch" not in modules, "from pudnet_lib import publish"
+    assert not modules & {"pudnet_lib.studies", "pudnet_lib.figures"}
+
+
+@each
 def test_it_hands_its_results_over(path):
-    assert code_of(path)[-1].lstrip().startswith(("publish(", "path = publish(", "_ = publish(")), "end with publish(…)"
+    assert re.match(r"(\w+ = )?publish\(", code_of(path)[-1].lstrip()), "end with publish(…)"
+    assert path.stem.endswith(re.search(r"publish\(\s*['\"](\w+)['\"]", code_of(path)[-1])[1])
