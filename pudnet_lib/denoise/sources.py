@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Literal
 
 import numpy as np
 import torch
+from torch.nn.functional import avg_pool2d
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.splits import default_class_split
@@ -54,7 +56,9 @@ def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
         Its three parts; no image is in two of them.
     """
     if name in BUNDLED:
-        seen, unseen = (_patches(name, names, size).with_channels(channels) for names in BUNDLED[name])
+        # Meta-training sees half-size copies too: at full size these photographs are smoother than most pictures.
+        parts = zip(BUNDLED[name], ((1, 2), (1,)), strict=True)
+        seen, unseen = (_patches(name, names, size, shrink).with_channels(channels) for names, shrink in parts)
         # Every second patch, as on a chessboard: the test patches are from the same pictures, and none of the own ones.
         even = torch.arange(len(unseen)) % 2 == 0
         return Source(name, seen, unseen.subset(even.nonzero()[:, 0]), unseen.subset((~even).nonzero()[:, 0]))
@@ -93,11 +97,13 @@ def photograph(name: str) -> np.ndarray:
 
 
 @cache
-def _patches(source: str, names: tuple[str, ...], size: int) -> ImageDataset:
+def _patches(source: str, names: tuple[str, ...], size: int, shrink: tuple[int, ...] = (1,)) -> ImageDataset:
     """Cut photographs into patches, in reading order, an odd number a row so that even and odd make a chessboard."""
     cut, labels = [], []
-    for label, name in enumerate(names):
+    for (label, name), factor in product(enumerate(names), shrink):
         picture = torch.from_numpy(np.atleast_3d(photograph(name)).copy()).permute(2, 0, 1)  # (C, H, W)
+        if factor > 1:
+            picture = avg_pool2d(picture.float(), factor).round().to(torch.uint8)
         rows, columns = picture.shape[1] // size, (picture.shape[2] // size - 1) // 2 * 2 + 1
         picture = picture[:, : rows * size, : columns * size]
         tiles = picture.unfold(1, size, size).unfold(2, size, size)  # (C, rows, columns, size, size)
