@@ -22,6 +22,13 @@ _HOMES = {
     "Headline": "pudnet_lib.results",
     "publish": "pudnet_lib.results",
     "predict": "pudnet_lib.core.predict",
+    "Recipe": "pudnet_lib.methods.registry",
+    "recipe_table": "pudnet_lib.methods.registry",
+    "meta_train": "pudnet_lib.methods.training",
+    "measure": "pudnet_lib.evaluate",
+    "summarise": "pudnet_lib.evaluate",
+    "gains": "pudnet_lib.evaluate",
+    "difference": "pudnet_lib.evaluate",
     "current_profile": "pudnet_lib.profiles",
     "pick": "pudnet_lib.profiles",
 }

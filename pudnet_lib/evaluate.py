@@ -2,20 +2,29 @@
 
 Paper, Section 4 [rec]: accuracy of predicted networks on unseen classes. Our choice: far swap (the sketch of another
 source) and near swap (the sketch of other classes of the same source) stand beside every prediction; they tell whether
-the hypernetwork knows what *kind* of images it sees, and *which classes*. Batch norm
-is recalibrated and class means are taken on the episode's sketch and support, by all methods alike.
+the hypernetwork knows what *kind* of images it sees, and *which classes*. Batch norm is recalibrated and class means
+are taken on the episode's sketch and support, by all methods alike. ``measure`` gives one long table, ``summarise``,
+``gains`` and ``difference`` read it, and every interval is made in one way: crossed over seeds and episodes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor, nn
 
@@ -24,6 +33,8 @@ from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, predict
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.methods.training import Run, cache_folder, run_folder
+from pudnet_lib.parallel import parallel
 
 Swap = Literal["own", "far", "near"]
 
@@ -93,6 +104,107 @@ def crossed_interval(values: np.ndarray) -> Interval:
     quantiles = stats.t.ppf(0.975, [s - 1, g - 1])
     half = float(np.sqrt(quantiles[0] ** 2 * of_seeds + quantiles[1] ** 2 * of_episodes))
     return Interval(mean, mean - half, mean + half, s * g, s)
+
+
+def percent_interval(values: np.ndarray) -> Interval:
+    """``crossed_interval`` of percentages: its ends are put on the logit's scale, so that they stay within 0..100."""
+    found = crossed_interval(values)
+    share = found.mean / 100
+    if not 0 < share < 1:
+        return replace(found, low=max(0.0, found.low), high=min(100.0, found.high)) if 0 <= share <= 1 else found
+    half = (found.high - found.mean) / 100 / (share * (1 - share))  # the delta method: half a width, in logits
+    centre = np.log(share / (1 - share))
+    low, high = (float(100 / (1 + np.exp(-(centre + sign * half)))) for sign in (-1, 1))
+    return replace(found, low=low, high=high)
+
+
+#: The mean over sources, each with the same weight.
+ALL = "all sources"
+#: Metrics whose intervals stay within 0 and 100.
+PERCENTAGES = ("accuracy", "top-1 accuracy", "top-5 accuracy")
+
+
+def grid(rows: pd.DataFrame) -> np.ndarray:
+    """Values (S, G) of one method: seeds by episodes; of several sources, episodes of one number are averaged first."""
+    rows = rows.assign(**{name: rows.get(name, 0) for name in ("seed", "episode", "dataset")})
+    wide = rows.pivot_table(index="seed", columns=["dataset", "episode"], values="value")
+    values: np.ndarray = wide.T.groupby(level="episode").mean().T.dropna(axis="columns").to_numpy()
+    return values
+
+
+def interval_of(rows: pd.DataFrame, percent: bool = True) -> Interval:
+    """Mean and 95 % interval of one method's rows, crossed over seeds and episodes; no interval of a single value."""
+    values = grid(rows)
+    seeds, episodes = values.shape
+    if values.size == 1:
+        return Interval(float(values[0, 0]), float("nan"), float("nan"), 1)
+    if episodes == 1:  # one number a seed
+        return replace(interval(values[:, 0]), seeds=seeds)
+    return percent_interval(values) if percent else crossed_interval(values)
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str] = ("method",), over_all: bool = True) -> pd.DataFrame:
+    """Mean of each method, dataset and metric with its 95 % interval, crossed over seeds and episodes.
+
+    Args:
+        table: Long, with ``value`` and any of method, dataset, seed, episode, metric, chance, seconds, meta_seconds.
+        by: Columns that tell rows apart besides dataset and metric.
+        over_all: Add rows of dataset "all sources", the sources' mean, where there are several.
+
+    Returns:
+        The columns of ``by``, dataset, metric, mean, low, high, n, seeds, and the means of chance and meta_seconds and
+        the median of seconds where the table has them.
+
+    Raises:
+        PudNetError: If the table has no values.
+    """
+    if table.empty or "value" not in table:
+        raise PudNetError(f"summarise needs rows with a 'value' column; got {len(table)} rows of {list(table)}.")
+    table = table.assign(**{c: v for c, v in {"metric": "accuracy", "dataset": ""}.items() if c not in table})
+    rows = []
+    for keys, part in table.groupby([*by, "metric"], sort=False, dropna=False):
+        named = dict(zip((*by, "metric"), keys, strict=True))
+        several = part["dataset"].nunique() > 1 and over_all
+        for dataset in [*dict.fromkeys(part["dataset"]), *([ALL] if several else [])]:
+            own = part if dataset == ALL else part[part["dataset"] == dataset]
+            found = interval_of(own, named["metric"] in PERCENTAGES)
+            row = named | {"dataset": dataset, **vars(found)}
+            row |= {c: float(own[c].mean()) for c in ("chance", "meta_seconds") if c in own}
+            row |= {"seconds": float(own["seconds"].median())} if "seconds" in own else {}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def gains(
+    table: pd.DataFrame, method: str, rivals: Mapping[str, str], by: Sequence[str] = ("dataset",), over_all: bool = True
+) -> pd.DataFrame:
+    """Paired differences of a method and others on the same episodes, in percentage points.
+
+    Args:
+        table: From ``measure``.
+        method: The one.
+        rivals: Name of the gain to the method that is subtracted, such as {"far gain": "PudNet (kit), far swap"}; what
+            is not in the table is left out.
+        by: ("dataset",) for one row a source, () for their mean alone.
+        over_all: Add rows of dataset "all sources".
+
+    Returns:
+        One row a gain and dataset: method, metric, dataset, mean, low, high in points, n, seeds.
+    """
+    datasets = [*dict.fromkeys(table["dataset"])] if by else []
+    rows = []
+    for name, rival in rivals.items():
+        if rival not in set(table["method"]):
+            continue
+        for dataset in [*datasets, *([None] if over_all else [])]:
+            found = difference(table, method, rival, dataset)
+            rows.append({"method": method, "metric": name, "dataset": dataset or ALL, **vars(found)})
+    return pd.DataFrame(rows)
+
+
+def verdict(found: Interval) -> str:
+    """The first word of an answer: "Yes" where the whole interval is above zero, "No" below, else "Undecided"."""
+    return "Yes" if found.low > 0 else ("No" if found.high < 0 else "Undecided")
 
 
 class Swapper:
@@ -225,7 +337,7 @@ def episode_dataset(episode: Episode, source: ImageDataset) -> ImageDataset:
 
 
 def _row(network: nn.Module, episode: Episode, dataset: str, index: int, seconds: float) -> dict[str, object]:
-    device = next(network.parameters()).device
+    device = next(chain(network.parameters(), network.buffers())).device
     with torch.no_grad():
         right = network(episode.query.to(device)).argmax(1).cpu() == episode.query_labels
     accuracy, chance = 100 * float(right.float().mean()), 100 / len(episode.classes)
@@ -297,3 +409,245 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
     # episodes of one index are averaged over sources, so that sources weigh the same and episodes stay independent
     paired = pd.DataFrame(sides[0].to_numpy() - sides[1].to_numpy(), columns=sides[0].columns)
     return crossed_interval(paired.T.groupby(level="episode").mean().T.to_numpy())
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """One method and seed, and on which episodes: an item of ``measure``."""
+
+    run: Run
+    controls: tuple[str, ...]
+    episodes: int
+    sources: tuple[int, ...]
+
+
+def measure(
+    runs: Sequence[Run],
+    episodes: EpisodeSampler,
+    count: int,
+    controls: Sequence[str] = ("far swap", "near swap"),
+    slow_count: int = 0,
+    swap_from: Sequence[ImageDataset] = (),
+    sources: Sequence[int] | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Let every method learn and classify the same episodes. What was measured before is read from the cache.
+
+    Args:
+        runs: From ``meta_train``.
+        episodes: Episodes of classes that meta-training has not seen.
+        count: Episodes a source.
+        controls: Swapped sketches for methods that look at the dataset: "far swap", "near swap".
+        slow_count: Episodes a source for methods that are trained on each; by default all.
+        swap_from: All classes of each source, in the order of the sampler's pool; by default the sampler's own.
+        sources: Indices of the sources that take part; by default all.
+        jobs: Methods side by side, each in its own process.
+        progress: Show one bar.
+
+    Returns:
+        One row a method (a control is "method, far swap"), source, seed and episode: method, dataset, seed, episode,
+        metric, value (accuracy in %), chance in %, seconds of learning the dataset, meta_seconds of meta-training.
+    """
+    swapper = Swapper(swap_from or episodes.pool, episodes.config.sketch_per_class)
+    chosen = tuple(range(len(episodes.pool)) if sources is None else sources)
+    work = []
+    for run in runs:
+        swaps = tuple(controls) if run.recipe.kind.conditioned or run.recipe.kind.derive else ()
+        number = (slow_count or count) if run.recipe.kind.slow else count
+        work.append(MeasureJob(run, swaps, number, chosen))
+    places = {i: table_file(job, episodes, swapper) for i, job in enumerate(work)}
+    missing = [i for i, path in places.items() if not path.is_file()]
+
+    def keep(place: int, table: pd.DataFrame) -> None:
+        path = places[missing[place]]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        table.to_csv(temporary, index=False)
+        temporary.replace(path)
+
+    names = [f"{work[i].run.name}, seed {work[i].run.seed}" for i in missing]
+    parallel(
+        measure_job, [work[i] for i in missing], jobs, "method" if progress else "", labels=names, on_result=keep,
+        shared=(episodes, swapper),
+    )  # fmt: skip
+    tables = []
+    for place, path in places.items():
+        table = pd.read_csv(path)
+        tables.append(table.assign(method=work[place].run.name + table["control"].fillna("")))
+    order = ["method", "dataset", "seed", "episode", "metric", "value", "chance", "seconds", "meta_seconds"]
+    return pd.concat(tables, ignore_index=True)[order]
+
+
+def measure_job(job: MeasureJob, shared: tuple[EpisodeSampler, Swapper]) -> pd.DataFrame:
+    """Measure one run; see ``measure``."""
+    run, outcome, (sampler, swapper) = job.run, job.run.outcome(), shared
+    model = outcome.model if outcome else None
+    rows = []
+    for source in job.sources:
+        data = sampler.pool[source]
+        for index in range(job.episodes):
+            episode = sampler.episode(index, source=source)
+            training = episode_dataset(episode, data)
+            for control in ("", *job.controls):
+                given = {"lr": run.recipe.lr} if run.recipe.kind.slow else {}
+                if model is not None and (run.recipe.kind.conditioned or run.recipe.kind.derive):
+                    more = PredictConfig().support(model)
+                    swap: Swap = "far" if control.startswith("far") else "near"
+                    given["sketch"] = (
+                        swapper.sketch(episode, training.class_names, index, swap, more)
+                        if control
+                        else episode.given(more)
+                    )
+                began = time.perf_counter()
+                options = {} if run.recipe.kind.model or run.recipe.kind.derive else run.recipe.options
+                network = run.recipe.kind.fit(
+                    training, model=model, target=run.target, seed=run.seed, **options, **given
+                )
+                row = _row(network, episode, data.name, index, time.perf_counter() - began)
+                rows.append(row | {"control": f", {control}" if control else "", "seed": run.seed})
+    return pd.DataFrame(rows).assign(metric="accuracy", meta_seconds=outcome.seconds if outcome else np.nan)
+
+
+def table_file(job: MeasureJob, sampler: EpisodeSampler, swapper: Swapper) -> Path:
+    """Where the cache keeps a job's table; the name depends on run, episodes, images and the code that measures."""
+    run = job.run
+    facts = [
+        _code(), run.recipe.method, sorted(run.recipe.options.items()), run.recipe.lr, run.seed, asdict(run.target),
+        run_folder(run.training).name if run.training else "", job.controls, job.episodes, job.sources,
+        asdict(sampler.config), sampler.seed, sampler.images_and_classes(), [_digest(d) for d in sampler.pool],
+        [_digest(d) for d in sampler.query_pool or ()], [_digest(d) for d in swapper.sources],
+    ]  # fmt: skip
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return cache_folder().parent / "tables" / f"{name}.csv"
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that a measured number depends on."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in [Path(__file__), *sorted((folder / "core").glob("*.py")), *sorted((folder / "methods").glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _digest(data: ImageDataset) -> str:
+    """A few images and all counts: enough to tell one source from another, and its versions."""
+    some = data.images[:: max(1, len(data) // 16)][:16].contiguous().numpy().tobytes()
+    return hashlib.sha256(some + repr((data.name, len(data), data.class_names)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a rival reaches the level.
+
+    Attributes:
+        at: The place; infinite if the rival never gets there.
+        low: First place at which the rival may be there already.
+        high: First place at which it surely is; infinite if that can't be said within its budget.
+        first: The first place measured: at it, the crossing may have come before.
+        last: The last place measured: beyond it, nothing is known.
+    """
+
+    at: float
+    low: float
+    high: float
+    first: float
+    last: float
+
+    @property
+    def censored(self) -> str:
+        """Empty for a crossing within the places measured, else "before" or "never"."""
+        return "never" if math.isinf(self.at) else ("before" if self.at <= self.first else "")
+
+    def scaled(self, factor: float) -> Crossing:
+        """The same crossing in another unit: every place times a factor."""
+        return Crossing(*(factor * place for place in (self.at, self.low, self.high, self.first, self.last)))
+
+    def text(self, digits: int = 0) -> str:
+        """As text: "12 [8, 20]", "more than 60 [more than 60, …]", "at most 3 [at most 3, 5]"."""
+        return f"{self._place(self.at, digits)} [{self._place(self.low, digits)}, {self._place(self.high, digits)}]"
+
+    def _place(self, value: float, digits: int) -> str:
+        if math.isinf(value):
+            return f"more than {self.last:,.{digits}f}"
+        return f"{'at most ' if value <= self.first else ''}{value:,.{digits}f}"
+
+
+def student_bounds(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean, lower and upper 95 % bound of each column.
+
+    Args:
+        values: (G, E): G independent episodes, E places.
+
+    Returns:
+        Three arrays (E,).
+
+    Raises:
+        PudNetError: If there are fewer than two episodes.
+    """
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 2 or len(x) < 2:
+        raise PudNetError(f"An interval needs at least two episodes; got an array of shape {x.shape}.")
+    mean = x.mean(0)
+    half = stats.t.ppf(0.975, len(x) - 1) * x.std(0, ddof=1) / math.sqrt(len(x))
+    return mean, mean - half, mean + half
+
+
+def first_reach(places: ArrayLike, values: ArrayLike, log: bool = False, stay: bool = False) -> float:
+    """First place at which a curve is at least zero, by interpolation between the measured places.
+
+    Args:
+        places: (E,) ascending.
+        values: (E,).
+        log: Interpolate over the logarithm of the places (seconds).
+        stay: The curve must stay there up to its end.
+
+    Returns:
+        The place; infinite if the curve is never there.
+    """
+    x, y = np.asarray(places, dtype=float), np.asarray(values, dtype=float)
+    there = y >= 0
+    if stay:
+        there = np.logical_and.accumulate(there[::-1])[::-1]
+    if not there.any():
+        return math.inf
+    index = int(there.argmax())
+    if index == 0:
+        return float(x[0])
+    share = -y[index - 1] / (y[index] - y[index - 1])
+    ends = np.log(x[index - 1 : index + 1]) if log else x[index - 1 : index + 1]
+    place = ends[0] + share * (ends[1] - ends[0])
+    return float(np.exp(place) if log else place)
+
+
+def crossing(places: ArrayLike, differences: ArrayLike, log: bool = False, stay: bool = False) -> Crossing:
+    """Find where a rival's curve reaches the level that was subtracted from it.
+
+    Args:
+        places: (E,) ascending: steps or seconds.
+        differences: (G, E) rival minus level, paired by episode.
+        log: Interpolate over the logarithm of the places.
+        stay: The rival must stay there up to its end ("overtakes"), not only get there once ("reaches").
+
+    Returns:
+        The crossing of the mean difference, and of its 95 % bounds.
+    """
+    mean, lower, upper = student_bounds(differences)
+    x = np.asarray(places, dtype=float)
+    at, early, late = (first_reach(x, curve, log, stay) for curve in (mean, upper, lower))
+    return Crossing(at, early, late, float(x[0]), float(x[-1]))
+
+
+def earliest(crossings: Sequence[Crossing]) -> Crossing:
+    """The crossing of the best of several rivals: each end is the earliest of theirs.
+
+    Args:
+        crossings: At least one.
+
+    Returns:
+        The earliest ends; ``first`` is that of the rival that is there first, ``last`` the last of all.
+    """
+    winner = min(crossings, key=lambda c: c.at)
+    low, high, last = min(c.low for c in crossings), min(c.high for c in crossings), max(c.last for c in crossings)
+    return Crossing(winner.at, low, high, winner.first, last)

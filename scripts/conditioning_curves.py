@@ -3,8 +3,8 @@
     nice -n 10 python scripts/conditioning_curves.py             # resumes where it was cut off; hours on one core
     python scripts/conditioning_curves.py --steps 8 --widths 4   # a minute, to try it
 
-ConvNet-3 of widths 8 and 16, one run of 10,000 steps each (cosine schedule over all of them, so that earlier points have
-not settled): the plain design at three rates of its hypernetwork, the shared network, and one label-aware design. Every
+ConvNet-3 of widths 8 and 16, one run of 10,000 steps each (cosine schedule over all of them, so that earlier points
+have not settled): the plain design at three rates of its hypernetwork, the shared network, one label-aware one. Every
 point is measured on the same unseen episodes with both swaps, beside four numbers that tell a dead recurrence from a
 living one. ``reports/results/conditioning_curves.json`` is written anew after each point; notebooks 02 and 06 show it.
 """
@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
@@ -100,7 +99,7 @@ def run(design: str, width: int, seed: int, steps: int, episodes: int, pool: Poo
     unseen = pool.unseen_episodes(EpisodeConfig())
 
     def at(step: int) -> None:
-        if step not in POINTS and step != steps or any(row["step"] == step for row in rows):
+        if (step not in POINTS and step != steps) or any(row["step"] == step for row in rows):
             return
         row: dict[str, Any] = {"design": design, "width": width, "seed": seed, "step": step, "rate": rate}
         row["values"] = measured(model, pool, episodes)

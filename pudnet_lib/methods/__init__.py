@@ -1,1 +1,5 @@
-"""Methods that PudNet is compared with, one file a method."""
+"""Methods that are compared, one file each; every file registers its own (``registry``), recipes pick them by name."""
+
+from pudnet_lib.methods.registry import CLASS_LOSS, PAPER_LOSSES, Method, Recipe, method, recipe_table, register
+
+__all__ = ["CLASS_LOSS", "PAPER_LOSSES", "Method", "Recipe", "method", "recipe_table", "register"]

@@ -16,6 +16,8 @@ from pudnet_lib.core.heads import class_means
 from pudnet_lib.core.model import seeded
 from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import build_target
+from pudnet_lib.methods.metric import CLASSES_THEN_EPISODES, fit
+from pudnet_lib.methods.registry import register
 
 REDUCED = 64
 
@@ -72,8 +74,6 @@ class DeepBDC(SharedNetwork):
         config: Which backbone.
     """
 
-    pretrained = True
-
     def __init__(self, config: SharedConfig | None = None) -> None:
         config = config or SharedConfig()
         with seeded(config.seed):
@@ -86,3 +86,6 @@ class DeepBDC(SharedNetwork):
         means = class_means(support, labels, num_classes)  # (K, F)
         squared = (query[:, None] - means[None]).pow(2).sum(2)  # (Q, K)
         return -self.scale * squared
+
+
+register("meta-deepbdc", fit, model=DeepBDC, config=SharedConfig, stages=CLASSES_THEN_EPISODES)

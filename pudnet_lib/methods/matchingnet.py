@@ -8,15 +8,12 @@ labelled images, so that its time grows with them.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from easyfsl.methods import MatchingNetworks
-from easyfsl.modules.predesigned_modules import (
-    default_matching_networks_query_encoder,
-    default_matching_networks_support_encoder,
-)
 from torch import Tensor
 
 from pudnet_lib.core.model import seeded
 from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.methods.metric import fit
+from pudnet_lib.methods.registry import register
 
 
 class MatchingNet(SharedNetwork):
@@ -27,6 +24,11 @@ class MatchingNet(SharedNetwork):
     """
 
     def __init__(self, config: SharedConfig | None = None) -> None:
+        from easyfsl.modules.predesigned_modules import (  # slow to import
+            default_matching_networks_query_encoder,
+            default_matching_networks_support_encoder,
+        )
+
         super().__init__(config)
         with seeded(self.config.seed):
             self.support_encoder = default_matching_networks_support_encoder(self.feature_dim)
@@ -34,6 +36,8 @@ class MatchingNet(SharedNetwork):
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Log-probabilities of the vote; see ``ParameterModel.class_logits``."""
+        from easyfsl.methods import MatchingNetworks
+
         head = MatchingNetworks(
             feature_dimension=self.feature_dim, support_encoder=self.support_encoder, query_encoder=self.query_encoder
         )
@@ -42,3 +46,6 @@ class MatchingNet(SharedNetwork):
         head.one_hot_support_labels = F.one_hot(labels, num_classes).to(support)
         logits: Tensor = head(query)  # (Q, K)
         return logits
+
+
+register("matchingnet", fit, model=MatchingNet, config=SharedConfig)

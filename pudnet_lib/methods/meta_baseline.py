@@ -9,14 +9,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from pudnet_lib.core.heads import class_means, cosine_logits
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.methods.metric import CLASSES_THEN_EPISODES, fit
+from pudnet_lib.methods.registry import register
 
 
 class MetaBaseline(SharedNetwork):
     """The shared network's backbone under Meta-Baseline's rule and stages."""
 
-    pretrained = True
-
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Cosine to the class means times τ, means not detached; see ``ParameterModel.class_logits``."""
         return cosine_logits(query, class_means(support, labels, num_classes), self.scale)
+
+
+register("meta-baseline", fit, model=MetaBaseline, config=SharedConfig, stages=CLASSES_THEN_EPISODES)

@@ -7,14 +7,18 @@ and each learns an episode from the same images, batch norm recalibrated on them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset, normalise
+from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, extract_features, recalibrate
+
+#: First a classifier over all training classes, then episodes; half of the steps each.
+CLASSES_THEN_EPISODES = (LossWeights(0, 1, 0), LossWeights(1, 0, 0))
 
 
 class MetricClassifier(nn.Module):
@@ -47,33 +51,34 @@ class MetricClassifier(nn.Module):
         return self._model[0].class_logits(self.support, self.labels, query, self.num_classes)
 
 
-@dataclass(frozen=True)
-class MetricFit:
-    """A meta-trained rival learns a dataset: batch norm and labelled features, no gradient step.
+def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | None = None, **_: Any) -> nn.Module:
+    """Let a meta-trained rival learn a dataset: batch norm and labelled features, no gradient step.
 
-    Attributes:
+    Args:
+        dataset: Training images.
         model: The rival, on the device that shall compute.
         config: How batch norm is recalibrated; its sketch is what a model that looks at data sees (MUSML).
-    """
 
-    model: ParameterModel
-    config: PredictConfig = field(default_factory=PredictConfig)
+    Returns:
+        uint8 images (N, C, H, W) to logits (N, K).
+    """
+    config, device = config or PredictConfig(), model.device
+    sketch, sketch_labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
+    model.eval()
+    with torch.no_grad():
+        parameters = model(sketch.to(device), sketch_labels.to(device))
+    backbone = model.materialise({name: tensor.detach().clone() for name, tensor in parameters.items()})
+    recalibrate(backbone, dataset.images, config.batch_size, config.seed)
+    support = extract_features(backbone, dataset.images, config.batch_size)  # (M, F)
+    return MetricClassifier(backbone, model, support, dataset.labels.to(device), dataset.num_classes)
+
+
+class MetricFit:
+    """``fit`` with its model: what the experiments that have no recipes yet call."""
+
+    def __init__(self, model: ParameterModel, config: PredictConfig | None = None) -> None:
+        self.model, self.config = model, config
 
     def __call__(self, dataset: ImageDataset) -> nn.Module:
-        """Learn a dataset.
-
-        Args:
-            dataset: Training images.
-
-        Returns:
-            uint8 images (N, C, H, W) to logits (N, K).
-        """
-        device = self.model.device
-        sketch, sketch_labels = dataset.sketch_with_labels(self.config.sketch_per_class, self.config.seed)
-        self.model.eval()
-        with torch.no_grad():
-            parameters = self.model(sketch.to(device), sketch_labels.to(device))
-        backbone = self.model.materialise({name: tensor.detach().clone() for name, tensor in parameters.items()})
-        recalibrate(backbone, dataset.images, self.config.batch_size, self.config.seed)
-        support = extract_features(backbone, dataset.images, self.config.batch_size)  # (M, F)
-        return MetricClassifier(backbone, self.model, support, dataset.labels.to(device), dataset.num_classes)
+        """Learn a dataset."""
+        return fit(dataset, self.model, self.config)

@@ -19,6 +19,8 @@ from pudnet_lib.core.model import ParameterModel, Parameters, seeded
 from pudnet_lib.core.refine import leave_one_out_loss
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.methods.metric import fit
+from pudnet_lib.methods.registry import register
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,6 @@ class MUSML(ParameterModel):
         else:
             chosen = int(losses.argmin())
         return self.compose(chosen, self.starts[chosen] + adapted[chosen][0])
+
+
+register("musml", fit, model=MUSML, config=MusmlConfig)

@@ -6,10 +6,11 @@ Deviation: logits are multiplied by a learned τ, so that the short features of 
 
 from __future__ import annotations
 
-from easyfsl.methods import PrototypicalNetworks
 from torch import Tensor
 
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.methods.metric import fit
+from pudnet_lib.methods.registry import register
 
 
 class ProtoNet(SharedNetwork):
@@ -17,7 +18,12 @@ class ProtoNet(SharedNetwork):
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Negative distance to the class means times τ; see ``ParameterModel.class_logits``."""
+        from easyfsl.methods import PrototypicalNetworks  # slow to import
+
         head = PrototypicalNetworks()  # no backbone: it reads features; made anew, it keeps no state
         head.process_support_set(support, labels)
         logits: Tensor = self.scale * head(query)  # (Q, K)
         return logits
+
+
+register("protonet", fit, model=ProtoNet, config=SharedConfig)

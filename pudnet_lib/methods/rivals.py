@@ -77,7 +77,7 @@ def build_rival(config: RivalConfig) -> ParameterModel:
 def stages(config: RivalConfig) -> list[MetaConfig]:
     """The trainer's configurations, one a stage: classification over all classes, then episodes; or episodes alone."""
     meta, episodes = config.meta, LossWeights(1, 0, 0)
-    if not getattr(RIVALS[config.method][0], "pretrained", False) or meta.steps < 2:
+    if config.method not in ("Meta-Baseline", "Meta-DeepBDC") or meta.steps < 2:
         return [replace(meta, weights=episodes)]
     first = meta.steps // 2
     classify = replace(meta, steps=first, weights=LossWeights(0, 1, 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pudnet_lib.studies.crossing import Crossing
+from pudnet_lib.evaluate import Crossing
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pudnet_lib.core.classifier import accuracy
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.scratch import ScratchConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.methods.trained import Optimiser
 from pudnet_lib.parallel import parallel
 from pudnet_lib.studies.cost_tables import (
     PUDNET,

@@ -15,10 +15,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluate import Interval, difference
+from pudnet_lib.evaluate import Crossing, Interval, crossing, difference, earliest, student_bounds
 from pudnet_lib.results import Headline
 from pudnet_lib.studies.break_even import break_even
-from pudnet_lib.studies.crossing import Crossing, crossing, earliest, student_bounds
 from pudnet_lib.studies.energy import energy_text
 from pudnet_lib.studies.fine_tuning_tables import on_grid, places_of
 

@@ -17,7 +17,7 @@ import pandas as pd
 from pudnet_lib.core.predicted_network import PredictedNetwork
 from pudnet_lib.core.scratch import ScratchConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.methods.trained import Optimiser
 from pudnet_lib.parallel import parallel
 from pudnet_lib.studies.fine_tuning_tables import answer, at_end, curves, gains, label, overtakings, summary
 from pudnet_lib.studies.starts import (

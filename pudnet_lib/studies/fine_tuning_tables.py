@@ -13,8 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.evaluate import Interval, crossed_interval, difference
-from pudnet_lib.studies.crossing import Crossing, crossing, student_bounds
+from pudnet_lib.evaluate import Crossing, Interval, crossed_interval, crossing, difference, student_bounds
 
 ALL = "all sources"
 

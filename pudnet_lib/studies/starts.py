@@ -29,7 +29,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluate import Swapper, episode_dataset
 from pudnet_lib.export.models import load_model
 from pudnet_lib.images.pool import Pool, PoolConfig
-from pudnet_lib.methods.from_scratch import Optimiser
+from pudnet_lib.methods.trained import Optimiser
 from pudnet_lib.shipped import load_shipped, shipped_notes
 
 Start = Literal["predicted", "shared network", "random", "pretrained", "far swap", "near swap", "predicted with noise"]

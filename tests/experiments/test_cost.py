@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.evaluate import Crossing
 from pudnet_lib.figures import cost_figures as figures
 from pudnet_lib.studies import break_even, cost, cost_tables, energy, prediction_cost
-from pudnet_lib.studies.crossing import Crossing
 from pudnet_lib.studies.starts import StartConfig
 
 

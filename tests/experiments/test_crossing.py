@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.crossing import Crossing, crossing, earliest, first_reach, student_bounds
+from pudnet_lib.evaluate import Crossing, crossing, earliest, first_reach, student_bounds
 
 
 def test_first_reach_by_hand():

@@ -1,0 +1,377 @@
+"""Meta-training of any registered method: one specification, one cache, one loop over a dict of recipes.
+
+Our choice. A run's folder is named by a hash of all that it depends on, so that it is trained once, found again, and
+resumed if it was cut off. Every method gets the same images, episodes and number of steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.core.episodes import EpisodeConfig
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaConfig, MetaStep
+from pudnet_lib.core.meta import meta_train as meta_train_model
+from pudnet_lib.core.scale import ScaleConfig, is_first_rank
+from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.export.models import load_state, save_model
+from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.images.packs import manifest
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.methods.registry import Recipe, method
+from pudnet_lib.parallel import parallel
+
+#: Raised when meta-training changes so that older runs in the cache are no longer its own.
+VERSION = 2
+#: Added to the seed of the episodes after a base, which has those of a shared network of the same seed.
+AFTER_BASE = 500_009
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a meta-training run depends on.
+
+    Attributes:
+        method: Name in the registry: ``"pudnet"``, ``"shared"`` for the control without a hypernetwork, or a rival.
+        model: The model's config; of the registry's class for this method.
+        pool: The images.
+        episodes: What an episode holds.
+        meta: The trainer, with its rates and losses.
+        episode_seed: Seed of the episodes.
+        base_steps: Of a residual PudNet: first meta-train its learned base as a shared network for so many steps (our
+            choice), so that the hypernetwork has only to learn what differs between datasets; 0 for none.
+        base_learning_rate: Peak learning rate of that stage.
+    """
+
+    method: str = "pudnet"
+    model: Any = field(default_factory=PudNetConfig)
+    pool: Any = field(default_factory=PoolConfig)
+    episodes: Any = field(default_factory=EpisodeConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    episode_seed: int = 0
+    base_steps: int = 0
+    base_learning_rate: float = 2e-2
+
+    def __post_init__(self) -> None:
+        if self.base_steps and not getattr(self.model, "residual", False):
+            raise PudNetError("TrainConfig.base_steps needs a PudNet with residual=True: only that has a learned base.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: by default to classify.
+
+    Attributes:
+        episodes: Seed to a sampler of meta-training episodes.
+        step: What turns an episode into losses: model, sampler, weights and seed to a ``MetaStep``.
+        validation: Episodes to validate on; None for none.
+    """
+
+    episodes: Callable[[int], Any]
+    step: Callable[[ParameterModel, Any, LossWeights, int], MetaStep]
+    validation: Any = None
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a run gives.
+
+    Attributes:
+        model: The trained model, in evaluation mode, on the CPU.
+        model_path: Its file; None if no folder was given.
+        steps: Steps done, the base's included.
+        seconds: Meta-training seconds, the base's included, validation excluded.
+        validation: Last accuracy on held-out training classes, in 0..1; None if never measured.
+    """
+
+    model: ParameterModel
+    model_path: Path | None
+    steps: int
+    seconds: float
+    validation: float | None
+
+
+def build_model(config: TrainConfig) -> ParameterModel:
+    """Build the untrained model of a run."""
+    kind = method(config.method)
+    if kind.model is None:
+        raise PudNetError(f"The method {config.method!r} is not meta-trained; nothing to build.")
+    model: ParameterModel = kind.model(config.model)  # type: ignore[arg-type]
+    return model
+
+
+def classify(config: TrainConfig, pool: Pool | None = None) -> Task:
+    """The task of a run: to classify episodes of its pool."""
+    images = pool or Pool(config.pool)
+    validate = config.pool.hold_out and config.meta.validate_every
+    return Task(
+        lambda seed: images.training_episodes(config.episodes, seed),
+        lambda model, sampler, weights, seed: MetaStep(model, sampler.num_classes, weights, seed),
+        images.validation_episodes(config.episodes) if validate else None,
+    )
+
+
+def train(
+    config: TrainConfig,
+    run_dir: Path | None = None,
+    progress: bool = True,
+    pool: Pool | None = None,
+    scale: ScaleConfig | None = None,
+    task: Task | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainOutcome:
+    """Meta-train, or load what a finished run left in its folder; one that was cut off goes on.
+
+    Args:
+        config: Everything that the run depends on.
+        run_dir: The run's folder; None keeps nothing. ``run_folder(config)`` is the cache's.
+        progress: Show a progress bar.
+        pool: ``config.pool``, if it is loaded already.
+        scale: How the work is compiled and spread, when to stop early.
+        task: Another task than classification (denoising).
+        on_step: Called with the number of steps done, all stages counted.
+
+    Returns:
+        The model and what it cost.
+
+    Raises:
+        PudNetError: If the folder holds a run of another configuration, or an input is bad.
+    """
+    path, model, plain = None if run_dir is None else run_dir / "model.safetensors", build_model(config), _plain(config)
+    if path is not None and path.is_file():
+        tensors, description = load_tensors(path)
+        notes = description.get("notes", {})
+        if notes.get("train") == plain:
+            load_state(model, tensors, str(path))
+            return TrainOutcome(model.eval(), path, notes["steps"], notes["seconds"], notes["validation"])
+    task = task or classify(config, pool)
+    seconds, steps, auxiliary, last = 0.0, 0, None, None
+    for name, part, meta, seed in _stages(config, model):
+        episodes = task.episodes(seed)
+        step = task.step(part, episodes, meta.weights, meta.seed)
+        if auxiliary is not None and step.auxiliary is not None:
+            step.auxiliary = auxiliary
+        done = steps
+        result = meta_train_model(
+            part, episodes, meta, task.validation if part is model else None, run_dir and run_dir / name, progress,
+            (lambda n, done=done: on_step(done + n)) if on_step else None, step, scale,
+        )  # fmt: skip
+        if part is not model:
+            assert isinstance(model, PudNet)
+            model.adopt(part.cpu())
+            auxiliary = step.auxiliary
+        seconds, steps = seconds + result.seconds, steps + result.steps
+        last = next((row["validation"] for row in reversed(result.history) if "validation" in row), last)
+    model.to("cpu").eval()
+    seconds = round(seconds, 2)
+    if path is not None and is_first_rank():
+        notes = {"train": plain, "steps": steps, "seconds": seconds, "validation": last}
+        if config.method in ("pudnet", "shared"):
+            save_model(model, path, **notes)
+        else:
+            save_tensors(path, model.state_dict(), {"notes": notes})
+    return TrainOutcome(model, path, steps, seconds, last)
+
+
+def _stages(config: TrainConfig, model: ParameterModel) -> Iterator[tuple[str, ParameterModel, MetaConfig, int]]:
+    """Folder, model, trainer and episodes' seed of each part of a run; a base comes first, as a shared network."""
+    meta, seed = config.meta, config.episode_seed
+    if config.base_steps:
+        base = SharedNetwork(SharedConfig(config.model.target, config.model.seed))
+        rate = config.base_learning_rate
+        yield "base", base, replace(meta, steps=config.base_steps, learning_rate=rate, direct_learning_rate=0.0), seed
+        seed += AFTER_BASE
+    stages = method(config.method).stages
+    if len(stages) < 2 or meta.steps < 2:
+        yield ".", model, replace(meta, weights=stages[-1] if stages else meta.weights), seed
+        return
+    for i, weights in enumerate(stages):
+        share = meta.steps // len(stages)
+        steps = meta.steps - share * i if i == len(stages) - 1 else share
+        yield f"stage-{i}", model, replace(meta, steps=steps, weights=weights), seed
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The config as JSON gives it back: lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def cache_folder() -> Path:
+    """Where meta-trained models are kept: ``PUDNET_CACHE``, else the user's cache folder."""
+    base = os.environ.get("PUDNET_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    root = Path(base) if base else Path.home() / ".cache"
+    return (root if os.environ.get("PUDNET_CACHE") else root / "pudnet") / "models"
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """The folder of a run; its name depends on the configuration and on the embedded images' checksums."""
+    sources = getattr(config.pool, "sources", config.pool)
+    images = {name: entry["sha256"] for name, entry in manifest().items() if name in sources}
+    identity = json.dumps([VERSION, asdict(config), images], sort_keys=True)
+    return cache_folder() / hashlib.sha256(identity.encode()).hexdigest()[:20]
+
+
+def train_config(
+    recipe: Recipe,
+    target: TargetConfig,
+    pool: PoolConfig,
+    steps: int,
+    seed: int = 0,
+    episodes: EpisodeConfig | None = None,
+    **trainer: Any,
+) -> TrainConfig:
+    """Build the run of a recipe.
+
+    Args:
+        recipe: The recipe.
+        target: The target network.
+        pool: The images.
+        steps: All steps; a base takes its share of them, so that every method sees as many episodes.
+        seed: Seed of weights and episodes.
+        episodes: What an episode holds.
+        **trainer: Further fields of ``MetaConfig``: ``episodes_per_step``, ``accelerator``, ``validate_every``, …
+
+    Returns:
+        The run's configuration.
+    """
+    base = min(steps - 1, round(recipe.base * steps))
+    meta = MetaConfig(
+        steps=max(1, steps - base), learning_rate=recipe.lr, direct_learning_rate=recipe.target_lr,
+        weights=recipe.losses, seed=seed, **({"validate_every": 0, "accelerator": "cpu"} | trainer),
+    )  # fmt: skip
+    shared = {"base_steps": base, "base_learning_rate": recipe.base_lr} if base else {}
+    model = recipe.config(target, seed)
+    return TrainConfig(recipe.method, model, pool, episodes or EpisodeConfig(), meta, seed, **shared)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method with one seed, ready to learn datasets.
+
+    Attributes:
+        name: The method's name in the dict of recipes.
+        recipe: Its recipe.
+        seed: Seed of its meta-training, or of training on an episode.
+        target: The target network.
+        training: Its meta-training run; None where nothing is meta-trained.
+    """
+
+    name: str
+    recipe: Recipe
+    seed: int
+    target: TargetConfig
+    training: TrainConfig | None = None
+
+    def outcome(self, pool: Pool | None = None) -> TrainOutcome | None:
+        """The meta-trained model and what it cost, from the cache; ``derive``d from another method's if need be."""
+        if self.training is None:
+            return None
+        found = train(self.training, run_folder(self.training), False, pool)
+        derive = self.recipe.kind.derive
+        return found if derive is None else replace(found, model=derive(found.model, **self.recipe.options))
+
+    def log(self) -> pd.DataFrame:
+        """One row a meta-training step: method, seed, step over all stages, loss, accuracy, and what was logged."""
+        tables, done = [], 0
+        for part in ("base", "stage-0", "stage-1", "."):
+            path = run_folder(self.training) / part / "log.csv" if self.training else None
+            if path is not None and path.is_file():
+                table = pd.read_csv(path)
+                tables.append(table.assign(step=table["step"] + done))
+                done += len(table)
+        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return table.assign(method=self.name, seed=self.seed)
+
+
+class Runs(tuple[Run, ...]):
+    """All methods of an experiment, each with its seeds; ``runs["PudNet (kit)", 0]`` is one of them."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):
+            found = [run for run in self if (run.name, run.seed) == key]
+            if not found:
+                raise unknown_name("run", str(key), [str((run.name, run.seed)) for run in self])
+            return found[0]
+        return Runs(r for r in self if r.name == key) if isinstance(key, str) else super().__getitem__(key)
+
+    def log(self) -> pd.DataFrame:
+        """The logs of all of them, below one another."""
+        return pd.concat([run.log() for run in self], ignore_index=True)
+
+
+def meta_train(
+    methods: Mapping[str, Recipe],
+    pool: Pool | PoolConfig,
+    steps: int,
+    seeds: Sequence[int] = (0,),
+    target: TargetConfig | None = None,
+    episodes: EpisodeConfig | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+    **trainer: Any,
+) -> Runs:
+    """Meta-train a dict of recipes on the same episodes; what the cache has is not trained again.
+
+    Args:
+        methods: Name to recipe. What needs no meta-training is carried along, with the first seed.
+        pool: The images.
+        steps: Steps of each run, the base's included.
+        seeds: Seeds, one run each.
+        target: The target network.
+        episodes: What an episode of meta-training holds.
+        jobs: Runs side by side.
+        progress: Show one bar for all.
+        **trainer: Further fields of ``MetaConfig``.
+
+    Returns:
+        The runs; interrupted, what is trained stays in the cache, and a run that was cut off goes on.
+
+    Raises:
+        PudNetError: If a recipe starts from a method that is not in the dict, or an input is bad.
+    """
+    target, config = target or TargetConfig(), pool if isinstance(pool, PoolConfig) else pool.config
+    runs: list[Run] = []
+    for name, recipe in methods.items():
+        origin = recipe
+        while origin.start:
+            if origin.start not in methods:
+                raise unknown_name(f"method that {name!r} starts from", origin.start, methods)
+            origin = methods[origin.start]
+        for seed in list(seeds)[: None if origin.kind.model else 1]:
+            training = None
+            if origin.kind.model:
+                training = train_config(origin, target, config, steps, seed, episodes, **trainer)
+            runs.append(Run(name, recipe, seed, target, training))
+    missing = {run.training: run.name for run in reversed(runs) if run.training and not is_trained(run.training)}
+    missing = dict(reversed(missing.items()))
+    items = [(training, None if jobs > 1 or isinstance(pool, PoolConfig) else pool) for training in missing]
+    labels = [f"{name}, seed {t.episode_seed}" for t, name in missing.items()]
+    parallel(_train_item, items, jobs, "meta-training" if progress else "", labels=labels)
+    return Runs(runs)
+
+
+def is_trained(config: TrainConfig) -> bool:
+    """Whether the cache has a run."""
+    return (run_folder(config) / "model.safetensors").is_file()
+
+
+@lru_cache(maxsize=2)
+def _pool(config: PoolConfig) -> Pool:
+    return Pool(config)
+
+
+def _train_item(item: tuple[TrainConfig, Pool | None]) -> None:
+    train(item[0], run_folder(item[0]), False, item[1] or _pool(item[0].pool))
