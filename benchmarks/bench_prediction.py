@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from timing import alternate, row
 
-from pudnet_lib import speed as cuda_graph
+from pudnet_lib import speed
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.targets import TargetConfig, build_target
 
@@ -42,7 +42,7 @@ def on_a_gpu(sketch: torch.Tensor) -> list[dict[str, Any]]:
         with torch.no_grad():
             seconds = alternate(
                 {
-                    "recorded": lambda p=pudnet: (cuda_graph.forward(p, sketch, None), torch.cuda.synchronize()),  # type: ignore[misc]
+                    "recorded": lambda p=pudnet: (speed.recorded_forward(p, sketch, None), torch.cuda.synchronize()),  # type: ignore[misc]
                     "eager": lambda p=pudnet: (p(sketch), torch.cuda.synchronize()),  # type: ignore[misc]
                 }
             )

@@ -16,7 +16,7 @@ _HOMES = {
     "PudNetConfig": "pudnet_lib.core",
     "TargetConfig": "pudnet_lib.core.targets",
     "PredictConfig": "pudnet_lib.core.predict",
-    "PredictedNetwork": "pudnet_lib.core.predicted_network",
+    "PredictedNetwork": "pudnet_lib.core.predict",
     "PudNetError": "pudnet_lib.errors",
     "load_pudnet": "pudnet_lib.shipped",
     "Headline": "pudnet_lib.results",
@@ -43,6 +43,7 @@ except PackageNotFoundError:  # a source tree that was never installed
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module("pudnet_lib.speed")  # its hooks register themselves
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
 
 FORMAT = 1
@@ -102,3 +103,6 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if description.get("format") != FORMAT:
         raise PudNetError(f"{path} has format {description.get('format')}; this version of the kit reads {FORMAT}.")
     return tensors, description
+
+
+hooks.register(save_tensors=save_tensors, load_tensors=load_tensors)  # for a training run's state

@@ -1,21 +1,148 @@
-"""A hypernetwork's forward pass as a recorded CUDA graph: some hundred small kernels, started as one.
+"""Speed, off the reader's path: what core calls through a hook if this module was imported. Our choice throughout.
 
-Our choice; the paper has no counterpart. Recorded once for each shape of sketch, refinement included, and replayed
-until the shape changes or the model's weights move to another place in memory. Never used unless asked for
-(``PredictConfig.cuda_graph``).
+Several episodes at once, the narrow product on oneDNN, memory kept between steps, the hypernetwork as a CUDA graph.
+Each gives the same numbers as core's plain way, but for the order of sums; docs/speed.md has the measurements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import ctypes
+import platform
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
+from pudnet_lib.core import hooks
+from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.model import ParameterModel, Parameters
+from pudnet_lib.core.targets import ConvNet
 from pudnet_lib.errors import PudNetError
+
+# ---- several episodes at once: B networks with different parameters as one network with B-fold channels ----
+
+#: Larger blocks are mapped and unmapped one by one, which costs more than batching saves (``kept_memory``).
+LARGEST_MAP = 32 * 2**20
+
+
+def episodes_at_once(target: nn.Module, images: Tensor) -> int:
+    """How many episodes of images (N, C, H, W) to take at once, so that the largest map stays within 32 MiB on a CPU.
+
+    Only for plain ConvNets: a network that joins or mixes channels outside convolutions would mix episodes, and a large
+    one is all arithmetic, which this does not make less.
+    """
+    if not isinstance(target, ConvNet):
+        return 1
+    largest = 4 * target.feature_dim * len(images) * images.shape[2] * images.shape[3]  # bytes of the first maps
+    return max(1, LARGEST_MAP // largest) if images.device.type == "cpu" else 8
+
+
+def features_of_episodes(target: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
+    """Run B networks on the images of B episodes, batch norms on each episode's own statistics.
+
+    Args:
+        target: A ConvNet whose batch norms read the batch's statistics; only looked at.
+        parameters: Name to (B, *shape).
+        images: (B, N, C, H, W) uint8, or floating point in [0, 1].
+
+    Returns:
+        (B, N, F).
+    """
+    episodes, count = images.shape[:2]
+    wide = copy.deepcopy(target)
+    for layer in wide.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.groups *= episodes
+    maps = normalise(images.transpose(0, 1).flatten(1, 2))  # (N, B·C, H, W)
+    out: Tensor = functional_call(wide, {n: t.flatten(0, 1) for n, t in parameters.items()}, (maps,))  # (N, B·F)
+    return out.view(count, episodes, -1).transpose(0, 1)
+
+
+# ---- the narrow product ----
+
+# A build of PyTorch without oneDNN lacks it; the plain product then takes its place.
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def narrow_product(basis: Tensor, hidden: Tensor) -> Tensor:
+    """``basis @ hidden.T`` for a very tall basis and a few columns, at the speed of memory where no gradient is wanted.
+
+    PyTorch's own product goes to a library that multiplies into 9 columns at a quarter of the speed of oneDNN, which
+    PyTorch has on board for its compiler.
+
+    Args:
+        basis: (rows, width).
+        hidden: (columns, width).
+
+    Returns:
+        (rows, columns).
+    """
+    if torch.is_grad_enabled() or basis.device.type != "cpu" or basis.dtype != torch.float32 or _ONEDNN is None:
+        return basis @ hidden.T
+    product: Tensor = _ONEDNN(basis, hidden, None, "none", [], "")
+    return product
+
+
+# ---- memory kept between training steps ----
+
+# A step's activations are tens of MB, allocated and freed in every step. GNU's C library returns such blocks to the
+# operating system, which hands out zeroed pages anew: a page fault every 4 kB, about a third of a step's time.
+# <malloc.h>: a block larger than MMAP_THRESHOLD (at most 32 MiB) is mapped by itself and unmapped when freed; free
+# memory beyond TRIM_THRESHOLD at the heap's end is given back.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_KEEP = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20}
+# The thresholds that the library itself arrives at after it has freed a large block.
+_USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 2**10}
+
+_lock = threading.Lock()
+_depth = 0
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """GNU's C library, if this program runs on it."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory within the process while the block runs; give it back at its end. Blocks may be nested.
+
+    Where the C library is another one than GNU's (macOS, Windows, Alpine), the block runs as it is: those allocators
+    keep large blocks by themselves or can't be told to.
+    """
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    global _depth
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            _tune(library, _KEEP)
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                _tune(library, _USUAL)
+                library.malloc_trim(0)
+
+
+def _tune(library: ctypes.CDLL, values: dict[int, int]) -> None:
+    for parameter, value in values.items():
+        library.mallopt(parameter, value)
+
+
+# ---- a hypernetwork's forward pass as a recorded CUDA graph: some hundred small kernels, started as one ----
 
 Call = Callable[[], Parameters]
 #: Records a call whose inputs stay where they are, and gives a call that does the same work again.
@@ -96,7 +223,7 @@ class RecordedForward:
 _FORWARDS: WeakKeyDictionary[ParameterModel, RecordedForward] = WeakKeyDictionary()
 
 
-def forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
+def recorded_forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
     """Predict parameters through the model's recorded forward pass; see ``RecordedForward``.
 
     Raises:
@@ -108,3 +235,12 @@ def forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Par
             "Move it with model.to('cuda'), or leave cuda_graph off."
         )
     return _FORWARDS.setdefault(model, RecordedForward())(model, sketch, labels)
+
+
+hooks.register(
+    episodes_at_once=episodes_at_once,
+    features_of_episodes=features_of_episodes,
+    narrow_product=narrow_product,
+    kept_memory=kept_memory,
+    recorded_forward=recorded_forward,
+)

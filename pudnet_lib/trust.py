@@ -18,8 +18,7 @@ from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.predict import PredictConfig, extract_features, predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.pool_distance import PoolDistance, pool_distance
 

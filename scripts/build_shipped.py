@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from pudnet_lib.core.episodes import EpisodeConfig
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.evaluate import Swapper, compare_models, crossed_interval, difference
 from pudnet_lib.images.pool import Pool
 from pudnet_lib.methods.contenders import PAPER, REFINED_SHARED, TARGETS, Contest, kit_config, train, train_config

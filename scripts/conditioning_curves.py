@@ -24,7 +24,7 @@ from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, meta_train
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import Swapper, evaluate_episodes
 from pudnet_lib.images.pool import Pool, PoolConfig

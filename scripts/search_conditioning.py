@@ -25,11 +25,10 @@ import torch
 
 from pudnet_lib.core import PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
-from pudnet_lib.core.finetune import finetune
 from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.scratch import ScratchConfig
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.supervised import ScratchConfig, finetune
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import Interval, Swap, Swapper, difference, evaluate_episodes, evaluate_fits
 from pudnet_lib.images.pool import Pool

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from search_rates import VALIDATION
 
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.evaluate import difference, evaluate_episodes
 from pudnet_lib.images.pool import Pool
 from pudnet_lib.methods.contenders import REFINE_FACTORS, REFINED, kit_config, train, train_config

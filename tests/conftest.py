@@ -8,6 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import pudnet_lib.files
+import pudnet_lib.images
+import pudnet_lib.speed  # noqa: F401  (their hooks)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.targets import TargetConfig

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from pudnet_lib.cli import main
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.export.models import save_model
+from pudnet_lib.export.models import load_network, save_model
 from pudnet_lib.images import load_images
 
 
@@ -52,7 +51,7 @@ def test_folder_to_onnx_that_classifies_a_new_picture(folder, model_path, tmp_pa
         assert expected in text
     assert {p.name for p in out.iterdir()} == {"README.md", "network.onnx", "network.pt2", "network.safetensors"}
     assert "Estimated accuracy: " in (out / "README.md").read_text()
-    network = PredictedNetwork.load(out / "network.safetensors")
+    network = load_network(out / "network.safetensors")
     session = onnxruntime.InferenceSession(out / "network.onnx", providers=["CPUExecutionProvider"])
     images = load_images(folder, "all").images.numpy().astype(np.float32) / 255
     (logits,) = session.run(None, {"images": images[:1]})

@@ -7,8 +7,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pudnet_lib import speed as cuda_graph
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.refine import leave_one_out_loss
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.speed import RecordedForward
@@ -111,7 +111,7 @@ def test_on_a_gpu(refine):
     model = model_with(refine).to("cuda")
     for seed in (2, 3):
         images, labels = sketch(seed).to("cuda"), LABELS.to("cuda")
-        found = cuda_graph.forward(model, images, labels)
+        found = cuda_graph.recorded_forward(model, images, labels)
         with torch.no_grad():
             wanted = model(images, labels)
         for name in wanted:

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predict import predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import model_card, onnx_file, to_onnx, to_torch_export
 from pudnet_lib.images import load_images
@@ -43,7 +42,7 @@ def onnx_path(network, emoji, tmp_path_factory) -> Path:
 
 def test_torch_export_gives_the_same_logits_for_any_number_of_images(network, emoji, tmp_path):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network.to_torch_export(tmp_path / "network.pt2")
+    to_torch_export(network, tmp_path / "network.pt2")
     files = {"pudnet.json": ""}
     program = torch.export.load(tmp_path / "network.pt2", extra_files=files).module()
     floats = emoji.images.float() / 255
@@ -132,7 +131,7 @@ def test_example_uses_the_onnx_file_without_the_kit(network, emoji, onnx_path, t
 
 
 def test_example_uses_the_torch_export_file_without_the_kit(network, emoji, tmp_path, capsys, monkeypatch):
-    network.to_torch_export(tmp_path / "network.pt2")
+    to_torch_export(network, tmp_path / "network.pt2")
     picture = tmp_path / "picture.png"
     Image.fromarray(emoji.images[5].permute(1, 2, 0).numpy()).save(picture)
     source = (EXAMPLES / "use_with_torch_only.py").read_text()

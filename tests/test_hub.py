@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.export import model_card
+from pudnet_lib.export.hub import from_pretrained, push_to_hub, save_pretrained
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -23,11 +24,11 @@ def test_a_predictor_comes_back_from_a_folder_in_the_hubs_layout(pudnet, images,
     from huggingface_hub import constants
 
     model, data = pudnet(refine=1, residual=True), images(3, 6)
-    folder = model.save_pretrained(tmp_path / "new" / "predictor")
+    folder = save_pretrained(model, tmp_path / "new" / "predictor")
     names = {constants.SAFETENSORS_SINGLE_FILE, constants.CONFIG_NAME, "README.md"}
     assert {path.name for path in folder.iterdir()} == names
     assert json.loads((folder / "config.json").read_text())["model"]["config"]["residual"] is True
-    again = PudNet.from_pretrained(folder)
+    again = from_pretrained(folder)
     assert again.config == model.config
     assert not again.training
     assert torch.equal(predict(again, data)(data.images), predict(model, data)(data.images))
@@ -36,64 +37,60 @@ def test_a_predictor_comes_back_from_a_folder_in_the_hubs_layout(pudnet, images,
 def test_a_predicted_network_comes_back_with_its_classes(pudnet, images, tmp_path):
     data = images(3, 6)
     network = predict(pudnet(), data)
-    again = PredictedNetwork.from_pretrained(network.save_pretrained(tmp_path))
+    again = from_pretrained(save_pretrained(network, tmp_path))
     assert again.class_names == data.class_names
     assert torch.equal(again(data.images), network(data.images))
-    assert (tmp_path / "README.md").read_text() == network.model_card()
+    assert (tmp_path / "README.md").read_text() == model_card(network)
 
 
 def test_networks_of_ones_own_need_the_module(images, tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model, data = PudNet(PudNetConfig(dim=8), target=own), images(2, 4)
     network = predict(model, data)
-    model.save_pretrained(tmp_path / "predictor")
-    network.save_pretrained(tmp_path / "network")
+    save_pretrained(model, tmp_path / "predictor")
+    save_pretrained(network, tmp_path / "network")
     with pytest.raises(PudNetError, match="pass that module as target"):
-        PudNet.from_pretrained(tmp_path / "predictor")
-    again = PudNet.from_pretrained(tmp_path / "predictor", target=own)
+        from_pretrained(tmp_path / "predictor")
+    again = from_pretrained(tmp_path / "predictor", target=own)
     assert torch.equal(predict(again, data)(data.images), network(data.images))
-    loaded = PredictedNetwork.from_pretrained(tmp_path / "network", backbone=own)
+    loaded = from_pretrained(tmp_path / "network", backbone=own)
     assert torch.equal(loaded(data.images), network(data.images))
     assert "target=YOUR_MODULE" in (tmp_path / "predictor" / "README.md").read_text()
 
 
 def test_the_users_own_card_stays(pudnet, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    pudnet().save_pretrained(tmp_path)
+    save_pretrained(pudnet(), tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_another_kind_of_model_and_other_folders_are_named(pudnet, tmp_path):
     shared = SharedNetwork(SharedConfig(TargetConfig(width=4)))
-    shared.save_pretrained(tmp_path / "shared")
-    assert isinstance(SharedNetwork.from_pretrained(tmp_path / "shared"), SharedNetwork)
-    with pytest.raises(PudNetError, match=r"holds a SharedNetwork, not a PudNet; use SharedNetwork\.from_pretrained"):
-        PudNet.from_pretrained(tmp_path / "shared")
-    with pytest.raises(PudNetError, match="holds no predicted network"):
-        PredictedNetwork.from_pretrained(tmp_path / "shared")
+    save_pretrained(shared, tmp_path / "shared")
+    assert isinstance(from_pretrained(tmp_path / "shared"), SharedNetwork)
     (tmp_path / "empty").mkdir()
     with pytest.raises(PudNetError, match=r"has no model\.safetensors"):
-        PudNet.from_pretrained(tmp_path / "empty")
+        from_pretrained(tmp_path / "empty")
     with pytest.raises(PudNetError, match="neither a folder nor a repository's name"):
-        PudNet.from_pretrained(tmp_path / "missing")
+        from_pretrained(tmp_path / "missing")
 
 
 def test_a_repository_is_downloaded_by_the_hubs_own_client(pudnet, tmp_path, monkeypatch):
     model, asked = pudnet(), []
-    model.save_pretrained(tmp_path)
+    save_pretrained(model, tmp_path)
 
     def download(repo: str, name: str, **how: object) -> str:
         asked.append((repo, name, how["revision"]))
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    PudNet.from_pretrained("somebody/pudnet", revision="v1")
+    from_pretrained("somebody/pudnet", revision="v1")
     assert asked == [("somebody/pudnet", "model.safetensors", "v1")]
 
 
 def test_a_repository_that_cannot_be_had_is_named(tmp_path):
     with pytest.raises(PudNetError, match="of somebody/pudnet could not be had"):
-        PudNet.from_pretrained("somebody/pudnet", cache_dir=tmp_path, local_files_only=True)
+        from_pretrained("somebody/pudnet", cache_dir=tmp_path, local_files_only=True)
 
 
 def test_pushing_uploads_what_save_pretrained_writes(pudnet, monkeypatch):
@@ -111,7 +108,7 @@ def test_pushing_uploads_what_save_pretrained_writes(pudnet, monkeypatch):
             return f"commit of {repo_id}"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert pudnet().push_to_hub("me/mine", private=True, token="t", commit_message="m") == "commit of me/mine"
+    assert push_to_hub(pudnet(), "me/mine", private=True, token="t", commit_message="m") == "commit of me/mine"
     assert calls == [
         "t",
         ("me/mine", {"private": True, "exist_ok": True}),
@@ -121,6 +118,6 @@ def test_pushing_uploads_what_save_pretrained_writes(pudnet, monkeypatch):
 
 def test_without_huggingface_hub_folders_still_work(pudnet, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    PudNet.from_pretrained(pudnet().save_pretrained(tmp_path))
+    from_pretrained(save_pretrained(pudnet(), tmp_path))
     with pytest.raises(PudNetError, match=r"pudnet-kit\[hub\]"):
-        PudNet.from_pretrained("somebody/pudnet")
+        from_pretrained("somebody/pudnet")

@@ -11,10 +11,10 @@ from torch import nn
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predict import predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.export.models import load_network, save_network
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,11 @@ def test_bytes_and_floats_mean_the_same(network, images):
 
 
 def test_a_new_process_loads_it_and_gives_the_same_bits(network, images, tmp_path):
-    network.save(tmp_path / "n.safetensors")
+    save_network(network, tmp_path / "n.safetensors")
     script = (
         "import sys, torch; from safetensors.torch import load_file, save_file;"
-        "from pudnet_lib import PredictedNetwork; torch.set_num_threads(1);"
-        "n = PredictedNetwork.load(sys.argv[1]); x = load_file(sys.argv[2])['x'];"
+        "from pudnet_lib.export.models import load_network; torch.set_num_threads(1);"
+        "n = load_network(sys.argv[1]); x = load_file(sys.argv[2])['x'];"
         "save_file({'y': n(x).detach()}, sys.argv[3]); print(n.class_names)"
     )
     from safetensors.torch import load_file, save_file
@@ -83,15 +83,15 @@ def test_own_backbones_need_the_module_to_load(images, tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     dataset = ImageDataset(images, torch.arange(12) % 3, ("ant", "bee", "cat"))
     network = predict(PudNet(PudNetConfig(), target=own), dataset)
-    network.save(tmp_path / "own.safetensors")
+    save_network(network, tmp_path / "own.safetensors")
     with pytest.raises(PudNetError, match="network of your own"):
-        PredictedNetwork.load(tmp_path / "own.safetensors")
-    again = PredictedNetwork.load(tmp_path / "own.safetensors", own)
+        load_network(tmp_path / "own.safetensors")
+    again = load_network(tmp_path / "own.safetensors", own)
     with torch.no_grad():
         assert torch.equal(again(images), network(images))
     other = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(PudNetError, match="does not fit"):
-        PredictedNetwork.load(tmp_path / "own.safetensors", other)
+        load_network(tmp_path / "own.safetensors", other)
 
 
 def test_a_model_file_is_no_network(tmp_path):
@@ -99,4 +99,4 @@ def test_a_model_file_is_no_network(tmp_path):
 
     save_model(PudNet(PudNetConfig(TargetConfig(width=2))), tmp_path / "m.safetensors", note=json.dumps(1))
     with pytest.raises(PudNetError, match="no predicted network"):
-        PredictedNetwork.load(tmp_path / "m.safetensors")
+        load_network(tmp_path / "m.safetensors")

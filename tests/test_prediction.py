@@ -10,8 +10,8 @@ from torch import nn
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictConfig, extract_features, predict, recalibrate
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 

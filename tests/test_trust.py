@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pudnet_lib.core import PudNet
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.pool_distance import NEIGHBOURS, PoolDistance, pool_distance, pool_embeddings
@@ -86,13 +86,13 @@ def test_report_on_images_that_are_easy(pudnet, images):
 
 def test_report_without_the_model_uses_the_networks_features(pudnet, images):
     data = images(2, 5)
-    report = predict(pudnet(), data).report(data)
+    report = trust_report(None, predict(pudnet(), data), data)
     assert (report.whole, report.distance, report.images) == (False, None, 10)
 
 
 def test_report_of_a_shared_network_has_no_distance(images):
     model, data = SharedNetwork(SharedConfig(TargetConfig("convnet3", 4))), images(2, 5)
-    assert predict(model, data).report(data, model).distance is None
+    assert trust_report(model, predict(model, data), data).distance is None
 
 
 def test_report_refuses_other_classes_and_single_images(pudnet, images):

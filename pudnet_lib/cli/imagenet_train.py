@@ -19,7 +19,7 @@ torchrun --nproc-per-node 8 -m pudnet_lib imagenet-train --profile paper --compi
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
-    from pudnet_lib.core.scale import ScaleConfig, is_first_rank
+    from pudnet_lib.core.meta import ScaleConfig, is_first_rank
     from pudnet_lib.errors import PudNetError, unknown_name
     from pudnet_lib.methods.contenders import train
     from pudnet_lib.studies import imagenet

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HELP = "Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training."
 DETAILS = (
-    "Writes OUT/network.safetensors and OUT/README.md (model card); load it with pudnet_lib.PredictedNetwork.load. "
+    "Writes OUT/network.safetensors and OUT/README.md (model card); see pudnet_lib.export.models.load_network. "
     "Example: pudnet predict FOLDER --out runs/mine --onnx. With --task denoise FOLDER holds noisy pictures of any "
     "size; OUT/cleaned gets the cleaned ones, OUT/network.safetensors the network (pudnet_lib.denoise.Denoiser.load)."
 )
@@ -49,7 +49,8 @@ def build() -> Callable[..., None]:
     ) -> None:
         from pudnet_lib.core.predict import predict as predict_network
         from pudnet_lib.errors import PudNetError, unknown_name
-        from pudnet_lib.export import model_card
+        from pudnet_lib.export import model_card, to_onnx, to_torch_export
+        from pudnet_lib.export.models import save_network
         from pudnet_lib.export.onnx_file import require_export
         from pudnet_lib.files import write_atomically
 
@@ -69,7 +70,7 @@ def build() -> Callable[..., None]:
         channels = predictor.config.target.channels
         dataset = _dataset(images, channels)
         network = predict_network(predictor, dataset, config)
-        network.save(out / "network.safetensors")
+        save_network(network, out / "network.safetensors")
         seconds = network.seconds
         typer.echo(f"{dataset.name}: {len(dataset)} images, {dataset.num_classes} classes")
         typer.echo(
@@ -85,10 +86,10 @@ def build() -> Callable[..., None]:
             typer.echo("\n".join(report.lines()))
         write_atomically(out / "README.md", model_card(network, report, dataset.licence).encode())
         if export:
-            network.to_torch_export(out / "network.pt2")
+            to_torch_export(network, out / "network.pt2")
             typer.echo(f"{out / 'network.pt2'}: the same logits as before to 1e-5")
         if onnx:
-            difference = network.to_onnx(out / "network.onnx", dataset.images)
+            difference = to_onnx(network, out / "network.onnx", dataset.images)
             typer.echo(f"{out / 'network.onnx'}: onnxruntime's logits differ by {difference:.1e} at most")
         for picture in classify or []:
             found = network.classify(picture)

@@ -19,7 +19,7 @@ DETAILS = (
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.cli.options import with_options
-    from pudnet_lib.core.scale import ScaleConfig, is_first_rank
+    from pudnet_lib.core.meta import ScaleConfig, is_first_rank
     from pudnet_lib.methods.run import TrainConfig, train_run
 
     @with_options(ScaleConfig, "scale")

@@ -48,14 +48,7 @@ class AHRU(nn.Module):
             self.hidden_norm = nn.LayerNorm(dim)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Run the recurrence.
-
-        Args:
-            embedding: (B, G, D) embeddings of B datasets.
-
-        Returns:
-            (B, L, D) codes z.
-        """
+        """Embeddings of B datasets (B, G, D) to their codes z (B, L, D)."""
         mean = embedding.mean(1)  # (B, D)
         if self.recurrence == "none":
             hidden = torch.einsum("bd,lde->ble", mean, self.first).relu()

@@ -80,7 +80,7 @@ class ImageDataset:
         if labels.shape != (len(images),) or labels.dtype != torch.int64:
             raise PudNetError(
                 f"{self.name}: labels have shape {tuple(labels.shape)} and dtype {labels.dtype}; "
-                f"expected ({len(images)},) int64, one label an image."
+                f"expected ({len(images)},) int64, one label per image."
             )
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(self.class_names):
@@ -98,20 +98,7 @@ class ImageDataset:
     def from_float(
         cls, images: Tensor, labels: Tensor, class_names: Sequence[str], name: str = "images"
     ) -> ImageDataset:
-        """Build a dataset from floating-point images.
-
-        Args:
-            images: (N, C, H, W) floating point in [0, 1].
-            labels: (N,) integers in 0..K-1.
-            class_names: The K names.
-            name: The source's name.
-
-        Returns:
-            The dataset, its images rounded to uint8.
-
-        Raises:
-            PudNetError: If a pixel is NaN, infinite or outside [0, 1].
-        """
+        """Build a dataset from images (N, C, H, W) in [0, 1], rounded to uint8; a NaN or another range is an error."""
         if images.numel() == 0:
             raise PudNetError(f"{name}: there are no images (shape {tuple(images.shape)}); expected at least one.")
         if not bool(torch.isfinite(images).all()):
@@ -150,15 +137,7 @@ class ImageDataset:
         return list(torch.split(order, self.class_counts().tolist()))
 
     def subset(self, indices: Tensor, name: str | None = None) -> ImageDataset:
-        """Take some images and keep all class names.
-
-        Args:
-            indices: (M,) int64 indices into this dataset.
-            name: A new name; by default the same.
-
-        Returns:
-            The M images with their labels, in that order.
-        """
+        """Take the images of ``indices`` (M,), in that order, and keep all class names."""
         return ImageDataset(
             self.images[indices],
             self.labels[indices],
@@ -169,18 +148,7 @@ class ImageDataset:
         )
 
     def select_classes(self, classes: Sequence[int], name: str | None = None) -> ImageDataset:
-        """Keep the images of some classes, relabelled 0..len(classes)-1 in the given order.
-
-        Args:
-            classes: Distinct class indices.
-            name: A new name; by default the same.
-
-        Returns:
-            The smaller dataset, images in their old order.
-
-        Raises:
-            PudNetError: If a class does not exist, is named twice or has no image.
-        """
+        """Keep the images of some distinct classes, relabelled 0..len(classes)-1 in the given order."""
         wanted = [int(c) for c in classes]
         if len(set(wanted)) != len(wanted) or any(not 0 <= c < self.num_classes for c in wanted):
             raise PudNetError(f"{self.name}: classes {wanted} must be distinct and in 0..{self.num_classes - 1}.")
@@ -199,31 +167,13 @@ class ImageDataset:
         )
 
     def at_most(self, per_class: int, seed: int = 0) -> ImageDataset:
-        """Keep at most so many images a class, drawn at random.
-
-        Args:
-            per_class: Images a class; a class with fewer keeps all.
-            seed: Seed of the draw; the global generator is not touched.
-
-        Returns:
-            The smaller dataset, images in their old order.
-        """
+        """Keep at most so many images per class, drawn at random; a class with fewer keeps all."""
         rng = np.random.default_rng(seed)
         kept = [rng.permutation(ids.numpy())[:per_class] for ids in self.indices_by_class()]
         return self.subset(torch.from_numpy(np.sort(np.concatenate(kept))))
 
     def with_channels(self, channels: int) -> ImageDataset:
-        """Repeat gray to RGB, or average RGB to gray.
-
-        Args:
-            channels: C, 1 or 3.
-
-        Returns:
-            The same dataset if it has that many channels already, else a converted one.
-
-        Raises:
-            PudNetError: If ``channels`` is neither 1 nor 3.
-        """
+        """Repeat gray to RGB, or average RGB to gray."""
         if channels not in (1, 3):
             raise PudNetError(f"{self.name}: {channels} channels were asked for; expected 1 or 3.")
         if channels == self.channels:
@@ -235,10 +185,10 @@ class ImageDataset:
         return ImageDataset(images, self.labels, self.class_names, self.name, self.items, self.licence)
 
     def sketch_with_labels(self, per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Draw the sketch: the few images that the hypernetwork looks at (paper, Section 3; 10 a class in the code).
+        """Draw the sketch: the few images that the hypernetwork looks at (paper, Section 3; 10 per class in the code).
 
         Args:
-            per_class: Images a class; a class with fewer gives all it has.
+            per_class: Images per class; a class with fewer gives all it has.
             seed: Seed of the draw; the global generator is not touched.
 
         Returns:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import normalise
@@ -59,32 +60,23 @@ class DatasetEncoder(nn.Module):
         if pooling != "mean":
             self.merge = nn.Linear(2 * length, length)
 
-    def forward(self, sketch: Tensor, labels: Tensor | None = None, chunk: int = 512) -> Tensor:
-        """Encode a sketch; neither the images' order nor the chunk size matters.
-
-        Args:
-            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
-            labels: (S,) classes, for ``pooling="class"``.
-            chunk: Images encoded at a time, to bound memory.
-
-        Returns:
-            (G, D) embedding.
-        """
-        return self.pool(self.codes(sketch, chunk), labels)
+    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Sketch (S, C, H, W), with labels (S,) for ``pooling="class"``, to its embedding (G, D)."""
+        return self.pool(self.codes(sketch), labels)
 
     def codes(self, images: Tensor, chunk: int = 512) -> Tensor:
-        """Images (S, C, H, W) to one code each, (S, G·D)."""
+        """Images (S, C, H, W) to one code each, (S, G·D); so many at a time, to bound memory."""
         return torch.cat([self.body(normalise(part)) for part in images.split(chunk)])
 
     def pool(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        """One sketch's codes (S, G·D), with labels (S,) for ``pooling="class"``, to its embedding (G, D)."""
+        """One sketch's codes (S, G·D) to its embedding (G, D); their order does not matter."""
         mean = codes.mean(0)  # (G·D,)
         if self.pooling == "mean":
             return mean.view(self.states, self.embedding_dim)
         if self.pooling == "class":
             if labels is None:
                 raise PudNetError("This encoder pools over classes; give the sketch's labels (S,) as well.")
-            onehot = torch.nn.functional.one_hot(labels).to(codes)  # (S, K)
+            onehot = F.one_hot(labels).to(codes)  # (S, K)
             codes = (onehot.T @ codes) / onehot.sum(0).clamp_min(1)[:, None]  # (K, G·D)
         spread = codes.var(0, unbiased=False).add(1e-6).sqrt()
         merged: Tensor = self.merge(torch.cat([mean, spread]))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.hooks import hook
 from pudnet_lib.errors import PudNetError
 
 
@@ -31,20 +32,7 @@ class ClassSplit:
 
 
 def split_classes(num_classes: int, unseen: int, validation: int, seed: int = 0) -> ClassSplit:
-    """Split classes at random into training, validation and unseen ones.
-
-    Args:
-        num_classes: K, all classes of the source.
-        unseen: How many are never seen in meta-training.
-        validation: How many of the rest are held out to select models on.
-        seed: Seed of the draw.
-
-    Returns:
-        Three disjoint sorted tuples that cover all classes.
-
-    Raises:
-        PudNetError: If fewer than two training classes would be left, or one part has a single class.
-    """
+    """Split K classes at random into training, validation and unseen ones: disjoint, sorted, all of them."""
     train = num_classes - unseen - validation
     if train < 2 or unseen == 1 or validation == 1 or min(unseen, validation) < 0:
         raise PudNetError(
@@ -80,7 +68,7 @@ class EpisodeConfig:
 
 
 class Episode(NamedTuple):
-    """One episode (episode) of K classes; a named tuple, so that Lightning Fabric can look inside.
+    """One episode of K classes; a named tuple, so that Lightning Fabric can look inside.
 
     Attributes:
         source: Name of the source.
@@ -106,15 +94,23 @@ class Episode(NamedTuple):
     query: Tensor
     query_labels: Tensor
 
+    @property
+    def images(self) -> Tensor:
+        """Support and query, (M + Q, C, H, W): what goes through the target in one batch."""
+        return torch.cat([self.support, self.query])
+
+    @property
+    def n_support(self) -> int:
+        """M, the number of support images."""
+        return len(self.support)
+
+    @property
+    def n_query(self) -> int:
+        """Q, the number of query images."""
+        return len(self.query)
+
     def given(self, support: int = 0) -> tuple[Tensor, Tensor]:
-        """What a predictor looks at: the sketch, and of each class at most so many of the support's images.
-
-        Args:
-            support: Support images a class.
-
-        Returns:
-            Images (S, C, H, W) and their labels (S,).
-        """
+        """What a predictor looks at: the sketch, and at most so many support images per class, with their labels."""
         labels = self.support_labels
         first = torch.searchsorted(labels, labels)  # where each image's class begins: the labels are sorted
         kept = torch.arange(len(labels), device=labels.device) - first < support
@@ -122,12 +118,13 @@ class Episode(NamedTuple):
 
     def to(self, device: torch.device | str) -> Episode:
         """Copy every tensor to a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in self._asdict().items()
-            if isinstance(value, Tensor)
-        }
+        tensors = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         return self._replace(**moved)
+
+
+def _take(images: Tensor, rows: Tensor) -> Tensor:
+    return images[rows]
 
 
 def _parts(sizes: Sequence[int], available: int) -> list[int]:
@@ -250,15 +247,7 @@ class EpisodeSampler:
         return rest[:n_sketch], rest[n_sketch : n_sketch + n_support], query
 
     def episode(self, index: int, source: int | None = None) -> Episode:
-        """Draw episode number ``index``.
-
-        Args:
-            index: Any non-negative integer; the same index gives the same episode.
-            source: Take this source of the pool; by default one is drawn.
-
-        Returns:
-            The episode, its images gathered into new tensors.
-        """
+        """Draw episode number ``index``; of one source of the pool where its place is given, else of a drawn one."""
         rng = np.random.default_rng((self.seed, index))
         drawn = int(rng.choice(len(self.pool), p=self.weights))
         s = drawn if source is None else source
@@ -270,9 +259,7 @@ class EpisodeSampler:
         for part, name in enumerate(("sketch", "support", "query")):
             picks = [split[part] for split in splits]
             images = query_images if name == "query" else self.pool[s].images
-            from pudnet_lib.images.cache import take
-
-            gathered[name] = take(images, torch.from_numpy(np.concatenate(picks)))
+            gathered[name] = hook("take", _take)(images, torch.from_numpy(np.concatenate(picks)))
             gathered[f"{name}_labels"] = torch.from_numpy(np.repeat(np.arange(ways), [len(p) for p in picks]))
         return Episode(
             source=self.pool[s].name,

@@ -1,8 +1,8 @@
-"""The three losses of meta-training.
+"""The head, and the three losses of meta-training.
 
-Paper, Section 3.3: cosine classification against class means [code]; an auxiliary linear classifier over all training
-classes [rec]; a consistency term between the two predictions [rec]. The direction of the consistency's KL divergence
-and all weights are our choice: KL(auxiliary ‖ cosine), gradients to both, weights 1, 1, 1.
+Paper, Section 3.3: no classifier is predicted; a class is the cosine to its mean feature, times τ [code]; an auxiliary
+linear classifier over all training classes [rec]; a consistency term between the two predictions [rec]. The direction
+of the consistency's KL divergence and all weights are our choice: KL(auxiliary ‖ cosine), gradients to both, 1, 1, 1.
 """
 
 from __future__ import annotations
@@ -14,34 +14,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pudnet_lib.errors import PudNetError
 
-def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+
+def class_means(features: Tensor, labels: Tensor, num_classes: int | None = None) -> Tensor:
     """Average the features of each class.
 
     Args:
         features: (N, F).
         labels: (N,) int64 in 0..K-1.
-        num_classes: K.
+        num_classes: K; by default one more than the largest label.
 
     Returns:
         (K, F); zeros for a class without images.
     """
-    onehot = F.one_hot(labels, num_classes).to(features)  # (N, K)
+    onehot = F.one_hot(labels, -1 if num_classes is None else num_classes).to(features)  # (N, K)
     return (onehot.T @ features) / onehot.sum(0).clamp_min(1)[:, None]
 
 
 def cosine_logits(features: Tensor, means: Tensor, scale: Tensor | float) -> Tensor:
-    """Cosine of features to class means, times τ.
+    """Cosine of features (N, F) to class means (K, F), times τ: logits (N, K)."""
+    return scale * F.normalize(features, dim=1) @ F.normalize(means, dim=1).T
+
+
+def leave_one_out_logits(features: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+    """Cosine of each image to the class means of all *other* images, times τ.
 
     Args:
-        features: (N, F).
-        means: (K, F).
+        features: (S, F).
+        labels: (S,) in 0..K-1, at least two images a class.
         scale: τ.
 
     Returns:
-        (N, K) logits.
+        (S, K) logits, minus infinity for a class without images.
     """
-    return scale * F.normalize(features, dim=1) @ F.normalize(means, dim=1).T
+    # While a CUDA graph is recorded, nothing may wait for the GPU to tell K; there are at most S classes.
+    recording = labels.is_cuda and torch.cuda.is_current_stream_capturing()
+    columns = len(labels) if recording else int(labels.max()) + 1
+    onehot = (labels[:, None] == torch.arange(columns, device=labels.device)).to(features)  # (S, K)
+    sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
+    unit = F.normalize(features, dim=1)
+    logits = unit @ F.normalize(sums, dim=1).T  # (S, K)
+    own = (sums[labels] - features) / (counts[labels] - 1).clamp_min(1)[:, None]  # (S, F): the image itself left out
+    logits = torch.where(onehot.bool(), (unit * F.normalize(own, dim=1)).sum(1, keepdim=True), logits)
+    return (scale * logits).masked_fill(counts == 0, -torch.inf)
+
+
+def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+    """Cross-entropy of each image against the class means of all others; see ``leave_one_out_logits``."""
+    return F.cross_entropy(leave_one_out_logits(features, labels, scale), labels)
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,14 @@ class LossWeights:
     auxiliary: float = 1.0
     consistency: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not min(self.cosine, self.auxiliary, self.consistency) >= 0:
+            raise PudNetError(f"{self}: a loss's weight must be at least 0.")
+
+
+#: The paper's three losses, and the class loss alone.
+PAPER_LOSSES, CLASS_LOSS_ALONE = LossWeights(), LossWeights(1.0, 0.0, 0.0)
+
 
 class EpisodeLosses(NamedTuple):
     """The losses of one episode, each a scalar tensor, and the query accuracy in 0..1."""
@@ -67,36 +96,6 @@ class EpisodeLosses(NamedTuple):
     auxiliary: Tensor
     consistency: Tensor
     accuracy: Tensor
-
-
-def episode_losses(
-    support: Tensor,
-    support_labels: Tensor,
-    query: Tensor,
-    query_labels: Tensor,
-    scale: Tensor,
-    auxiliary_logits: Tensor | None,
-    pool_classes: Tensor,
-    weights: LossWeights,
-) -> EpisodeLosses:
-    """Compute the three losses of an episode.
-
-    Args:
-        support: (M, F) support features; detached here ([code]).
-        support_labels: (M,) in 0..K-1.
-        query: (Q, F) query features.
-        query_labels: (Q,) in 0..K-1.
-        scale: τ, a scalar.
-        auxiliary_logits: (Q, all training classes) of the auxiliary classifier; None if both its losses are off.
-        pool_classes: (K,) the episode's classes among all training classes.
-        weights: Weights of the three.
-
-    Returns:
-        The losses.
-    """
-    means = class_means(support.detach(), support_labels, len(pool_classes))
-    logits = cosine_logits(query, means, scale)  # (Q, K)
-    return losses_of_logits(logits, query_labels, auxiliary_logits, pool_classes, weights)
 
 
 def losses_of_logits(
@@ -115,8 +114,7 @@ def losses_of_logits(
         The losses.
     """
     cosine = F.cross_entropy(logits, query_labels)
-    zero = torch.zeros_like(cosine)
-    auxiliary = consistency = zero
+    auxiliary = consistency = torch.zeros_like(cosine)
     if auxiliary_logits is not None:
         if weights.auxiliary:
             auxiliary = F.cross_entropy(auxiliary_logits, pool_classes[query_labels])

@@ -60,18 +60,7 @@ class ParameterLayout:
 
     @classmethod
     def of(cls, module: nn.Module, unsupported: Unsupported = "refuse") -> ParameterLayout:
-        """Read the layout off a module.
-
-        Args:
-            module: The target network; only looked at.
-            unsupported: ``"refuse"`` to raise on a tensor that can't be predicted, ``"keep"`` to learn it, shared.
-
-        Returns:
-            The layout.
-
-        Raises:
-            PudNetError: If a tensor can't be predicted and ``unsupported`` is ``"refuse"``, or nothing is predicted.
-        """
+        """Read the layout off a module; what can't be predicted is refused, or kept and learned for all alike."""
         predicted: list[PredictedTensor] = []
         shared: list[str] = []
         kept: dict[str, str] = {}

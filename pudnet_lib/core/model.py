@@ -1,7 +1,7 @@
-"""ParameterModel: the contract of everything that supplies a target network's parameters.
+"""ParameterModel: the contract of everything that supplies a target network's parameters; SharedNetwork, its simplest.
 
-PudNet, the shared network (a control) and the constant-embedding hypernetwork (a rival) are all one: a module that maps
-a sketch to parameters. Trainer, prediction and evaluation know this contract only, so all are treated alike.
+PudNet, the shared network (a control) and every baseline are one: a module that maps a sketch to parameters. Trainer,
+prediction and evaluation know this contract only, so all are treated alike.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pudnet_lib.core import side_by_side
 from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.heads import class_means, cosine_logits
+from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.layout import ParameterLayout, Unsupported
+from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.hub import HubMixin
 
 Parameters = dict[str, Tensor]
 
@@ -49,7 +49,7 @@ def batch_statistics_template(target: nn.Module) -> nn.Module:
     return template.train()
 
 
-class ParameterModel(HubMixin, nn.Module):
+class ParameterModel(nn.Module):
     """A module that maps a sketch to a target network's parameters.
 
     Args:
@@ -57,15 +57,19 @@ class ParameterModel(HubMixin, nn.Module):
         unsupported: What to do with tensors that can't be predicted; see ``ParameterLayout.of``.
 
     Attributes:
+        config: The frozen dataclass of the kind of model.
         layout: Which of the target's tensors are predicted.
         feature_dim: F, the length of the target's features.
         scale: τ, the learnable factor of the cosine, initially 10 ([code]).
+        own_target: Whether the target is a module of the user's own.
+        sees_support: Whether its sketch is all labelled images of an episode, the support included.
+        refinement_steps: Gradient steps on the labelled sketch that follow its forward pass.
     """
 
-    config: Any  # the frozen dataclass of the kind of model
-    own_target: bool = False  # whether the target is a module of the user's own
-    sees_support: bool = False  # whether its sketch is all labelled images of an episode, the support included
-    refinement_steps: int = 0  # gradient steps on the labelled sketch that follow its forward pass
+    config: Any
+    own_target: bool = False
+    sees_support: bool = False
+    refinement_steps: int = 0
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
         super().__init__()
@@ -111,44 +115,8 @@ class ParameterModel(HubMixin, nn.Module):
         Returns:
             (N, F) features.
         """
-        tensors = parameters | self._kept_buffers()
-        out: Tensor = functional_call(self._template[0], tensors, (normalise(images),))
+        out: Tensor = functional_call(self._template[0], parameters | self._kept_buffers(), (normalise(images),))
         return out
-
-    def episodes_at_once(self, images: Tensor) -> int:
-        """Tell how many episodes ``of_episodes`` and ``features_of_episodes`` should take at once.
-
-        Args:
-            images: (N, C, H, W) one episode's images.
-
-        Returns:
-            1 where taking several brings nothing or can't be done; they are then taken one by one.
-        """
-        return 1
-
-    def of_episodes(self, sketches: Tensor, labels: Tensor) -> Parameters:
-        """Predict for B sketches at once, where ``episodes_at_once`` is more than 1.
-
-        Args:
-            sketches: (B, S, C, H, W).
-            labels: (B, S).
-
-        Returns:
-            Name to (B, *shape).
-        """
-        raise NotImplementedError
-
-    def features_of_episodes(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """``features`` for B episodes at once, each with its own parameters and batch statistics.
-
-        Args:
-            parameters: As returned by ``of_episodes``.
-            images: (B, N, C, H, W).
-
-        Returns:
-            (B, N, F).
-        """
-        return side_by_side.features(self._template[0], parameters, images)
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Turn features into class logits: cosine to the class means, support side detached ([code]).
@@ -163,6 +131,19 @@ class ParameterModel(HubMixin, nn.Module):
             (Q, K) logits; the metric-based baselines override this with their own rule.
         """
         return cosine_logits(query, class_means(support.detach(), labels, num_classes), self.scale)
+
+    def episodes_at_once(self, images: Tensor) -> int:
+        """How many episodes of images (N, C, H, W) ``of_episodes`` takes at once; 1: they are taken one by one."""
+        return 1
+
+    def of_episodes(self, sketches: Tensor, labels: Tensor) -> Parameters:
+        """Predict for B sketches (B, S, C, H, W) with labels (B, S) at once: name to (B, *shape)."""
+        raise NotImplementedError
+
+    def features_of_episodes(self, parameters: Parameters, images: Tensor) -> Tensor:
+        """``features`` of B episodes (B, N, C, H, W), each with its own parameters and statistics: (B, N, F)."""
+        out: Tensor = hook("features_of_episodes")(self._template[0], parameters, images)
+        return out
 
     def materialise(self, parameters: Parameters) -> nn.Module:
         """Put parameters into a new target network with ordinary layers.
@@ -189,27 +170,13 @@ class ParameterModel(HubMixin, nn.Module):
             setattr(network.get_submodule(owner), short, tensor.clone())
         return network.eval()
 
-    def _kept_buffers(self) -> dict[str, Tensor]:
+    def _kept_buffers(self) -> Parameters:
         return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
 
-    def write_file(self, path: Path) -> None:
-        """Save as one file; see ``pudnet_lib.export.models.save_model``."""
-        from pudnet_lib.export.models import save_model
-
-        save_model(self, path)
-
-    @classmethod
-    def read_file(cls, path: Path, **build: Any) -> ParameterModel:
-        """Load what ``write_file`` wrote; ``target`` and ``unsupported`` as for ``load_model``."""
-        from pudnet_lib.export.models import load_model
-
-        return load_model(path, **build)[0]
-
-    def card_text(self) -> str:
-        """Write a predictor's card; see ``pudnet_lib.export.card.predictor_card``."""
-        from pudnet_lib.export.card import predictor_card
-
-        return predictor_card(self)
+    @property
+    def channels(self) -> int | None:
+        """C of the images; None for a user's own target, which tells by itself."""
+        return None if self.own_target else self.config.target.channels
 
     @property
     def device(self) -> torch.device:
@@ -231,3 +198,47 @@ def _feature_dim(target: nn.Module) -> int:
             "its end, and leave out the classifier: the class means take its place."
         )
     return int(shape[1])
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """The shared network's configuration: the target network, and the seed of its initial weights."""
+
+    target: TargetConfig = field(default_factory=TargetConfig)
+    seed: int = 0
+
+
+class SharedNetwork(ParameterModel):
+    """The same learned parameters for every sketch: what PudNet adds is its accuracy minus this one's.
+
+    A control, not in the paper (our choice): meta-trained on the same episodes and losses, without a hypernetwork.
+
+    Args:
+        config: Which network.
+        target: A target network of the user's own, instead of ``config.target``.
+        unsupported: What to do with tensors that PudNet could not predict.
+    """
+
+    def __init__(
+        self,
+        config: SharedConfig | None = None,
+        target: nn.Module | None = None,
+        unsupported: Unsupported = "refuse",
+    ) -> None:
+        config = config or SharedConfig()
+        with seeded(config.seed):
+            module = build_target(config.target) if target is None else target
+            super().__init__(module, unsupported)
+            self.config, self.own_target = config, target is not None
+            values = dict(module.named_parameters())
+            self.weights = nn.ParameterDict(
+                {t.name.replace(".", "/"): values[t.name].detach().clone() for t in self.layout.predicted}
+            )
+
+    def direct_parameters(self) -> list[nn.Parameter]:
+        """All of the target's tensors."""
+        return [*super().direct_parameters(), *self.weights.parameters()]
+
+    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """Return the learned parameters; the sketch is not looked at."""
+        return {n.replace("/", "."): w for n, w in self.weights.items()} | self.shared_parameters()

@@ -8,7 +8,7 @@ cosine. Deviation: batch norm's running statistics are recalibrated on the datas
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib import speed as cuda_graph
 from pudnet_lib.core.dataset import ImageDataset, normalise
-from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.heads import class_means, cosine_logits
+from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 
 
@@ -55,6 +55,96 @@ class PredictConfig:
         return self.support_per_class if model.sees_support else 0
 
 
+@dataclass(frozen=True)
+class Classification:
+    """One picture's class: the most probable one, and class name to probability, most probable first."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class PredictedNetwork(nn.Module):
+    """A target network with predicted parameters and a head of class means; reads images as they come from a file.
+
+    Args:
+        backbone: Normalised images to features.
+        means: (K, F) class means of the features.
+        scale: τ.
+        class_names: The K names.
+        image_size: Pixels to which ``classify`` brings a picture.
+        channels: C.
+        target: How to build the backbone anew when loading; None for a user's own module.
+        origin: Where it came from, for its card.
+        seconds: Seconds of each part of the prediction.
+    """
+
+    means: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        means: Tensor,
+        scale: float,
+        class_names: Sequence[str],
+        image_size: int,
+        channels: int,
+        target: TargetConfig | None = None,
+        origin: Mapping[str, Any] | None = None,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("means", means.detach())
+        self.register_buffer("scale", torch.tensor(scale, device=means.device))
+        self.class_names, self.image_size, self.channels = tuple(class_names), image_size, channels
+        self.target, self.origin, self.seconds = target, dict(origin or {}), dict(seconds or {})
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Args:
+            images: (N, C, H, W) uint8 in 0..255, or floating point in [0, 1].
+
+        Returns:
+            (N, K) logits.
+
+        Raises:
+            PudNetError: If the channels are wrong.
+        """
+        if images.shape[1] != self.channels:
+            raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
+        return cosine_logits(self.backbone(normalise(images)), self.means, self.scale)
+
+    def classify(self, image: Any) -> Classification:
+        """Classify one picture of any size.
+
+        Args:
+            image: A (C, H, W) uint8 or [0, 1] tensor; a Pillow image or a file once ``pudnet_lib.images`` is imported.
+
+        Returns:
+            Its class and all probabilities.
+
+        Raises:
+            PudNetError: If the file can't be read, or the tensor holds NaN or has other channels.
+        """
+        if not isinstance(image, Tensor):
+            to_pixels = hook("to_pixels")
+            if to_pixels is None:
+                raise PudNetError("Reading pictures and files needs pudnet_lib.images; import it, or give a tensor.")
+            image = torch.from_numpy(to_pixels(image, self.image_size, self.channels))
+        if image.ndim != 3:
+            raise PudNetError(f"The image has shape {tuple(image.shape)}; expected (C, H, W).")
+        if image.is_floating_point() and not bool(torch.isfinite(image).all()):
+            raise PudNetError("The image holds NaN or infinite pixels; expected [0, 1].")
+        with torch.no_grad():
+            probabilities = self(image[None].to(self.means.device)).softmax(1)[0].cpu()
+        order = probabilities.argsort(descending=True).tolist()
+        ranked = {self.class_names[i]: float(probabilities[i]) for i in order}
+        return Classification(self.class_names[order[0]], ranked)
+
+
 def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed: int = 0) -> None:
     """Collect batch norm's running statistics on images, in place, each batch with the same weight.
 
@@ -65,15 +155,13 @@ def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed
         seed: Seed of the shuffle, so that no batch holds one class alone.
     """
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [m.momentum for m in norms]
+    backbone.eval()
     if not norms:  # a denoising U-Net has none
-        backbone.eval()
         return
+    momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
-    backbone.eval()
-    for norm in norms:
         norm.train()  # the batch norms alone: dropout stays off
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -86,16 +174,7 @@ def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed
 
 
 def extract_features(backbone: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Run a backbone over images.
-
-    Args:
-        backbone: Normalised images to features; used in the mode in which it is.
-        images: (N, C, H, W) uint8, or floating point in [0, 1].
-        batch_size: Images a pass.
-
-    Returns:
-        (N, F) features, on the backbone's device.
-    """
+    """Run a backbone, in the mode in which it is, over images (N, C, H, W): features (N, F) on its device."""
     device = _device(backbone)
     with torch.no_grad():
         return torch.cat([backbone(normalise(part.to(device))) for part in images.split(batch_size)])
@@ -105,7 +184,7 @@ def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-class _Clock:
+class Stopwatch:
     """Seconds of named parts; waits for the GPU, so that each part gets what it used."""
 
     def __init__(self, device: torch.device) -> None:
@@ -114,11 +193,55 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Time a block."""
         began = time.perf_counter()
         yield
         if self._cuda:
             torch.cuda.synchronize()
         self.seconds[name] = time.perf_counter() - began
+
+
+def predict_backbone(
+    model: ParameterModel,
+    sketch: Tensor,
+    labels: Tensor | None,
+    images: Tensor | None,
+    config: PredictConfig | None = None,
+    watch: Stopwatch | None = None,
+) -> nn.Module:
+    """Predict a network without a head: what classification and denoising have in common. No side effect.
+
+    Args:
+        model: PudNet or shared network, on the device that shall compute.
+        sketch: (S, C, H, W).
+        labels: (S,) or None.
+        images: (N, C, H, W) the dataset's images, for batch norm's statistics; None leaves them at mean 0 and
+            variance 1, which are no dataset's.
+        config: How.
+        watch: Gets the seconds of generate, assemble, recalibrate.
+
+    Returns:
+        The network in evaluation mode, on the model's device.
+    """
+    config, watch, was_training = config or PredictConfig(), watch or Stopwatch(model.device), model.training
+    model.eval()
+    try:
+        with watch.part("generate"), torch.no_grad():
+            given = sketch.to(model.device), None if labels is None else labels.to(model.device)
+            parameters = hook("recorded_forward")(model, *given) if config.cuda_graph else model(*given)
+    finally:
+        model.train(was_training)
+    with watch.part("assemble"):
+        # What is generated is new already; what the model itself holds must be copied.
+        own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
+        backbone = model.materialise(own)
+    with watch.part("recalibrate"):
+        if images is not None:
+            if len(images) > config.recalibration_images:
+                order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
+                images = images[order[: config.recalibration_images]]
+            recalibrate(backbone, images, config.batch_size, config.seed)
+    return backbone
 
 
 def predict(
@@ -150,33 +273,19 @@ def predict(
     if int(counts.min()) == 0:
         empty = dataset.class_names[int(counts.argmin())]
         raise PudNetError(f"{dataset.name}: class {empty!r} has no image; drop it or add some.")
-    channels = dataset.channels if model.own_target else model.config.target.channels
+    channels = model.channels or dataset.channels
     if dataset.channels != channels:
         raise PudNetError(
             f"{dataset.name} has {dataset.channels} channels and the network {channels}; use "
             f"dataset.with_channels({channels})."
         )
-    clock, was_training = _Clock(model.device), model.training
-    with clock.part("sketch"):
+    watch = Stopwatch(model.device)
+    with watch.part("sketch"):
         per_class = config.sketch_per_class + config.support(model)
-        drawn = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
-        labels, images = drawn[1], drawn[0].to(model.device)
-        labels = None if labels is None else labels.to(model.device)
-    model.eval()
-    try:
-        with clock.part("generate"), torch.no_grad():
-            given = (images, labels)
-            parameters = cuda_graph.forward(model, *given) if config.cuda_graph else model(*given)
-    finally:
-        model.train(was_training)
-    with clock.part("assemble"):
-        # What is generated is new already; what the model itself holds must be copied.
-        own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
-        backbone = model.materialise(own)
-    with clock.part("recalibrate"):
-        if config.recalibrate:  # else batch norm keeps mean 0 and variance 1, which are no dataset's
-            recalibrate(backbone, _some(dataset, config), config.batch_size, config.seed)
-    with clock.part("class_means"):
+        images, labels = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
+    own = dataset.images if config.recalibrate else None
+    backbone = predict_backbone(model, images, labels, own, config, watch)
+    with watch.part("class_means"):
         features = extract_features(backbone, dataset.images, config.batch_size)
         means = class_means(features, dataset.labels.to(features.device), dataset.num_classes)
     origin: dict[str, Any] = {
@@ -186,22 +295,7 @@ def predict(
         "looked_at": len(images),
         "refinement_steps": model.refinement_steps,
     }
-    return PredictedNetwork(
-        backbone,
-        means,
-        float(model.scale.detach()),
-        dataset.class_names,
-        image_size=dataset.size,
-        channels=dataset.channels,
-        target=None if model.own_target else model.config.target,
-        origin=origin,
-        seconds=clock.seconds,
-    )
-
-
-def _some(dataset: ImageDataset, config: PredictConfig) -> Tensor:
-    """At most ``recalibration_images`` images, drawn at random."""
-    if len(dataset) <= config.recalibration_images:
-        return dataset.images
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(config.seed))
-    return dataset.images[order[: config.recalibration_images]]
+    target = None if model.own_target else model.config.target
+    scale = float(model.scale.detach())
+    names, size = dataset.class_names, dataset.size
+    return PredictedNetwork(backbone, means, scale, names, size, dataset.channels, target, origin, watch.seconds)

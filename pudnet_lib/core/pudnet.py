@@ -13,10 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.core import side_by_side
 from pudnet_lib.core.ahru import AHRU, Recurrence
 from pudnet_lib.core.encoder import DatasetEncoder, EncoderNorm, Pooling
 from pudnet_lib.core.generator import FilterNorm, WeightGenerator, hidden_of_layers
+from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.layout import PredictedTensor, Unsupported
 from pudnet_lib.core.model import ParameterModel, Parameters, seeded
 from pudnet_lib.core.refine import Refiner
@@ -209,7 +209,8 @@ class PudNet(ParameterModel):
     def episodes_at_once(self, images: Tensor) -> int:
         """How many episodes go through the target at once; see ``ParameterModel.episodes_at_once``."""
         mixes = self.config.encoder_norm == "batch"  # an encoder that normalises over all images it is given
-        return 1 if mixes or self.refiner is not None else side_by_side.episodes_at_once(self._template[0], images)
+        many = hook("episodes_at_once")
+        return 1 if mixes or many is None or self.refiner is not None else int(many(self._template[0], images))
 
     def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Predict all parameters of the target; see ``ParameterModel.forward``."""

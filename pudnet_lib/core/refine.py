@@ -11,33 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.layout import PredictedTensor
-
-
-def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy of each image against the class means of all *other* images.
-
-    Args:
-        features: (S, F).
-        labels: (S,) in 0..K-1, at least two images a class.
-        scale: τ.
-
-    Returns:
-        A scalar.
-    """
-    # While a CUDA graph is recorded, nothing may wait for the GPU to tell K; there are at most S classes.
-    recording = labels.is_cuda and torch.cuda.is_current_stream_capturing()
-    columns = len(labels) if recording else int(labels.max()) + 1
-    onehot = (labels[:, None] == torch.arange(columns, device=labels.device)).to(features)  # (S, K)
-    sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
-    unit = F.normalize(features, dim=1)
-    logits = unit @ F.normalize(sums, dim=1).T  # (S, K)
-    own = (sums[labels] - features) / (counts[labels] - 1).clamp_min(1)[:, None]  # (S, F): the image itself left out
-    logits = torch.where(onehot.bool(), (unit * F.normalize(own, dim=1)).sum(1, keepdim=True), logits)
-    return F.cross_entropy((scale * logits).masked_fill(counts == 0, -torch.inf), labels)
 
 
 class Refiner(nn.Module):

@@ -17,7 +17,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch import Tensor, nn
 
 from pudnet_lib.core.meta import MetaConfig, meta_train
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.denoise.episodes import NoisyEpisode, NoisyEpisodeConfig, noisy_episode
 from pudnet_lib.denoise.noise import add_noise, to_unit

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictedNetwork
 
 if TYPE_CHECKING:
     from pudnet_lib.core.model import ParameterModel

@@ -11,119 +11,104 @@ import json
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.export.card import model_card, predictor_card
+from pudnet_lib.export.models import load_model, load_network, save_model, save_network
+from pudnet_lib.files import load_tensors, write_atomically
 
 Token = str | bool | None
 WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "config.json", "README.md"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-class HubMixin:
-    """Saving to and loading from a folder in the Hub's layout, or the Hub itself."""
+def save_pretrained(model: Any, folder: Path | str) -> Path:
+    """Save into a folder: ``model.safetensors``, ``config.json`` (its description, to read), ``README.md``.
 
-    def write_file(self, path: Path) -> None:
-        """Write everything into one safetensors file; each class has its own way."""
-        raise NotImplementedError
+    Args:
+        model: A predictor or a predicted network.
+        folder: Made if need be; a README.md that is there already stays.
 
-    @classmethod
-    def read_file(cls, path: Path, **build: Any) -> Any:
-        """Read what ``write_file`` wrote."""
-        raise NotImplementedError
+    Returns:
+        The folder.
 
-    def card_text(self) -> str:
-        """The model card, with the head that the Hub reads."""
-        raise NotImplementedError
+    Raises:
+        PudNetError: If it can't be written.
+    """
+    folder = Path(folder)
+    own = isinstance(model, PredictedNetwork)
+    (save_network if own else save_model)(model, folder / WEIGHTS)
+    description = load_tensors(folder / WEIGHTS)[1]
+    write_atomically(folder / DESCRIPTION, (json.dumps(description, indent=1, sort_keys=True) + "\n").encode())
+    if not (folder / CARD).exists():
+        write_atomically(folder / CARD, (model_card if own else predictor_card)(model).encode())
+    return folder
 
-    def save_pretrained(self, folder: Path | str) -> Path:
-        """Save into a folder: ``model.safetensors``, ``config.json`` (its description, to read), ``README.md``.
 
-        Args:
-            folder: Made if need be; a README.md that is there already stays.
+def from_pretrained(
+    folder_or_repo: Path | str,
+    *,
+    revision: str | None = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+    token: Token = None,
+    **build: Any,
+) -> Any:
+    """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub.
 
-        Returns:
-            The folder.
+    Args:
+        folder_or_repo: A folder, which is taken before a repository ``"owner/name"``.
+        revision: Branch, tag or commit of the repository.
+        cache_dir: Where downloads are kept; by default the Hub's own cache.
+        local_files_only: Take what has been downloaded before, and ask nobody.
+        token: The Hub's, for a private repository.
+        **build: What building needs: ``target`` for a predictor of a network of your own, ``backbone`` for such a
+            predicted network.
 
-        Raises:
-            PudNetError: If it can't be written.
-        """
-        from pudnet_lib.files import load_tensors, write_atomically
+    Returns:
+        The model, in evaluation mode, on the CPU.
 
-        folder = Path(folder)
-        self.write_file(folder / WEIGHTS)
-        description = load_tensors(folder / WEIGHTS)[1]
-        write_atomically(folder / DESCRIPTION, (json.dumps(description, indent=1, sort_keys=True) + "\n").encode())
-        if not (folder / CARD).exists():
-            write_atomically(folder / CARD, self.card_text().encode())
-        return folder
+    Raises:
+        PudNetError: If there is no such folder or repository, or it holds something else.
+    """
+    folder = Path(folder_or_repo).expanduser()
+    if folder.is_dir():
+        if not (folder / WEIGHTS).is_file():
+            raise PudNetError(f"{folder} has no {WEIGHTS}; expected a folder that save_pretrained wrote.")
+        path = folder / WEIGHTS
+    elif _REPO.fullmatch(str(folder_or_repo)):
+        path = _download(str(folder_or_repo), revision, cache_dir, local_files_only, token)
+    else:
+        raise PudNetError(f"{folder_or_repo} is neither a folder nor a repository's name (owner/name).")
+    if "network" in load_tensors(path)[1]:
+        return load_network(path, **build)
+    return load_model(path, **build)[0]
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder_or_repo: Path | str,
-        *,
-        revision: str | None = None,
-        cache_dir: Path | str | None = None,
-        local_files_only: bool = False,
-        token: Token = None,
-        **build: Any,
-    ) -> Self:
-        """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub.
 
-        Args:
-            folder_or_repo: A folder, which is taken before a repository ``"owner/name"``.
-            revision: Branch, tag or commit of the repository.
-            cache_dir: Where downloads are kept; by default the Hub's own cache.
-            local_files_only: Take what has been downloaded before, and ask nobody.
-            token: The Hub's, for a private repository.
-            **build: What building needs: ``target`` for a predictor of a network of your own, ``backbone`` for such a
-                predicted network.
+def push_to_hub(model: Any, repo_id: str, *, private: bool = False, token: Token = None, **commit: Any) -> str:
+    """Upload to a repository of the Hub, which is made if need be.
 
-        Returns:
-            The model, in evaluation mode, on the CPU.
+    Args:
+        model: A predictor or a predicted network.
+        repo_id: ``"owner/name"``.
+        private: Whether a new repository is private.
+        token: The Hub's; by default the one that you logged in with.
+        **commit: More for ``HfApi.upload_folder``, such as ``commit_message`` or ``revision``.
 
-        Raises:
-            PudNetError: If there is no such folder or repository, or it holds something else.
-        """
-        folder = Path(folder_or_repo).expanduser()
-        if folder.is_dir():
-            if not (folder / WEIGHTS).is_file():
-                raise PudNetError(f"{folder} has no {WEIGHTS}; expected a folder that save_pretrained wrote.")
-            path = folder / WEIGHTS
-        elif _REPO.fullmatch(str(folder_or_repo)):
-            path = _download(str(folder_or_repo), revision, cache_dir, local_files_only, token)
-        else:
-            raise PudNetError(f"{folder_or_repo} is neither a folder nor a repository's name (owner/name).")
-        model = cls.read_file(path, **build)
-        if not isinstance(model, cls):
-            raise PudNetError(
-                f"{folder_or_repo} holds a {type(model).__name__}, not a {cls.__name__}; use "
-                f"{type(model).__name__}.from_pretrained."
-            )
-        return model
+    Returns:
+        The address of the commit.
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: Token = None, **commit: Any) -> str:
-        """Upload to a repository of the Hub, which is made if need be.
-
-        Args:
-            repo_id: ``"owner/name"``.
-            private: Whether a new repository is private.
-            token: The Hub's; by default the one that you logged in with.
-            **commit: More for ``HfApi.upload_folder``, such as ``commit_message`` or ``revision``.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            PudNetError: If huggingface_hub is not installed.
-        """
-        hub = _hub()
-        api = hub.HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **commit))
+    Raises:
+        PudNetError: If huggingface_hub is not installed.
+    """
+    hub = _hub()
+    api = hub.HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **commit))
 
 
 def _hub() -> Any:

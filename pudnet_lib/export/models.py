@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 from torch import Tensor, nn
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.layout import Unsupported
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import PredictedNetwork
+from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import load_tensors, save_tensors
 
@@ -135,3 +139,38 @@ def load_model(
     model = build(description["model"], target, unsupported)
     load_state(model, tensors, str(path))
     return model.eval(), description["notes"]
+
+
+def save_network(network: PredictedNetwork, path: Path | str) -> None:
+    """Save a predicted network as one safetensors file with its JSON description inside."""
+    target = None if network.target is None else dataclasses.asdict(network.target)
+    about = {"class_names": list(network.class_names), "image_size": network.image_size, "channels": network.channels}
+    about |= {"target": target, "origin": network.origin, "seconds": network.seconds}
+    save_tensors(path, network.state_dict(), {"network": about})
+
+
+def load_network(path: Path | str, backbone: nn.Module | None = None) -> PredictedNetwork:
+    """Load what ``save_network`` wrote.
+
+    Args:
+        path: The file.
+        backbone: For a network of the user's own: a module of that architecture; it is copied.
+
+    Returns:
+        The network, which gives the same output as before it was saved.
+
+    Raises:
+        PudNetError: If the file is no such network, or the backbone is missing or does not fit.
+    """
+    tensors, description = load_tensors(path)
+    if "network" not in description:
+        raise PudNetError(f"{path} holds no predicted network; expected a file that save_network wrote.")
+    about = dict(description["network"])
+    target = None if about["target"] is None else TargetConfig(**about["target"])
+    if target is None and backbone is None:
+        raise PudNetError(f"{path} holds a network of your own; pass that module as backbone=....")
+    module = build_target(target) if target is not None else copy.deepcopy(backbone)
+    assert module is not None
+    network = PredictedNetwork(module, torch.empty_like(tensors["means"]), 0.0, **about | {"target": target})
+    load_state(network, tensors, str(path))
+    return network.eval()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.program import example_images, facts, to_torch_export
 from pudnet_lib.files import write_atomically

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from pudnet_lib.batch.results import summarise
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predict import extract_features
-from pudnet_lib.core.predicted_network import Classification, PredictedNetwork
+from pudnet_lib.core.predict import Classification, PredictedNetwork, extract_features
 from pudnet_lib.plots import PALETTE, colour_of, figure, intervals
 
 MARKERS = "osD^vPX*"

@@ -12,8 +12,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, predict
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.figures import quickstart_figures as figures
 from pudnet_lib.images.packs import pack_names

@@ -19,8 +19,7 @@ import torch
 
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predict import predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
+from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
 from pudnet_lib.images.archive import ArchiveLimits, unpack_zip

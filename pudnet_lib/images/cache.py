@@ -22,6 +22,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.decode import Pixels
 
@@ -101,6 +102,9 @@ def take(images: Tensor, rows: Tensor) -> Tensor:
     taken = images[rows]
     _advise(mapped, "MADV_DONTNEED")  # read-only and shared with the file: nothing can be lost
     return taken
+
+
+hooks.register(take=take)  # for episodes of memory-mapped sets
 
 
 def _advise(mapped: Any, advice: str, *place: int) -> None:

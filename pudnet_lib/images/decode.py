@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
 
 Pixels = npt.NDArray[np.uint8]
@@ -188,3 +189,12 @@ def _eight_bit(values: npt.NDArray[np.generic], mode: str) -> Pixels:
             "Save it as 8 bit."
         )
     return (floats * (255 / most)).round().astype(np.uint8)
+
+
+def to_pixels(image: Image.Image | Path | str, size: int, channels: int) -> Pixels:
+    """A Pillow image or a file to (C, size, size) uint8, for ``PredictedNetwork.classify``."""
+    found = to_square(image, size, channels) if isinstance(image, Image.Image) else decode_image(image, size, channels)
+    return np.ascontiguousarray(found)
+
+
+hooks.register(to_pixels=to_pixels)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from pudnet_lib.core.scale import ScaleConfig
+from pudnet_lib.core.meta import ScaleConfig
 from pudnet_lib.images.packs import manifest
 from pudnet_lib.images.pool import Pool
 from pudnet_lib.methods.run import TrainConfig, TrainOutcome, train_run

@@ -22,8 +22,7 @@ from typing import Any
 from pudnet_lib.core import PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig, Precision
-from pudnet_lib.core.scale import ScaleConfig
+from pudnet_lib.core.meta import MetaConfig, Precision, ScaleConfig
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.images.pool import Pool, PoolConfig

@@ -11,11 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.core.convnet import ConvNet3
 from pudnet_lib.core.heads import class_means
-from pudnet_lib.core.model import seeded
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.targets import build_target
+from pudnet_lib.core.model import SharedConfig, SharedNetwork, seeded
+from pudnet_lib.core.targets import ConvNet3, build_target
 from pudnet_lib.methods.metric import CLASSES_THEN_EPISODES, fit
 from pudnet_lib.methods.registry import register
 

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.scratch import ScratchConfig, train_from_scratch
+from pudnet_lib.core.supervised import ScratchConfig, train_from_scratch
 from pudnet_lib.core.targets import TargetConfig
 
 Optimiser = Literal["Adam", "SGD", "GC"]

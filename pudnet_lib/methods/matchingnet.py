@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from pudnet_lib.core.model import seeded
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork, seeded
 from pudnet_lib.methods.metric import fit
 from pudnet_lib.methods.registry import register
 

@@ -17,10 +17,9 @@ from torch import nn
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeSampler
-from pudnet_lib.core.finetune import finetune
+from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.scratch import ScratchConfig
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.supervised import ScratchConfig, finetune
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import Swap, Swapper, evaluate_episodes, evaluate_fits
 from pudnet_lib.images.pool import Pool

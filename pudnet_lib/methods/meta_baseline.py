@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pudnet_lib.core.heads import class_means, cosine_logits
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.methods.metric import CLASSES_THEN_EPISODES, fit
 from pudnet_lib.methods.registry import register
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.model import ParameterModel, Parameters, seeded
-from pudnet_lib.core.refine import leave_one_out_loss
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods.metric import fit

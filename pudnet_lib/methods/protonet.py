@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.methods.metric import fit
 from pudnet_lib.methods.registry import register
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
 from pudnet_lib.methods.class_attention import ClassAttention, ClassAttentionConfig
 from pudnet_lib.methods.registry import register
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.model import SharedNetwork
 
 
 def refined(shared: SharedNetwork, config: PudNetConfig) -> PudNet:

@@ -12,10 +12,8 @@ from typing import Any
 
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig, meta_train
-from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.scale import ScaleConfig, is_first_rank
-from pudnet_lib.core.shared import SharedConfig
+from pudnet_lib.core.meta import MetaConfig, ScaleConfig, is_first_rank, meta_train
+from pudnet_lib.core.model import ParameterModel, SharedConfig
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.export.models import load_state

@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
-from pudnet_lib.core.scale import ScaleConfig, is_first_rank
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.meta import MetaConfig, MetaStep, ScaleConfig, is_first_rank, meta_train
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import load_model, save_model
 from pudnet_lib.images.pool import Pool, PoolConfig

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.finetune import finetune
 from pudnet_lib.core.model import ParameterModel, seeded
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.scratch import ImageClassifier, ScratchConfig, train_from_scratch, train_network
+from pudnet_lib.core.supervised import ImageClassifier, ScratchConfig, finetune, train_from_scratch, train_network
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.methods.registry import register

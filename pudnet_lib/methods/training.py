@@ -20,10 +20,9 @@ import pandas as pd
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig, MetaStep
+from pudnet_lib.core.meta import MetaConfig, MetaStep, ScaleConfig, is_first_rank
 from pudnet_lib.core.meta import meta_train as meta_train_model
-from pudnet_lib.core.scale import ScaleConfig, is_first_rank
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.export.models import load_state, save_model

@@ -12,10 +12,8 @@ from typing import Literal
 
 import pandas as pd
 
-from pudnet_lib.core.batches import Batches
-from pudnet_lib.core.classifier import accuracy
 from pudnet_lib.core.episodes import EpisodeConfig
-from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.core.supervised import Batches, ScratchConfig, accuracy
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods.trained import Optimiser
 from pudnet_lib.parallel import parallel

@@ -14,8 +14,8 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.core.predict import PredictedNetwork
+from pudnet_lib.core.supervised import ScratchConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods.trained import Optimiser
 from pudnet_lib.parallel import parallel

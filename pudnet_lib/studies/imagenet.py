@@ -21,11 +21,10 @@ from torch import nn
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig
-from pudnet_lib.core.finetune import finetune
 from pudnet_lib.core.meta import Precision
+from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.scratch import ScratchConfig
-from pudnet_lib.core.shared import SharedNetwork
+from pudnet_lib.core.supervised import ScratchConfig, finetune
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.methods.contenders import (

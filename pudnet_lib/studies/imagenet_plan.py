@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pudnet_lib.core.episodes import Episode, EpisodeConfig
-from pudnet_lib.core.meta import MetaConfig, MetaStep
-from pudnet_lib.core.meta_step import make_optimiser
+from pudnet_lib.core.meta import MetaConfig, MetaStep, make_optimiser
 from pudnet_lib.core.targets import build_target
 from pudnet_lib.methods.rivals import RivalConfig
 from pudnet_lib.methods.run import TrainConfig, build_model

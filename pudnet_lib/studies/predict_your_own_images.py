@@ -15,12 +15,10 @@ from torch import nn
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.finetune import finetune
-from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.scratch import ScratchConfig, accuracy, train_from_scratch
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, predict
 from pudnet_lib.core.splits import default_class_split
+from pudnet_lib.core.supervised import ScratchConfig, accuracy, finetune, train_from_scratch
 from pudnet_lib.evaluate import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.images import load_images
 from pudnet_lib.images.packs import pack_names

@@ -20,11 +20,9 @@ from safetensors.torch import load_file
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import Episode, EpisodeConfig
-from pudnet_lib.core.finetune import finetune
-from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.scratch import ScratchConfig, ScratchResult, train_from_scratch
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, predict
+from pudnet_lib.core.supervised import ScratchConfig, ScratchResult, finetune, train_from_scratch
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluate import Swapper, episode_dataset
 from pudnet_lib.export.models import load_model

@@ -3,7 +3,7 @@
 import torch
 
 from pudnet_lib.core import PudNetConfig
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.methods.refined import refined
 

@@ -6,8 +6,8 @@ import torch
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.meta import MetaConfig
-from pudnet_lib.core.scratch import ScratchConfig, accuracy
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.supervised import ScratchConfig, accuracy
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.pool import PoolConfig

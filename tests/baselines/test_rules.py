@@ -5,9 +5,9 @@ import torch
 
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.scratch import ScratchConfig, train_from_scratch
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.supervised import ScratchConfig, train_from_scratch
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods.deepbdc import DeepBDC, DistanceCovariancePooling, distance_covariance

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import Swapper, evaluate_episodes
 from pudnet_lib.figures import diagnostics_figures as figures

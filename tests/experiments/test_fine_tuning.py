@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pudnet_lib.core.classifier import accuracy
-from pudnet_lib.core.scratch import ScratchConfig
+from pudnet_lib.core.supervised import ScratchConfig, accuracy
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.figures import fine_tuning_figures as figures
 from pudnet_lib.studies import fine_tuning, fine_tuning_tables

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pudnet_lib.core import side_by_side as grouped
+from pudnet_lib import speed as grouped
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
 
 SWITCHES = [

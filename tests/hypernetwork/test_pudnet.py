@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.dataset import normalise
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import ConvNet3, TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import save_model

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.refine import leave_one_out_loss
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 

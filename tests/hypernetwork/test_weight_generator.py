@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.core import generator as weight_generator
-from pudnet_lib.core.generator import WeightGenerator, hidden_of_layers, narrow_product
-from pudnet_lib.core.targets import PredictedTensor
+from pudnet_lib import speed
+from pudnet_lib.core.generator import WeightGenerator, hidden_of_layers
+from pudnet_lib.core.layout import PredictedTensor
+from pudnet_lib.speed import narrow_product
 
 SHAPES = [(6, 4, 3, 3), (5, 3, 1, 1), (8, 1, 5, 5), (4, 2, 3, 1)]
 
@@ -76,7 +77,7 @@ def test_a_residual_starts_as_its_base():
 @pytest.mark.parametrize("onednn", [True, False])
 def test_the_narrow_product_is_the_plain_product(onednn: bool, monkeypatch: pytest.MonkeyPatch):
     if not onednn:
-        monkeypatch.setattr(weight_generator, "_ONEDNN", None)
+        monkeypatch.setattr(speed, "_ONEDNN", None)
     for rows, columns in ((6, 9), (7, 9), (6, 1), (4, 25)):
         basis, hidden = torch.randn(rows, 3), torch.randn(columns, 3)
         plain = torch.stack([(row * hidden).sum(1) for row in basis])
@@ -100,4 +101,4 @@ def test_the_hidden_of_all_layers_equals_one_layer_at_a_time():
     codes = torch.randn(3, 4, 8)
     together = hidden_of_layers(generators, codes)
     for generator, own, hidden in zip(generators, codes.unbind(1), together, strict=True):
-        torch.testing.assert_close(hidden, generator.hidden(own), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(hidden, hidden_of_layers([generator], own[:, None])[0], atol=1e-6, rtol=1e-5)

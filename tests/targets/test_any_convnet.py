@@ -11,12 +11,12 @@ from torchvision import models
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.layout import ParameterLayout
 from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.targets import ParameterLayout, TargetConfig, build_target
+from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load_model, save_model
+from pudnet_lib.export.models import load_model, load_network, save_model, save_network
 
 NAMES = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small")
 THEIRS = {
@@ -75,9 +75,9 @@ def test_all_parameters_are_predicted_and_a_few_steps_lower_the_loss(name, image
 def test_saved_and_reloaded_networks_give_the_same_logits(name, images, tmp_path):
     model, data = small(name), images(3, 6, 32)
     network = predict(model, data)
-    network.save(tmp_path / "network.safetensors")
+    save_network(network, tmp_path / "network.safetensors")
     save_model(model, tmp_path / "model.safetensors")
-    assert torch.equal(PredictedNetwork.load(tmp_path / "network.safetensors")(data.images), network(data.images))
+    assert torch.equal(load_network(tmp_path / "network.safetensors")(data.images), network(data.images))
     again = predict(load_model(tmp_path / "model.safetensors")[0], data)
     assert torch.equal(again(data.images), network(data.images))
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pudnet_lib.core.targets import ConvNet3, ParameterLayout, TargetConfig, build_target, resnet18
+from pudnet_lib.core.layout import ParameterLayout
+from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 
 
@@ -22,7 +23,7 @@ def test_convnet3_layout():
 
 @pytest.mark.parametrize(("stem", "kernel"), [("cifar", 3), ("imagenet", 7)])
 def test_resnet18_layout(stem: str, kernel: int):
-    network = resnet18(width=4, channels=1, stem=stem)  # type: ignore[arg-type]
+    network = build_target(TargetConfig("resnet18", 4, 1, stem))  # type: ignore[arg-type]
     layout = ParameterLayout.of(network)
     # 1 stem + 8 blocks of 2 + 3 downsampling 1×1 convolutions
     assert len(layout.predicted) == 20
@@ -38,7 +39,7 @@ def test_resnet18_layout(stem: str, kernel: int):
 def test_resnet18_of_width_64_is_the_usual_network_without_its_head():
     from torchvision.models import resnet18 as usual
 
-    ours = {n: tuple(p.shape) for n, p in resnet18(stem="imagenet").named_parameters()}
+    ours = {n: tuple(p.shape) for n, p in build_target(TargetConfig("resnet18", stem="imagenet")).named_parameters()}
     theirs = {n: tuple(p.shape) for n, p in usual().named_parameters() if not n.startswith("fc.")}
     assert ours == theirs
 

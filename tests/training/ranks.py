@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+import pudnet_lib.files  # noqa: F401  (for the state on disk)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.meta import MetaConfig, meta_train
-from pudnet_lib.core.scale import ScaleConfig
+from pudnet_lib.core.meta import MetaConfig, ScaleConfig, meta_train
 from pudnet_lib.core.targets import TargetConfig
 
 CONFIG = MetaConfig(

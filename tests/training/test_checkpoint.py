@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save, save_file
 
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
-from pudnet_lib.core.targets import ConvNet3, TargetConfig, resnet18
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import build, config_from_dict, describe, load_model, save_model
 from pudnet_lib.files import load_tensors, save_tensors, write_atomically
@@ -167,7 +167,7 @@ def test_another_architecture_is_named(pudnet, tmp_path: Path):
     with pytest.raises(PudNetError, match=r"another architecture: 3 tensors.*blocks\.0\.0\.weight.*\[3, 3, 3, 3\]"):
         load_model(tmp_path / "own", target=ConvNet3(width=4))
     with pytest.raises(PudNetError, match="another architecture"):
-        load_model(tmp_path / "own", target=resnet18(2))
+        load_model(tmp_path / "own", target=build_target(TargetConfig("resnet18", 2)))
     save_tensors(tmp_path / "less", {"scale": torch.tensor(1.0)}, {"model": describe(pudnet()), "notes": {}})
     with pytest.raises(PudNetError, match="does not fit this PudNet: missing"):
         load_model(tmp_path / "less")

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from pudnet_lib.core.heads import LossWeights, class_means, cosine_logits, episode_losses
-from pudnet_lib.core.refine import leave_one_out_loss
+from pudnet_lib.core.heads import LossWeights, class_means, cosine_logits, leave_one_out_loss, losses_of_logits
 
 AXES = torch.eye(2)
 
@@ -25,16 +24,8 @@ def test_cosine_logits_by_hand():
 
 def losses(weights: LossWeights, auxiliary: torch.Tensor | None, query: torch.Tensor | None = None):
     # Class means are the two axes; one query image on the first axis, of class 0. τ = 2.
-    return episode_losses(
-        support=AXES,
-        support_labels=torch.tensor([0, 1]),
-        query=AXES[:1] if query is None else query,
-        query_labels=torch.tensor([0]),
-        scale=torch.tensor(2.0),
-        auxiliary_logits=auxiliary,
-        pool_classes=torch.tensor([3, 1]),
-        weights=weights,
-    )
+    logits = cosine_logits(AXES[:1] if query is None else query, class_means(AXES, torch.tensor([0, 1]), 2), 2.0)
+    return losses_of_logits(logits, torch.tensor([0]), auxiliary, torch.tensor([3, 1]), weights)
 
 
 def test_the_three_losses_by_hand():
@@ -70,13 +61,12 @@ def test_weight_0_switches_a_loss_off():
     assert found.auxiliary.item() > 0
 
 
-def test_support_is_detached_and_query_is_not():
+def test_support_is_detached_and_query_is_not(pudnet):
     support, query = AXES.clone().requires_grad_(), torch.tensor([[1.0, 1.0]], requires_grad=True)
-    found = episode_losses(
-        support, torch.tensor([0, 1]), query, torch.tensor([0]), torch.tensor(2.0), None, torch.tensor([0, 1]),
-        LossWeights(1, 0, 0),
-    )  # fmt: skip
-    found.total.backward()
+    model = pudnet()
+    model.scale.data.fill_(2.0)
+    logits = model.class_logits(support, torch.tensor([0, 1]), query, 2)
+    losses_of_logits(logits, torch.tensor([0]), None, torch.tensor([0, 1]), LossWeights(1, 0, 0)).total.backward()
     assert support.grad is None
     # At q = (1, 1): p = (1/2, 1/2), so dL/dq̂ = 2 · (-1/2, 1/2), at a right angle to q; dq̂/dq divides by |q| = √2.
     torch.testing.assert_close(query.grad, torch.tensor([[-1.0, 1.0]]) / 2**0.5)

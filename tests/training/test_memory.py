@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from pudnet_lib.core import memory
-from pudnet_lib.core.memory import kept_memory
+from pudnet_lib import speed as memory
+from pudnet_lib.speed import kept_memory
 
 # In a process of its own: what others have freed before would hide the page faults.
 COUNT_FAULTS = """
 import resource, torch
-from pudnet_lib.core.memory import kept_memory
+from pudnet_lib.speed import kept_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.interrupt import interrupts_held
-from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train, validate
-from pudnet_lib.core.shared import SharedConfig, SharedNetwork
+from pudnet_lib.core.meta import MetaConfig, MetaStep, interrupts_held, meta_train, validate
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.pool import Pool, PoolConfig

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
-from pudnet_lib.core.scale import ScaleConfig, explained, make_fabric, stale
+from pudnet_lib.core.meta import MetaConfig, MetaStep, ScaleConfig, explained, make_fabric, meta_train, stale
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 

@@ -11,14 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pudnet_lib.core import scratch
-from pudnet_lib.core.augmentation import augment
-from pudnet_lib.core.batches import Batches, Clock
-from pudnet_lib.core.classifier import ImageClassifier, accuracy
+from pudnet_lib.core import supervised as scratch
 from pudnet_lib.core.dataset import ImageDataset, normalise
-from pudnet_lib.core.finetune import CosineHead, finetune
-from pudnet_lib.core.predicted_network import PredictedNetwork
-from pudnet_lib.core.scratch import ScratchConfig, centralise_gradients, train_from_scratch, train_network
+from pudnet_lib.core.predict import PredictedNetwork
+from pudnet_lib.core.supervised import (
+    Batches,
+    Clock,
+    CosineHead,
+    ImageClassifier,
+    ScratchConfig,
+    accuracy,
+    augment,
+    centralise_gradients,
+    finetune,
+    train_from_scratch,
+    train_network,
+)
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 

@@ -1,16 +1,21 @@
-"""Training a target network on one dataset: from random parameters, or from given ones (fine-tuning).
+"""Training a target network on one dataset: from random parameters, or from predicted ones (fine-tuning).
 
 Paper, Section 4.1 [rec]: the rival of every prediction is the same ConvNet trained on the dataset by SGD, Adam or with
-gradient centralization (GC, Yong et al. 2020). Our choice: a proper recipe (warm cosine schedule, weight decay,
-augmentation) and accuracy recorded against seconds, so that the rival is a curve and no single weak point.
+gradient centralization (GC, Yong et al. 2020); Section 4.4 [rec]: θ̂ as initialisation against random and pretrained
+ones. Our choice: a proper recipe (warm cosine schedule, weight decay, augmentation) and accuracy recorded against
+seconds, so that the rival is a curve and no single weak point; fine-tuning's head starts at the class means, so that
+step 0 is the prediction itself.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import lightning_fabric as fabric_lib
 import torch
@@ -18,17 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pudnet_lib.core.augmentation import augment
-from pudnet_lib.core.batches import Batches, Clock
-from pudnet_lib.core.classifier import ImageClassifier, accuracy
-from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.memory import kept_memory
+from pudnet_lib.core.dataset import ImageDataset, normalise
+from pudnet_lib.core.heads import cosine_logits
+from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import seeded
+from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
 
-__all__ = ["ImageClassifier", "ScratchConfig", "ScratchResult", "accuracy", "train_from_scratch", "train_network"]
-
+Head = Literal["means", "random"]
 _CHOICES = {"optimiser": ("adam", "sgd"), "schedule": ("cosine", "constant"), "trainable": ("full", "probe")}
 
 
@@ -95,6 +98,37 @@ class ScratchConfig:
         return self.learning_rate or (3e-3 if self.optimiser == "adam" else 0.1)
 
 
+class ImageClassifier(nn.Module):
+    """A backbone with a head that reads images as they come.
+
+    Args:
+        backbone: Normalised images to features (N, F).
+        head: Features to logits (N, K).
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (N, C, H, W), uint8 or floating point in [0, 1], to logits (N, K)."""
+        logits: Tensor = self.head(self.backbone(normalise(images)))
+        return logits
+
+
+class CosineHead(nn.Module):
+    """Cosine to class vectors (K, F) times τ, both trainable; starts as the predicted network's head."""
+
+    def __init__(self, means: Tensor, scale: float) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(F.normalize(means.detach().clone(), dim=1))
+        self.scale = nn.Parameter(torch.tensor(scale, device=means.device))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, F) to logits (N, K)."""
+        return cosine_logits(features, self.vectors, self.scale)
+
+
 @dataclass(frozen=True)
 class ScratchResult:
     """What training gives.
@@ -111,6 +145,14 @@ class ScratchResult:
     seconds: float
 
 
+def accuracy(network: nn.Module, images: ImageDataset, batch_size: int = 512) -> float:
+    """Accuracy in % of a network in evaluation mode: uint8 images (N, C, H, W) to logits (N, K)."""
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        guesses = torch.cat([network(part.to(device)).argmax(1).cpu() for part in images.images.split(batch_size)])
+    return 100 * float((guesses == images.labels).float().mean())
+
+
 def centralise_gradients(parameters: list[nn.Parameter]) -> None:
     """Subtract from each weight's gradient its mean over all but the first dimension (Yong et al. 2020), in place.
 
@@ -120,6 +162,76 @@ def centralise_gradients(parameters: list[nn.Parameter]) -> None:
         if parameter.grad is not None and parameter.grad.ndim > 1:
             dims = tuple(range(1, parameter.grad.ndim))
             parameter.grad.sub_(parameter.grad.mean(dims, keepdim=True))
+
+
+def augment(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
+    """Flip and shift images, each on its own, without a loop.
+
+    Two switches, since a flip makes another class of a letter or digit, and a shift never does.
+
+    Args:
+        images: (N, C, H, W).
+        flip: Flip every image with probability 1/2.
+        crop: Shift by up to so many pixels in each direction; what comes in from outside repeats the border.
+        generator: A CPU generator.
+
+    Returns:
+        (N, C, H, W) of the same dtype.
+    """
+    n, _, height, width = images.shape
+    rows = torch.arange(height)[None].expand(n, -1)
+    columns = torch.arange(width)[None].expand(n, -1)
+    if crop:
+        shift = torch.randint(-crop, crop + 1, (2, n, 1), generator=generator)
+        rows, columns = (rows + shift[0]).clamp(0, height - 1), (columns + shift[1]).clamp(0, width - 1)
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    if not crop and not flip:
+        return images
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    picked = torch.arange(n, device=images.device)[:, None, None]
+    # advanced indices around a slice put their dimensions first: (N, H, W, C)
+    return images[picked, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Batches:
+    """Shuffled indices of every batch of every epoch; a last batch of one image is left out (batch norm needs two)."""
+
+    def __init__(self, images: int, size: int, epochs: int, seed: int) -> None:
+        self.images, self.size, self.epochs = images, size, epochs
+        self.generator = torch.Generator().manual_seed(seed)  # shuffles, and may be used for augmentation, too
+        self.per_epoch = max(1, images // self.size + (images % self.size > 1 if self.size > 1 else 0))
+        self.total = self.epochs * self.per_epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for _ in range(self.epochs):
+            yield from torch.randperm(self.images, generator=self.generator).split(self.size)[: self.per_epoch]
+
+
+class Clock:
+    """Seconds of training; waits for the GPU when it stops. With a limit, ``share`` of it is used up."""
+
+    def __init__(self, device: torch.device, limit: float = 0.0) -> None:
+        self.seconds, self._limit, self._cuda = 0.0, limit, device.type == "cuda"
+        self._began: float | None = None
+
+    def start(self) -> None:
+        """Let it run."""
+        self._began = time.perf_counter()
+
+    def stop(self) -> None:
+        """Hold it; nothing happens if it stands."""
+        if self._began is not None:
+            if self._cuda:
+                torch.cuda.synchronize()
+            self.seconds += time.perf_counter() - self._began
+            self._began = None
+
+    def share(self) -> float:
+        """Share of the limit that is used up; 0 without a limit."""
+        running = time.perf_counter() - self._began if self._began is not None else 0.0
+        return (self.seconds + running) / self._limit if self._limit else 0.0
 
 
 def train_from_scratch(
@@ -162,7 +274,57 @@ def train_from_scratch(
     return train_network(ImageClassifier(backbone, head), train, test, config, progress)
 
 
-@kept_memory()
+def finetune(
+    network: PredictedNetwork,
+    train: ImageDataset,
+    test: ImageDataset | None = None,
+    config: ScratchConfig | None = None,
+    noise: float = 0.0,
+    head: Head = "means",
+    progress: bool = False,
+) -> ScratchResult:
+    """Train on from a predicted network, which itself is not changed.
+
+    Args:
+        network: The predicted network.
+        train: Training images.
+        test: Test images for the curve; None measures nothing.
+        config: How; by default three times the learning rate from scratch, since meta-trained weights are larger and
+            batch norm makes their scale idle, so that a step changes less. ``target`` is not used; ``trainable`` is
+            ``"probe"`` for the head alone; with ``evaluate_start`` row 0 of the curve is the prediction itself.
+        noise: Add noise of this share of each convolution's spread, to break ties between equal filters.
+        head: ``"means"`` starts as the predicted network's head, ``"random"`` as a linear one.
+        progress: Show a progress bar.
+
+    Returns:
+        Network, curve, seconds.
+
+    Raises:
+        PudNetError: If ``head`` is unknown, the classes are other ones, or the loss is not finite.
+    """
+    if head not in get_args(Head):
+        raise unknown_name("head", head, get_args(Head))
+    config = config or ScratchConfig()
+    if not config.learning_rate:
+        config = replace(config, learning_rate=3 * config.peak_rate)
+    backbone = copy.deepcopy(network.backbone)
+    with seeded(config.seed), torch.no_grad():
+        for layer in backbone.modules() if noise else ():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.weight.add_(torch.randn(layer.weight.shape).to(layer.weight) * (noise * layer.weight.std()))
+        classes, features = network.means.shape
+        if head == "random":
+            start: nn.Module = nn.Linear(features, train.num_classes).to(network.means.device)
+        elif classes != train.num_classes:
+            raise PudNetError(
+                f"The network tells {classes} classes apart and {train.name} has {train.num_classes}; predict a "
+                'network for these images, or pass head="random".'
+            )
+        else:
+            start = CosineHead(network.means, float(network.scale))
+    return train_network(ImageClassifier(backbone, start), train, test, config, progress)
+
+
 def train_network(
     network: ImageClassifier,
     train: ImageDataset,
@@ -187,15 +349,19 @@ def train_network(
     """
     if train.num_classes < 2:
         raise PudNetError(f"{train.name} has one class only; a classifier needs at least two.")
+    with hook("kept_memory", nullcontext)():
+        return _train(network, train, test, config, progress)
+
+
+def _train(
+    network: ImageClassifier, train: ImageDataset, test: ImageDataset | None, config: ScratchConfig, progress: bool
+) -> ScratchResult:
     fabric = fabric_lib.Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
     network.backbone.requires_grad_(config.trainable == "full")
     trained = [p for p in network.parameters() if p.requires_grad]
-    optimiser = _optimiser(trained, config)
-    wrapped, optimiser = fabric.setup(network, optimiser)
-    clock, batches = (
-        Clock(fabric.device, config.max_seconds),
-        Batches(len(train), config.batch_size, config.epochs, config.seed),
-    )
+    wrapped, optimiser = fabric.setup(network, _optimiser(trained, config))
+    clock = Clock(fabric.device, config.max_seconds)
+    batches = Batches(len(train), config.batch_size, config.epochs, config.seed)
     labels = train.labels.to(fabric.device)
     curve: list[dict[str, float]] = []
     losses: list[Tensor] = []
