@@ -1,43 +1,142 @@
-"""Do two descriptions of the same episodes correlate? CCA on held-out episodes with permutation nulls.
+"""Do two descriptions of the same episodes correlate? CCA on held-out episodes with permutation nulls, CKA, Mantel.
 
-Paper, Section 1 [rec]: CCA between dataset features and parameters. Our choice, everything that makes it proof: both
-sides are reduced by PCA fitted on training episodes, the canonical directions are fitted there too (scikit-learn), and
-correlations are taken on held-out episodes with held-out classes. The null keeps all of this and only shuffles which
-parameters belong to which dataset; it uses CCA in closed form, all permutations at once (equal to scikit-learn's, see
-the tests). A second null shuffles the training pairs only: it asks whether what was fitted carries over better than
-directions fitted to noise, and stays honest where held-out episodes share few sets of classes.
+Paper, Section 1 [rec]: both sides are reduced, then CCA. Our choice, everything that makes it proof: PCA (without it
+CCA has as many dimensions as episodes and finds a correlation of 1 in noise) and the canonical directions are fitted on
+training episodes, correlations are taken on held-out episodes with held-out classes. The null keeps all of this and
+only shuffles which parameters belong to which dataset; CCA in closed form does all permutations at once (equal to
+scikit-learn's, see the tests). A second null shuffles the training pairs only: it asks whether what was fitted carries
+over better than directions fitted to noise, and stays honest where held-out episodes share few sets of classes.
+Linear CKA and the Mantel test fit nothing: second opinions on whether both sides agree on what resembles what.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cross_decomposition import CCA
-from sklearn.exceptions import ConvergenceWarning
+from scipy.spatial.distance import pdist, squareform
+from sklearn.decomposition import PCA
 
-from pudnet_lib.studies.reduction import Reduced
-from pudnet_lib.studies.similarity import Against
+from pudnet_lib.errors import PudNetError
 
 BLOCK = 250  # permutations at a time, to bound memory
 
 
-def _fit(x: Reduced, y: Reduced) -> CCA:
-    """Canonical directions by scikit-learn, fitted on training episodes."""
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the tests compare with closed form
-        return CCA(x.train.shape[1], scale=False, max_iter=2000, tol=1e-9).fit(x.train, y.train)
+class Standard(NamedTuple):
+    """Columns' mean and spread over the training episodes; which of them vary there."""
+
+    varying: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Bring (m, p) to (m, q): mean 0 and spread 1 over training episodes, constant columns left out."""
+        scaled: np.ndarray = (rows[:, self.varying] - self.centre) / self.scale
+        return scaled
+
+
+def standard(train: np.ndarray, what: str) -> Standard:
+    """Measure the columns of (n, p); NaN, or nothing that varies, is refused by the features' name."""
+    if not np.isfinite(train).all():
+        raise PudNetError(f"{what}: a feature is NaN or infinite; expected finite features of every episode.")
+    spread = train.std(0)
+    varying = spread > 1e-10 * max(1.0, float(np.abs(train).max()))
+    if not varying.any():
+        raise PudNetError(f"{what}: constant over all training episodes; a constant correlates with nothing.")
+    return Standard(varying, train[:, varying].mean(0), spread[varying])
+
+
+class Reduced(NamedTuple):
+    """One side in k principal components of unit variance over training episodes, and how to bring others there.
+
+    Attributes:
+        train: (n, k), columns centred, orthogonal, of unit variance.
+        test: (m, k), in the same coordinates.
+        explained: Share of the variance that the k components hold.
+        steps: Standardisation and PCA, fitted on the training episodes.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    explained: float
+    steps: tuple[Standard, PCA] | None = None
+
+    def project(self, rows: np.ndarray) -> np.ndarray:
+        """Bring further episodes (r, p) into the same coordinates, (r, k)."""
+        assert self.steps is not None
+        scores: np.ndarray = self.steps[1].transform(self.steps[0](rows))
+        return scores
+
+
+def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str) -> Reduced:
+    """Standardise (n, p) and (m, p) and take principal components, all fitted on the training episodes.
+
+    Raises:
+        PudNetError: If there are too few episodes, columns that vary, or a value is NaN or infinite.
+    """
+    n = len(train)
+    if components < 1:
+        raise PudNetError(f"{components} components were asked for; expected at least 1.")
+    if n < 2 * components + 2 or len(test) < 4:
+        raise PudNetError(
+            f"{n} training and {len(test)} held-out episodes are too few for {components} components; expected at "
+            f"least {2 * components + 2} and 4. Grow the zoo (pudnet grow-zoo) or take fewer components."
+        )
+    scale = standard(train, what)
+    if not np.isfinite(test).all():
+        raise PudNetError(f"{what}: a feature is NaN or infinite; expected finite features of every episode.")
+    if len(scale.centre) < components:
+        raise PudNetError(
+            f"{what} has {len(scale.centre)} columns that vary; expected at least {components}, one a component. "
+            "Take fewer components."
+        )
+    pca = PCA(components, whiten=True, svd_solver="full")
+    scores = pca.fit_transform(scale(train))
+    if pca.explained_variance_[-1] < 1e-10 * pca.explained_variance_[0]:
+        raise PudNetError(f"{what} varies in fewer than {components} directions; take fewer components.")
+    return Reduced(scores, pca.transform(scale(test)), float(pca.explained_variance_ratio_.sum()), (scale, pca))
+
+
+@dataclass(frozen=True)
+class Against:
+    """A value beside its permutation null, with a 95 % interval where one was asked for (else NaN).
+
+    ``transfer_null`` holds the values where only the training pairs were shuffled; empty where nothing was fitted.
+    """
+
+    value: float
+    low: float
+    high: float
+    null: np.ndarray
+    transfer_null: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def p(self) -> float:
+        """One-sided p-value: how often a shuffled pairing does as well, the observed one counted."""
+        return _share_above(self.null, self.value)
+
+    @property
+    def p_transfer(self) -> float:
+        """The same against the null of shuffled training pairs; NaN where nothing was fitted."""
+        return _share_above(self.transfer_null, self.value) if len(self.transfer_null) else np.nan
+
+    @property
+    def null_high(self) -> float:
+        """The value that 95 % of the null stay below."""
+        return float(np.quantile(self.null, 0.95))
+
+
+def _share_above(null: np.ndarray, value: float) -> float:
+    return float((1 + (null >= value - 1e-12).sum()) / (1 + len(null)))
 
 
 class Shuffled(NamedTuple):
     """Canonical correlations under B pairings, (B, k) each.
 
-    Attributes:
-        in_sample: On the training episodes, shuffled.
-        held_out: On the held-out episodes, shuffled as well.
-        transfer: On the held-out episodes in their true pairing, with directions fitted to shuffled training episodes.
+    In sample and held out: both shuffled. Transfer: held-out episodes in their true pairing, directions fitted to
+    shuffled training episodes.
     """
 
     in_sample: np.ndarray
@@ -45,23 +144,23 @@ class Shuffled(NamedTuple):
     transfer: np.ndarray
 
 
-def shuffled_canonical(x: Reduced, y: Reduced, train_orders: np.ndarray, test_orders: np.ndarray) -> Shuffled:
-    """CCA for many pairings at once; PCA scores are orthonormal, so it is one k × k SVD a pairing.
-
-    Args:
-        x: One side.
-        y: The other.
-        train_orders: (B, n) which training episode's ``y`` belongs to each ``x``.
-        test_orders: (B, m) the same for held-out episodes.
+def directions(x: Reduced, y: Reduced, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit CCA for (B, n) pairings: PCA scores are orthonormal, so it is one k × k SVD each.
 
     Returns:
-        The correlations.
+        Directions of x (B, k, k), in-sample correlations (B, k), directions of y (B, k, k).
     """
-    cross = x.train.T @ y.train[train_orders] / (len(x.train) - 1)  # (B, k, k)
+    cross = x.train.T @ y.train[orders] / (len(x.train) - 1)  # (B, k, k)
     left, inside, right = np.linalg.svd(cross)
-    u, v = _unit_columns(x.test @ left), _unit_columns(y.test @ right.transpose(0, 2, 1))  # (B, m, k)
+    return left, np.minimum(inside, 1.0), right.transpose(0, 2, 1)
+
+
+def shuffled_canonical(x: Reduced, y: Reduced, train_orders: np.ndarray, test_orders: np.ndarray) -> Shuffled:
+    """CCA for many pairings at once; (B, n) and (B, m) tell which episode's ``y`` belongs to each ``x``."""
+    left, inside, right = directions(x, y, train_orders)
+    u, v = _unit_columns(x.test @ left), _unit_columns(y.test @ right)  # (B, m, k)
     moved = np.take_along_axis(v, test_orders[..., None], 1)
-    return Shuffled(np.minimum(inside, 1.0), (u * moved).sum(1), (u * v).sum(1))
+    return Shuffled(inside, (u * moved).sum(1), (u * v).sum(1))
 
 
 def _unit_columns(u: np.ndarray) -> np.ndarray:
@@ -70,12 +169,6 @@ def _unit_columns(u: np.ndarray) -> np.ndarray:
     length = np.sqrt((centred**2).sum(-2, keepdims=True))
     scaled: np.ndarray = np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)
     return scaled
-
-
-def _correlations(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Correlations of the columns of (m, k) with those of (m, k), (k,)."""
-    found: np.ndarray = (_unit_columns(u) * _unit_columns(v)).sum(0)
-    return found
 
 
 @lru_cache(maxsize=6)
@@ -101,8 +194,8 @@ class Canonical:
         in_sample: The same on the very episodes that they were fitted on, with its null.
         spectrum: (k,) held-out correlations, in the order of the fit.
         spectrum_null: (B, k) their null.
-        scores: (m, 2) held-out episodes along the first pair of directions.
-        explained: Share of variance kept on each side.
+        scores: (m, 2, k) held-out episodes along each pair of directions: datasets' side, parameters' side.
+        axes: Directions of both sides, (k, k) each, in the coordinates of the reduced sides.
     """
 
     held_out: Against
@@ -110,7 +203,7 @@ class Canonical:
     spectrum: np.ndarray
     spectrum_null: np.ndarray
     scores: np.ndarray
-    explained: tuple[float, float]
+    axes: tuple[np.ndarray, np.ndarray]
 
 
 def canonical(
@@ -128,16 +221,15 @@ def canonical(
         y: The parameters' side.
         permutations: B, of the nulls and of the bootstrap.
         clusters: (m,) names of the held-out episodes' class sets, drawn together by the bootstrap; by default each
-        episode is its own.
+            episode is its own.
         strata: Within which training and held-out episodes are shuffled (n,), (m,): a stricter null.
         seed: Of shuffles and bootstrap.
-
-    Returns:
-        The correlations.
     """
-    fit = _fit(x, y)
-    u, v = fit.transform(x.test, y.test)
-    inside, outside = _correlations(*fit.transform(x.train, y.train)), _correlations(u, v)
+    left, inside, right = (part[0] for part in directions(x, y, np.arange(len(x.train))[None]))
+    signs = np.sign(np.take_along_axis(left, np.abs(left).argmax(0)[None], 0))  # a direction's sign is free: fix it
+    left, right = left * signs, right * signs
+    u, v = x.test @ left, y.test @ right
+    outside = (_unit_columns(u) * _unit_columns(v)).sum(0)
     in_train, in_test = strata or (None, None)
     train_orders = shuffles(permutations, len(x.train), seed, in_train)
     test_orders = shuffles(permutations, len(x.test), seed + 1, in_test)
@@ -150,8 +242,8 @@ def canonical(
         Against(float(inside.mean()), np.nan, np.nan, null.in_sample.mean(1)),
         outside,
         null.held_out,
-        np.stack([u[:, 0], v[:, 0]], 1),
-        (x.explained, y.explained),
+        np.stack([u, v], 1),
+        (left, right),
     )
 
 
@@ -169,3 +261,27 @@ def _bootstrap(u: np.ndarray, v: np.ndarray, clusters: np.ndarray, count: int, s
     values = np.divide(weights @ (u * v) - mean_u * mean_v, size, out=np.zeros_like(size), where=size > 1e-9).mean(1)
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def linear_cka(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
+    """Linear centred kernel alignment (0..1) of (m, p) and (m, q), beside its null under (B, m) shuffled pairings."""
+    a, b = ((s - s.mean(0)) @ (s - s.mean(0)).T for s in (x, y))
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if size < 1e-12:
+        raise PudNetError("CKA: one side is constant over the episodes; a constant aligns with nothing.")
+    return Against(float(np.vdot(a, b)) / size, np.nan, np.nan, _aligned(a, b, orders) / size)
+
+
+def mantel(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
+    """Mantel test: correlation of the distances within (m, p) and within (m, q), beside its null."""
+    a, b = pdist(x), pdist(y)
+    if a.std() < 1e-12 or b.std() < 1e-12:
+        raise PudNetError("Mantel test: all episodes lie equally far apart on one side; nothing can correlate.")
+    left, right = (squareform((d - d.mean()) / d.std(), checks=False) for d in (a, b))  # every pair twice
+    size = 2 * len(a)
+    return Against(float(np.vdot(left, right)) / size, np.nan, np.nan, _aligned(left, right, orders) / size)
+
+
+def _aligned(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Inner products of (m, m) with (m, m) whose rows and columns are shuffled alike, (B,)."""
+    return np.array([np.vdot(a, b.take(order, 0).take(order, 1)) for order in orders])

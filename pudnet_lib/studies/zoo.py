@@ -2,10 +2,9 @@
 
 Paper, Section 1 [rec]: one ConvNet an episode, to see whether datasets and optimal parameters correlate. Our choice: a
 linear head, Adam with a half-cosine schedule, no augmentation; each episode has a seed that fixes both initial weights
-and order of images, so "same initialisation" is one seed for all episodes, "different" one seed each.
-
-G networks run as one network with G-fold channels and grouped convolutions, channels last; measured on CPU this is
-faster than ``torch.func.vmap`` over stacked modules and than a loop (``benchmarks/bench_zoo.py``).
+and order of images, so "same initialisation" is one seed for all episodes, "different" one seed each. G networks run as
+one network with G-fold channels and grouped convolutions, channels last: faster on a processor than
+``torch.func.vmap`` over stacked modules and than a loop (``benchmarks/bench_zoo.py``).
 """
 
 from __future__ import annotations
@@ -31,14 +30,7 @@ class TrainingCancelledError(PudNetError):
 
 @dataclass(frozen=True)
 class ZooTraining:
-    """How every network of a zoo is trained.
-
-    Attributes:
-        width: Channels of the ConvNet-3.
-        epochs: Passes over an episode's images.
-        batch_size: Images a step.
-        learning_rate: Adam's peak rate; a half cosine takes it to zero.
-    """
+    """How every network is trained: ConvNet-3's width, epochs, images a step, Adam's peak rate (half a cosine to 0)."""
 
     width: int = 8
     epochs: int = 10
@@ -51,13 +43,7 @@ class ZooTraining:
 
 
 class TrainedNetworks(NamedTuple):
-    """G trained networks.
-
-    Attributes:
-        parameters: Name to (G, *shape); the head is ``head.weight`` (G, K, F) and ``head.bias`` (G, K).
-        loss: (G,) mean training loss of the last epoch.
-        finite: (G,) bool; False where training diverged (a loss or a parameter is NaN or infinite).
-    """
+    """G networks: name to (G, *shape) with the head's ``head.weight``, ``head.bias``; last loss; which are finite."""
 
     parameters: Parameters
     loss: Tensor
@@ -65,21 +51,12 @@ class TrainedNetworks(NamedTuple):
 
 
 def initial_parameters(config: ZooTraining, classes: int, channels: int, seeds: Sequence[int]) -> Parameters:
-    """Draw the initial parameters, as PyTorch initialises the modules.
-
-    Args:
-        config: The width.
-        classes: K.
-        channels: C.
-        seeds: One an episode; equal seeds give equal parameters.
-
-    Returns:
-        Name to (G, *shape).
-    """
+    """Draw (G, *shape) parameters as PyTorch initialises the modules; equal seeds give equal parameters."""
     drawn: dict[int, Parameters] = {}
     for seed in set(seeds):
         with seeded(seed):
-            modules = {"": _target(config, channels), "head.": nn.Linear(config.width, classes)}
+            target = build_target(TargetConfig("convnet3", config.width, channels))
+            modules = {"": target, "head.": nn.Linear(config.width, classes)}
         drawn[seed] = {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
     return {name: torch.stack([drawn[seed][name] for seed in seeds]) for name in drawn[seeds[0]]}
 
@@ -99,11 +76,7 @@ def learning_rate(config: ZooTraining, step: int, steps: int) -> float:
 
 
 def grouped_logits(parameters: Parameters, images: Tensor) -> Tensor:
-    """Run G ConvNet-3 with their heads, batch norms on each batch's own statistics.
-
-    Args:
-        parameters: Name to (G, *shape).
-        images: (G, N, C, H, W) normalised.
+    """Run G ConvNet-3 with heads on (G, N, C, H, W) normalised images; batch norms on the batch's own statistics.
 
     Returns:
         (G, N, K).
@@ -138,12 +111,8 @@ def train_networks(
         seeds: One an episode, for initial weights and order of images.
         dtype: Precision of the computation.
         keep_going: Asked before every epoch; False cancels.
-        start: Initial parameters without the dimension of episodes, the same for all, in place of random ones; what it
-            lacks (the head) stays random.
+        start: Initial parameters for all episodes (no dimension of episodes); what it lacks (the head) stays random.
         at_once: How many run side by side; by default five on a processor (more leave its cache), all on a GPU.
-
-    Returns:
-        The networks, on the images' device.
 
     Raises:
         TrainingCancelledError: If ``keep_going`` said so.
@@ -154,8 +123,7 @@ def train_networks(
         for place, block in zip(range(0, len(images), size), images.split(size), strict=True)
     ]
     parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in parts[0].parameters}
-    loss, finite = (torch.cat([getattr(part, name) for part in parts]) for name in ("loss", "finite"))
-    return TrainedNetworks(parameters, loss, finite)
+    return TrainedNetworks(parameters, *(torch.cat([getattr(p, name) for p in parts]) for name in ("loss", "finite")))
 
 
 def _train_side_by_side(
@@ -167,18 +135,16 @@ def _train_side_by_side(
     keep_going: Callable[[], bool] | None,
     start: Parameters | None,
 ) -> TrainedNetworks:
-    episodes, m = images.shape[:2]
-    classes, device = int(labels.max()) + 1, images.device
+    (episodes, m), device = images.shape[:2], images.device
     pixels = normalise(images.flatten(0, 1)).unflatten(0, (episodes, m)).to(dtype)
-    initial = initial_parameters(config, classes, images.shape[2], seeds)
+    initial = initial_parameters(config, int(labels.max()) + 1, images.shape[2], seeds)
     initial |= {name: t.expand(episodes, *t.shape).clone() for name, t in (start or {}).items()}
     parameters = {name: t.to(device, dtype).requires_grad_() for name, t in initial.items()}
     orders = image_orders(config, m, seeds).to(device)
     optimiser = torch.optim.Adam(parameters.values(), config.learning_rate)
     rows, labels = torch.arange(episodes, device=device)[:, None], labels.to(device)
-    steps = config.epochs * math.ceil(m / config.batch_size)
-    step, finite = 0, torch.ones(episodes, dtype=torch.bool, device=device)
-    loss = torch.zeros(episodes, device=device, dtype=dtype)
+    steps, step = config.epochs * math.ceil(m / config.batch_size), 0
+    finite, loss = torch.ones(episodes, dtype=torch.bool, device=device), torch.zeros(episodes, device=device)
     for epoch in range(config.epochs):
         if keep_going is not None and not keep_going():
             raise TrainingCancelledError("Training of the zoo was cancelled.")
@@ -199,55 +165,9 @@ def _train_side_by_side(
     return TrainedNetworks(trained, loss, finite)
 
 
-def train_one(
-    images: Tensor, labels: Tensor, config: ZooTraining, seed: int, dtype: torch.dtype = torch.float32
-) -> Parameters:
-    """Train one network the plain way: what ``train_networks`` is tested and timed against.
-
-    Args:
-        images: (M, C, H, W) uint8.
-        labels: (M,).
-        config: How.
-        seed: Of initial weights and order of images.
-        dtype: Precision of the computation.
-
-    Returns:
-        Name to tensor, as in ``TrainedNetworks.parameters`` without the dimension of episodes.
-    """
-    with seeded(seed):
-        backbone = _target(config, images.shape[1])
-        head = nn.Linear(config.width, int(labels.max()) + 1)
-    network = nn.Sequential(backbone, head).to(dtype).train()
-    optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
-    pixels, steps, step = normalise(images).to(dtype), config.epochs * math.ceil(len(images) / config.batch_size), 0
-    for order in image_orders(config, len(images), [seed])[0]:
-        for part in order.split(config.batch_size):
-            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
-            loss = F.cross_entropy(network(pixels[part]), labels[part])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            step += 1
-    modules = {"": backbone, "head.": head}
-    return {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
-
-
 def accuracies(parameters: Parameters, images: Tensor, labels: Tensor) -> Tensor:
-    """Accuracy of G networks, batch norms on the test images' own statistics.
-
-    Args:
-        parameters: Name to (G, *shape).
-        images: (G, N, C, H, W) uint8.
-        labels: (N,).
-
-    Returns:
-        (G,) in %.
-    """
+    """Accuracy of G networks on (G, N, C, H, W) uint8 in %, (G,); batch norms on these images' own statistics."""
     pixels = normalise(images.flatten(0, 1)).unflatten(0, images.shape[:2])
     with torch.no_grad():
         guesses = grouped_logits(parameters, pixels.to(parameters["head.bias"].dtype)).argmax(2)
     return 100 * (guesses == labels.to(images.device)).float().mean(1)
-
-
-def _target(config: ZooTraining, channels: int) -> nn.Module:
-    return build_target(TargetConfig("convnet3", config.width, channels))

@@ -1,0 +1,431 @@
+"""Notebook 01's working parts: any cell of the correlations once, the linked figure, layers compared, data sets placed.
+
+Our choice; the paper has no counterpart. The figure is a small widget of the kit's own (``explore.js``, drawn by the
+browser, so that hovering, selecting, zooming and the choice of a cell ask no kernel); ``page`` writes the same figure
+as one HTML file. All that the widgets do is call the plain functions of this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import io
+import json
+import threading
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import anywidget
+import ipywidgets
+import numpy as np
+import pandas as pd
+import torch
+import traitlets
+from PIL import Image
+
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.studies.correlation import Against, Canonical, Reduced, canonical, linear_cka, mantel, reduce_side
+from pudnet_lib.studies.correlation import shuffles, standard
+from pudnet_lib.studies.features import (
+    DATASET_FEATURES,
+    LAYERS,
+    PARAMETER_FEATURES,
+    DatasetFeature,
+    ParameterFeature,
+    dataset_features,
+    describe_images,
+    parameter_features,
+)
+from pudnet_lib.studies.zoo import ZooTraining, train_networks
+from pudnet_lib.studies.zoo_store import PARTS, Initialisation, Part, Zoo, ZooConfig, load_zoo, parameter_shapes
+
+POOLED, WITHIN = "all sources", "all sources, shuffled within"
+SCRIPT = Path(__file__).with_name("explore.js")
+DEBOUNCE = 0.15  # seconds without a further change before a panel answers
+Side = Literal["dataset", "parameters", "strata", "class set"]
+
+
+class Cell(NamedTuple):
+    """One cell of the study.
+
+    Attributes:
+        source: One of the study's sources, ``POOLED``, or ``WITHIN`` (pooled, the null shuffles within sources).
+        initialisation: Which zoo.
+        layer: One of ``LAYERS``.
+        feature: The datasets' side.
+        parameters: The parameters' side.
+        components: k, principal components a side, and pairs of canonical directions.
+        episodes: Training episodes used, the first ones; 0 for all.
+        same_classes: Test on the last third of the training episodes and fit on the others, instead of on the held-out
+            classes: what a lazy hold-out would find.
+    """
+
+    source: str
+    initialisation: Initialisation = "same"
+    layer: str = "whole network"
+    feature: DatasetFeature = "HOG"
+    parameters: ParameterFeature = "weights"
+    components: int = 5
+    episodes: int = 0
+    same_classes: bool = False
+
+
+class Study:
+    """Zoos and features of some sources, loaded once; answers for any cell, each computed once.
+
+    Args:
+        sources: Packs, names or image folders.
+        initialisations: ``"same"`` and/or ``"different"``.
+        train: Training episodes that directions are fitted on (120 ship).
+        held_out: Episodes of held-out classes (60 ship).
+        training: How each network of the zoo is trained.
+        permutations: Shuffles of the nulls, and bootstrap samples.
+        seed: Of zoo, shuffles and bootstrap.
+    """
+
+    def __init__(
+        self, sources: Sequence[str], initialisations: Sequence[Initialisation], train: int, held_out: int,
+        training: ZooTraining | None = None, permutations: int = 1000, seed: int = 0,
+    ) -> None:  # fmt: skip
+        if not (sources and initialisations):
+            raise PudNetError("The study needs at least one source and one initialisation.")
+        self.names, self.starts = tuple(sources), tuple(initialisations)
+        self.training, self.permutations, self.seed = training or ZooTraining(), permutations, seed
+        self._own: dict[int, tuple[ImageDataset, tuple[torch.Tensor, torch.Tensor, np.ndarray]]] = {}
+        self.load(train, held_out)
+        self.canonical = lru_cache(maxsize=4096)(self._canonical)
+        self.reduced = lru_cache(maxsize=4096)(self._reduce)
+        self._of_datasets = lru_cache(maxsize=None)(self._describe)
+
+    def load(self, train: int, held_out: int) -> None:
+        """Load so many episodes of every zoo; what is lacking is trained."""
+        configs = {(s, i): ZooConfig(s, i, training=self.training, seed=self.seed)
+                   for s in self.names for i in self.starts}  # fmt: skip
+        self.zoos: dict[tuple[str, str], Zoo] = {k: load_zoo(c, train, held_out) for k, c in configs.items()}
+        self.shapes = parameter_shapes(next(iter(configs.values())))
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources, and all of them together where there are several."""
+        return [*self.names, *([POOLED, WITHIN] if len(self.names) > 1 else [])]
+
+    def members(self, cell: Cell) -> list[tuple[str, Zoo]]:
+        """Sources and zoos that a cell draws on."""
+        if cell.source not in self.sources:
+            raise unknown_name("source", cell.source, self.sources)
+        if cell.initialisation not in self.starts:
+            raise unknown_name("initialisation", cell.initialisation, self.starts)
+        names = self.names if cell.source in (POOLED, WITHIN) else (cell.source,)
+        return [(name, self.zoos[name, cell.initialisation]) for name in names]
+
+    def locate(self, cell: Cell, number: int) -> tuple[str, int]:
+        """Find a held-out episode by its place among the cell's: its source, and its row in that zoo's part."""
+        places = [(name, row) for name, zoo in self.members(cell) for row in range(len(zoo.held_out.indices))]
+        return places[number % len(places)]
+
+    def side(self, cell: Cell, side: Side) -> tuple[np.ndarray, np.ndarray]:
+        """One description of all of a cell's episodes: rows to fit on, rows to test on."""
+        fit, test = (
+            np.concatenate([self._rows(cell, side, part, name, zoo) for name, zoo in self.members(cell)])
+            for part in PARTS
+        )
+        last = np.arange(len(fit)) % 3 == 2
+        return (fit[~last], fit[last]) if cell.same_classes else (fit, test)
+
+    def _rows(self, cell: Cell, side: Side, part: Part, source: str, zoo: Zoo) -> np.ndarray:
+        kept = slice(None, cell.episodes or None) if part == "train" else slice(None)
+        indices = zoo.part(part).indices[kept]
+        if side == "dataset":
+            return self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)[indices]
+        if side == "parameters":
+            return parameter_features(zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters)
+        if side == "strata":
+            return np.full(len(indices), self.names.index(source))
+        return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.class_sets(part, indices)])
+
+    def _describe(self, source: str, feature: DatasetFeature, part: Part, count: int) -> np.ndarray:
+        episodes = self.zoos[source, self.starts[0]].episodes  # the same ones for every initialisation
+        return dataset_features(feature, source, episodes, part, np.arange(count))
+
+    def _reduce(self, cell: Cell, side: Side) -> Reduced:
+        what = cell.feature if side == "dataset" else f"{cell.parameters} of the {cell.layer}"
+        return reduce_side(*self.side(cell, side), cell.components, what)
+
+    def sides(self, cell: Cell) -> tuple[Reduced, Reduced]:
+        """Both sides in principal components; each is reduced once for all cells that share it."""
+        plain = Cell("")
+        datasets = cell._replace(layer=plain.layer, parameters=plain.parameters)
+        return self.reduced(datasets, "dataset"), self.reduced(cell._replace(feature=plain.feature), "parameters")
+
+    def _canonical(self, cell: Cell) -> Canonical:
+        fit, test = (tuple(rows.tolist()) for rows in self.side(cell, "strata"))
+        strata, clusters = (fit, test) if cell.source == WITHIN else None, self.side(cell, "class set")[1]
+        return canonical(*self.sides(cell), self.permutations, clusters, strata, self.seed)
+
+    def similarities(self, cell: Cell) -> dict[str, Against]:
+        """Linear CKA and the Mantel test on held-out episodes."""
+        (a, x), (b, y) = (self.side(cell, side) for side in ("dataset", "parameters"))
+        x, y = standard(a, cell.feature)(x), standard(b, cell.layer)(y)
+        strata = tuple(self.side(cell, "strata")[1].tolist()) if cell.source == WITHIN else None
+        orders = shuffles(self.permutations, len(x), self.seed, strata)
+        return {"linear CKA": linear_cka(x, y, orders), "Mantel test": mantel(x, y, orders)}
+
+    def place(self, cell: Cell, dataset: ImageDataset) -> np.ndarray:
+        """Place a data set of one's own in a cell's scatter, (2, k): it is described, and a network is trained on it.
+
+        Args:
+            cell: Whose directions.
+            dataset: RGB, 32 pixels; its first classes that have two images, as many as the zoo's episodes.
+        """
+        (images, labels, row), (x, y), axes = self._trained(dataset), self.sides(cell), self.canonical(cell).axes
+        described = describe_images(cell.feature, images, labels)[None]
+        features = parameter_features(row, self.shapes, cell.layer, cell.parameters)
+        return np.concatenate([x.project(described) @ axes[0], y.project(features) @ axes[1]])
+
+    def _trained(self, dataset: ImageDataset) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+        """Images and labels of an episode from a data set, and the parameters (1, P) of a network trained on it."""
+        if id(dataset) in self._own:
+            return self._own[id(dataset)][1]
+        zoo = next(iter(self.zoos.values()))
+        classes = [ids[: zoo.config.per_class] for ids in dataset.indices_by_class() if len(ids) >= 2]
+        kept = classes[: zoo.episodes.ways]
+        if len(kept) < 2 or dataset.channels != 3:
+            raise PudNetError(f"{dataset.name}: expected RGB images of two classes or more, with two images each.")
+        images = dataset.images[torch.cat(kept)]
+        labels = torch.arange(len(kept)).repeat_interleave(torch.tensor([*map(len, kept)]))
+        trained = train_networks(images[None], labels, self.training, [self.seed]).parameters
+        row = torch.cat([trained[name].flatten(1) for name in self.shapes], 1).numpy()
+        self._own[id(dataset)] = (dataset, (images, labels, row))  # the data set is kept, so that its id stays its own
+        return images, labels, row
+
+
+def explorer_data(study: Study, cell: Cell, added: Sequence[ImageDataset] = ()) -> dict[str, Any]:
+    """Everything that the linked figure shows of one source, initialisation and description of parameters.
+
+    Returns:
+        ``layers``, ``features``, ``cells`` ("layer|feature" to mean, null, survives, r and null of each pair, points
+        and added points (pairs, 2, m)), ``episodes`` (name, source, classes, accuracy, picture), ``added`` and
+        ``limit``, one half-width for all axes of the source, so that movement can be followed.
+    """
+    data = _shown(study, cell._replace(layer="", feature="HOG"))
+    places = {
+        name: np.stack([study.place(cell._replace(layer=layer, feature=feature), dataset) for dataset in added])
+        for layer, feature, name in _cells() if added
+    }  # fmt: skip
+    cells = {name: data["cells"][name] | {"added": own.transpose(2, 1, 0).round(3).tolist()}
+             for name, own in places.items()}  # fmt: skip
+    return data | {"cells": data["cells"] | cells, "added": [dataset.name for dataset in added]}
+
+
+def _cells() -> list[tuple[str, DatasetFeature, str]]:
+    return [(layer, feature, f"{layer}|{feature}") for layer in LAYERS for feature in DATASET_FEATURES]
+
+
+@lru_cache(maxsize=32)
+def _shown(study: Study, cell: Cell) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for layer, feature, name in _cells():
+        found = study.canonical(cell._replace(layer=layer, feature=feature))
+        value = found.held_out
+        cells[name] = {
+            "mean": round(value.value, 3), "null": round(value.null_high, 3),
+            "survives": value.p < 0.05 and value.p_transfer < 0.05,
+            "r": found.spectrum.round(3).tolist(),
+            "high": np.quantile(found.spectrum_null, 0.95, 0).round(3).tolist(),
+            "points": found.scores.transpose(2, 1, 0).round(3).tolist(), "added": [],
+        }  # fmt: skip
+    episodes = [_facts(study, name, zoo, row) for name, zoo in study.members(cell)
+                for row in range(len(zoo.held_out.indices))]  # fmt: skip
+    limit = round(1.05 * max(float(np.abs(c["points"]).max()) for c in cells.values()), 2)
+    return {"layers": [*LAYERS], "features": [*DATASET_FEATURES], "cells": cells, "episodes": episodes, "limit": limit}
+
+
+def _facts(study: Study, source: str, zoo: Zoo, row: int) -> dict[str, Any]:
+    index = int(zoo.held_out.indices[row])
+    images = zoo.episodes.images("held-out", np.array([index]))[0][0].unflatten(0, (zoo.episodes.ways, -1))[:, :5]
+    names = zoo.episodes.names("held-out", index)
+    accuracy = round(float(zoo.held_out.accuracy[row]), 1)
+    return {"name": f"{source} {index}", "source": source, "classes": names, "accuracy": accuracy,
+            "picture": _picture(images)}  # fmt: skip
+
+
+def _picture(images: torch.Tensor) -> str:
+    """(K, N, 3, H, W) uint8 as one small picture, a row a class, as a data address."""
+    pixels = images.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (K·H, N·W, 3)
+    Image.fromarray(pixels.numpy()).save(buffer := io.BytesIO(), "webp", quality=40)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+    """The linked figure: heat map and scatter. ``layer``, ``feature``, ``pair``, ``episode``, ``selected`` follow it."""
+
+    _esm = SCRIPT
+    data = traitlets.Dict().tag(sync=True)
+    layer = traitlets.Unicode("whole network").tag(sync=True)
+    feature = traitlets.Unicode("HOG").tag(sync=True)
+    pair = traitlets.Int(0).tag(sync=True)
+    episode = traitlets.Int(0).tag(sync=True)
+    selected = traitlets.List(traitlets.Int()).tag(sync=True)
+
+
+class ExplorePanel(ipywidgets.VBox):  # type: ignore[misc]
+    """Controls above the linked figure; a change that a newer one has overtaken is dropped."""
+
+    def __init__(self, study: Study, components: int = 5) -> None:
+        self.study, self.figure, self.message, self._latest = study, Explorer(), ipywidgets.HTML(), 0
+        self.added: list[ImageDataset] = []
+        train = min(len(zoo.train.indices) for zoo in study.zoos.values())
+        slide = partial(ipywidgets.IntSlider, continuous_update=False)
+        self.controls = {
+            "source": ipywidgets.Dropdown(options=study.sources, description="source"),
+            "initialisation": ipywidgets.Dropdown(options=study.starts, description="start"),
+            "parameters": ipywidgets.Dropdown(options=PARAMETER_FEATURES, description="parameters"),
+            "components": slide(components, 1, 10, description="components"),
+            "episodes": slide(train, min(train, 2 * components + 2), train, description="fitted on"),
+        }
+        for control in self.controls.values():
+            control.observe(self._changed, "value")
+        row = ipywidgets.HBox([*self.controls.values()], layout=ipywidgets.Layout(flex_flow="row wrap"))
+        super().__init__([row, self.figure, self.message])
+        self.refresh()
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that is shown."""
+        own = {name: control.value for name, control in self.controls.items()}
+        return Cell(layer=self.figure.layer, feature=self.figure.feature, **own)
+
+    def add(self, dataset: ImageDataset) -> None:
+        """Place a data set of one's own in every scatter, as a star."""
+        self.added.append(dataset)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the controls' choice, or the error."""
+        try:
+            data = explorer_data(self.study, self.cell, self.added)
+        except PudNetError as error:  # a widget's callback has no other place to show it
+            self.message.value = f"<b>{html.escape(str(error))}</b>"
+            return
+        self.message.value = ""
+        with self.figure.hold_sync():
+            self.figure.pair = min(self.figure.pair, self.controls["components"].value - 1)
+            self.figure.episode, self.figure.selected = min(self.figure.episode, len(data["episodes"]) - 1), []
+            self.figure.data = data
+
+    def _changed(self, _change: Any) -> None:
+        self._latest += 1
+        mine = self._latest
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no kernel (a plain script or test): nothing to wait for
+            self.refresh()
+            return
+        loop.call_later(DEBOUNCE, lambda: self.refresh() if mine == self._latest else None)
+
+
+def page(data: dict[str, Any], title: str = "Correlations") -> str:
+    """The linked figure as one HTML page that needs neither a kernel nor the network."""
+    state = {"data": data, "layer": "whole network", "feature": data["features"][0], "pair": 0, "episode": 0,
+             "selected": []}  # fmt: skip
+    script = SCRIPT.read_text(encoding="utf-8").replace("export default { render };", "")
+    content = json.dumps(state).replace("<", "\\u003c")
+    return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><div id="figure"></div>
+<script type="module">{script}
+const state = {content}, calls = [];
+const model = {{ get: name => state[name], on: (event, call) => calls.push([event, call]), save_changes: () => {{}},
+  set: (name, value) => {{ state[name] = value; calls.forEach(([e, c]) => e === "change:" + name && c()); }} }};
+render({{ model, el: document.getElementById("figure") }});</script>"""
+
+
+class LayerView(NamedTuple):
+    """One layer of one episode, (out, in, k, k) each, and how near the prediction is, filter by filter (out,)."""
+
+    trained: np.ndarray
+    predicted: np.ndarray
+    mean_trained: np.ndarray
+    mean_predicted: np.ndarray
+
+    @property
+    def cosines(self) -> dict[str, np.ndarray]:
+        """Cosine of each trained filter with the predicted one, and with the mean of trained networks."""
+        return {"predicted": _cosines(self.trained, self.predicted), "mean": _cosines(self.trained, self.mean_trained)}
+
+    @property
+    def off_the_mean(self) -> float:
+        """How far the prediction is from the mean prediction: norm of the difference in % of the mean's norm."""
+        return float(100 * np.linalg.norm(self.predicted - self.mean_predicted) / np.linalg.norm(self.mean_predicted))
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = (t.reshape(len(t), -1).astype(float) for t in (a, b))
+    found: np.ndarray = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)
+    return found
+
+
+def compare_datasets(model: ParameterModel, a: ImageDataset, b: ImageDataset) -> pd.DataFrame:
+    """Two data sets side by side: cosine and difference (in % of the first's norm) of all that a PudNet makes of them.
+
+    Returns:
+        Rows HOG, pixel statistics, and each predicted layer; the sketch is ten images a class.
+    """
+    sides = []
+    for dataset in (a, b):
+        images, labels = dataset.sketch_with_labels(10, 0)
+        with torch.no_grad():
+            predicted = {n: t.numpy().ravel() for n, t in model(images, labels).items() if t.ndim > 1}
+        names: tuple[DatasetFeature, ...] = ("HOG", "pixel statistics")
+        sides.append({name: describe_images(name, images, labels) for name in names} | predicted)
+    rows = [
+        {"what": name, "cosine": float(_cosines(x[None], y[None])[0]),
+         "difference (%)": float(100 * np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-12))}
+        for (name, x), y in zip(sides[0].items(), sides[1].values(), strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+class GrowPanel(ipywidgets.VBox):  # type: ignore[misc]
+    """Trains more networks in the background, with a bar and a button that cancels; what is finished is kept."""
+
+    def __init__(self, panel: ExplorePanel) -> None:
+        self.panel, self.thread, self._stopped = panel, threading.Thread(), threading.Event()
+        wanted = panel.controls["episodes"].max + 60
+        self.wanted = ipywidgets.BoundedIntText(wanted, 2, 100_000, description="episodes")
+        self.start = ipywidgets.Button(description="train", icon="play")
+        self.stop = ipywidgets.Button(description="cancel", icon="stop", disabled=True)
+        self.bar, self.message = ipywidgets.IntProgress(0, 0, 1), ipywidgets.Label()
+        self.start.on_click(lambda _button: self.grow())
+        self.stop.on_click(lambda _button: self._stopped.set())
+        super().__init__([ipywidgets.HBox([self.wanted, self.start, self.stop]), self.bar, self.message])
+
+    def grow(self) -> None:
+        """Start training; returns at once."""
+        self._stopped.clear()
+        self.start.disabled, self.stop.disabled = True, False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        study, wanted = self.panel.study, int(self.wanted.value)
+        held_out = min(len(zoo.held_out.indices) for zoo in study.zoos.values())
+        try:
+            for number, (name, zoo) in enumerate(study.zoos.items(), 1):
+                told = f"{', '.join(name)} ({number} of {len(study.zoos)} zoos)"
+                load_zoo(zoo.config, wanted, held_out, partial(self._tell, told))
+            study.load(wanted, held_out)
+            self.panel.controls["episodes"].max = wanted
+            self.message.value = f"Done: {wanted} training episodes of every zoo; the slider reaches them."
+        except PudNetError as error:
+            self.message.value = str(error)
+        finally:
+            self.start.disabled, self.stop.disabled = False, True
+
+    def _tell(self, name: str, done: int, total: int) -> bool:
+        self.bar.max, self.bar.value = total, done
+        self.message.value = f"{name}: {done} of {total} networks"
+        return not self._stopped.is_set()

@@ -1,0 +1,168 @@
+"""What is correlated: one vector an episode of its images, and one of its trained network's parameters.
+
+HOG is what the paper uses [rec], from scikit-image; pixel statistics, PudNet's own embedding, and that of an untrained
+PudNet (its control) are ours. Labels play no part, but in a predictor whose encoder reads them. Flattened weights (the
+paper's side [rec]) depend on which filter ended where; norms and spectra do not, so that they can be compared between
+networks from different initialisations, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save
+from skimage.feature import hog
+from torch import Tensor
+
+from pudnet_lib.core import PudNet
+from pudnet_lib.errors import unknown_name
+from pudnet_lib.files import write_atomically
+from pudnet_lib.images.cache import cache_folder
+from pudnet_lib.shipped import load_pudnet
+from pudnet_lib.studies.zoo_store import Part, ZooEpisodes, source_images
+
+DatasetFeature = Literal["HOG", "pixel statistics", "PudNet's embedding", "untrained embedding"]
+DATASET_FEATURES: tuple[DatasetFeature, ...] = get_args(DatasetFeature)
+ParameterFeature = Literal["weights", "norms", "spectra"]
+PARAMETER_FEATURES: tuple[ParameterFeature, ...] = get_args(ParameterFeature)
+LAYERS: dict[str, tuple[str, ...]] = {
+    "convolution 1": ("blocks.0.0.weight",),
+    "convolution 2": ("blocks.1.0.weight",),
+    "convolution 3": ("blocks.2.0.weight",),
+    "batch norms": tuple(f"blocks.{b}.1.{t}" for b in range(3) for t in ("weight", "bias")),
+}
+LAYERS["whole network"] = tuple(name for names in LAYERS.values() for name in names)
+_tables: dict[str, np.ndarray] = {}
+
+
+def dataset_features(
+    feature: DatasetFeature, source: str, episodes: ZooEpisodes, part: Part, rows: np.ndarray
+) -> np.ndarray:
+    """Describe episodes by their training images, (G, p) float64; single images' descriptions are kept by source."""
+    ids = episodes.image_ids(part, rows)  # (G, M)
+    if feature in ("HOG", "pixel statistics"):
+        codes = _of_images(feature, source, episodes, np.unique(ids))[ids]  # (G, M, p)
+        return np.concatenate([codes.mean(1), codes.std(1)], 1).astype(float)
+    images = (episodes.train.images[torch.from_numpy(row)] for row in ids)
+    return np.stack([describe_images(feature, i, episodes.labels) for i in images])
+
+
+def describe_images(feature: DatasetFeature, images: Tensor, labels: Tensor) -> np.ndarray:
+    """Describe one data set, (N, C, H, W) uint8 with labels (N,), the way ``dataset_features`` does, (p,) float64."""
+    if feature not in DATASET_FEATURES:
+        raise unknown_name("dataset feature", feature, DATASET_FEATURES)
+    if feature in ("HOG", "pixel statistics"):
+        codes = image_hog(images) if feature == "HOG" else pixel_statistics(images)
+        return np.concatenate([codes.mean(0), codes.std(0)]).astype(float)
+    with torch.no_grad():
+        return _predictor(feature == "PudNet's embedding").embed(images, labels).flatten().numpy().astype(float)
+
+
+@lru_cache(maxsize=2)
+def _predictor(trained: bool) -> PudNet:
+    model = load_pudnet()
+    return model if trained else PudNet(model.config).eval()
+
+
+def image_hog(images: Tensor) -> np.ndarray:
+    """Histogram of oriented gradients of gray images, 8 orientations in cells of a quarter of the side, (N, 128)."""
+    cell = images.shape[2] // 4
+    gray = images.float().mean(1).div(255).numpy()
+    rows = [hog(one, orientations=8, pixels_per_cell=(cell, cell), cells_per_block=(1, 1)) for one in gray]
+    return np.stack(rows).astype(np.float32)
+
+
+def pixel_statistics(images: Tensor) -> np.ndarray:
+    """Describe each image by brightness, contrast, edges and a histogram, on the scale of [0, 1], (N, 2·C + 2 + 8).
+
+    Mean and spread of each channel, mean size of horizontal and vertical steps between neighbours, 8 gray levels.
+    """
+    pixels = images.float().div(255)
+    gray = pixels.mean(1)  # (N, H, W)
+    edges = torch.stack([gray.diff(dim=d).abs().mean((1, 2)) for d in (1, 2)], 1)
+    level = (gray * 8).long().clamp_max(7)
+    shares = torch.nn.functional.one_hot(level.flatten(1), 8).float().mean(1)  # (N, 8)
+    return torch.cat([pixels.mean((2, 3)), pixels.std((2, 3)), edges, shares], 1).numpy()
+
+
+def _of_images(feature: str, source: str, episodes: ZooEpisodes, ids: np.ndarray) -> np.ndarray:
+    """Descriptions of a source's images, NaN where not yet asked for; kept in memory and in the cache folder."""
+    describe, columns = (image_hog, 128) if feature == "HOG" else (pixel_statistics, 16)
+    key = f"{feature}-{source_images(source)[2]}".replace(" ", "-")
+    path = cache_folder() / "features" / f"{key}.safetensors"
+    if key not in _tables:
+        known = load_file(path)["rows"] if path.is_file() else np.empty(0)
+        fits = known.shape == (len(episodes.train), columns)
+        _tables[key] = known if fits else np.full((len(episodes.train), columns), np.nan, np.float32)
+    table = _tables[key]
+    missing = ids[np.isnan(table[ids, 0])]
+    if len(missing):
+        table[missing] = describe(episodes.train.images[torch.from_numpy(missing)])
+        write_atomically(path, save({"rows": table}))
+    return table
+
+
+def layer_tensors(rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer: str) -> list[np.ndarray]:
+    """Cut one layer's tensors, (G, *shape) each, out of flattened parameters (G, P) in the order of ``shapes``."""
+    if layer not in LAYERS:
+        raise unknown_name("layer", layer, LAYERS)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+    places = dict(zip(shapes, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+    return [rows[:, slice(*places[name])].reshape(len(rows), *shapes[name]) for name in LAYERS[layer]]
+
+
+def parameter_features(
+    rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer: str, feature: ParameterFeature
+) -> np.ndarray:
+    """Describe trained networks.
+
+    Args:
+        rows: (G, P) flattened parameters.
+        shapes: Names and shapes of the tensors.
+        layer: One of ``LAYERS``.
+        feature: ``"weights"``: flattened, as they are. ``"norms"``: of each tensor its Frobenius norm, mean, and the
+            sorted norms of its filters (of a batch norm, its sorted values). ``"spectra"``: of each convolution its
+            singular values as an (out, in·k·k) matrix and the mean power of its filters at each spatial frequency; of
+            a batch norm, its sorted values.
+
+    Returns:
+        (G, q) float64.
+    """
+    if feature not in PARAMETER_FEATURES:
+        raise unknown_name("parameter feature", feature, PARAMETER_FEATURES)
+    tensors = [t.astype(float) for t in layer_tensors(rows, shapes, layer)]
+    describe = {"weights": lambda t: t.reshape(len(t), -1), "norms": _norms, "spectra": _spectra}[feature]
+    return np.concatenate([describe(t) for t in tensors], 1)
+
+
+def _norms(tensor: np.ndarray) -> np.ndarray:
+    flat = tensor.reshape(len(tensor), tensor.shape[1], -1)  # (G, out, rest)
+    filters = np.sort(np.linalg.norm(flat, axis=2) if tensor.ndim > 2 else flat[..., 0], 1)
+    whole = np.linalg.norm(flat, axis=(1, 2))[:, None]
+    return np.concatenate([whole, flat.mean((1, 2))[:, None], filters], 1)
+
+
+def _spectra(tensor: np.ndarray) -> np.ndarray:
+    if tensor.ndim == 2:
+        return np.sort(tensor, 1)
+    singular = np.linalg.svd(tensor.reshape(len(tensor), tensor.shape[1], -1), compute_uv=False)  # (G, out)
+    power = np.abs(np.fft.rfft2(tensor)) ** 2  # (G, out, in, k, k // 2 + 1)
+    return np.concatenate([singular, power.mean((1, 2)).reshape(len(tensor), -1)], 1)
+
+
+def unit_filters(tensors: Sequence[np.ndarray]) -> np.ndarray:
+    """Bring every filter to length 1 (a batch norm follows each) and flatten: (G, out, in, k, k) each to (G, P)."""
+    flat = [tensor.reshape(*tensor.shape[:2], -1).astype(float) for tensor in tensors]
+    scaled = [t / np.linalg.norm(t, axis=2, keepdims=True).clip(1e-12) for t in flat]
+    return np.concatenate([t.reshape(len(t), -1) for t in scaled], 1)
+
+
+def guess_distances(trained: np.ndarray, guesses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (G,) from trained parameters (G, P) to the own guess (G, P), and the mean to the other episodes'."""
+    pairs = np.linalg.norm(trained[:, None] - guesses[None], axis=2)  # (G, G)
+    own = np.diag(pairs)
+    return own, (pairs.sum(1) - own) / (len(pairs) - 1)
