@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.model import seeded
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.studies.zoo import (
     ZooTraining,
@@ -24,7 +25,6 @@ from pudnet_lib.studies.zoo import (
     initial_parameters,
     learning_rate,
     train_networks,
-    train_one,
 )
 
 EPISODES, WAYS, PER_CLASS = 20, 5, 20
@@ -74,6 +74,28 @@ def train_vmap(images: Tensor, labels: Tensor, seeds: list[int]) -> dict[str, Te
     return parameters
 
 
+def train_one(
+    images: Tensor, labels: Tensor, config: ZooTraining, seed: int, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Train one network the plain way."""
+    with seeded(seed):
+        backbone = build_target(TargetConfig("convnet3", config.width, images.shape[1]))
+        head = nn.Linear(config.width, int(labels.max()) + 1)
+    network = nn.Sequential(backbone, head).to(dtype).train()
+    optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
+    pixels, steps, step = normalise(images).to(dtype), config.epochs * -(-len(images) // config.batch_size), 0
+    for order in image_orders(config, len(images), [seed])[0]:
+        for part in order.split(config.batch_size):
+            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
+            loss = F.cross_entropy(network(pixels[part]), labels[part])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+    modules = {"": backbone, "head.": head}
+    return {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
+
+
 def timed(device: str) -> dict[str, np.ndarray]:
     """Seconds of the three ways."""
     images = torch.randint(0, 256, (EPISODES, WAYS * PER_CLASS, 3, 32, 32), dtype=torch.uint8, device=device)
@@ -103,16 +125,15 @@ def timed(device: str) -> dict[str, np.ndarray]:
 
 
 def widget_row() -> dict[str, Any]:
-    from pudnet_lib.figures.correlation_widgets import explore
-    from pudnet_lib.studies import parameter_correlations as experiment
+    from pudnet_lib.studies.explore import ExplorePanel, Study
 
-    panel = explore(experiment.PROFILES["laptop"])
-    episode = panel.controls["episode"]
+    panel = ExplorePanel(Study(("fashion", "emoji", "glyphs"), ("same",), 120, 60))
+    source = panel.controls["source"]
 
-    def move() -> None:
-        episode.value = (episode.value + 1) % 60  # without a running loop the panel draws at once
+    def move() -> None:  # a change that needs the kernel; hovering, selecting and the choice of a cell do not
+        source.value = "glyphs" if source.value == "emoji" else "emoji"  # without a running loop it answers at once
 
-    seconds = alternate({"move": move}, repeats=15)["move"]
+    seconds = alternate({"move": move}, repeats=15, warm=2)["move"]
     return row("notebook 01, a moved widget on cached results", seconds, f"{LIMIT} s", np.full(15, LIMIT), 1, True)
 
 

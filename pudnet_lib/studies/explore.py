@@ -29,8 +29,17 @@ from PIL import Image
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.studies.correlation import Against, Canonical, Reduced, canonical, linear_cka, mantel, reduce_side
-from pudnet_lib.studies.correlation import shuffles, standard
+from pudnet_lib.studies.correlation import (
+    Against,
+    Canonical,
+    Reduced,
+    canonical,
+    linear_cka,
+    mantel,
+    reduce_side,
+    shuffles,
+    standard,
+)
 from pudnet_lib.studies.features import (
     DATASET_FEATURES,
     LAYERS,
@@ -44,6 +53,7 @@ from pudnet_lib.studies.features import (
 from pudnet_lib.studies.zoo import ZooTraining, train_networks
 from pudnet_lib.studies.zoo_store import PARTS, Initialisation, Part, Zoo, ZooConfig, load_zoo, parameter_shapes
 
+LABELS = {names[0]: layer for layer, names in LAYERS.items() if len(names) == 1}
 POOLED, WITHIN = "all sources", "all sources, shuffled within"
 SCRIPT = Path(__file__).with_name("explore.js")
 DEBOUNCE = 0.15  # seconds without a further change before a panel answers
@@ -96,7 +106,7 @@ class Study:
             raise PudNetError("The study needs at least one source and one initialisation.")
         self.names, self.starts = tuple(sources), tuple(initialisations)
         self.training, self.permutations, self.seed = training or ZooTraining(), permutations, seed
-        self._own: dict[int, tuple[ImageDataset, tuple[torch.Tensor, torch.Tensor, np.ndarray]]] = {}
+        self._own: dict[tuple[int, int], tuple[ImageDataset, tuple[torch.Tensor, torch.Tensor, np.ndarray]]] = {}
         self.load(train, held_out)
         self.canonical = lru_cache(maxsize=4096)(self._canonical)
         self.reduced = lru_cache(maxsize=4096)(self._reduce)
@@ -182,16 +192,17 @@ class Study:
             cell: Whose directions.
             dataset: RGB, 32 pixels; its first classes that have two images, as many as the zoo's episodes.
         """
-        (images, labels, row), (x, y), axes = self._trained(dataset), self.sides(cell), self.canonical(cell).axes
+        zoo, (x, y), axes = self.members(cell)[0][1], self.sides(cell), self.canonical(cell).axes
+        images, labels, row = self._trained(dataset, zoo)
         described = describe_images(cell.feature, images, labels)[None]
         features = parameter_features(row, self.shapes, cell.layer, cell.parameters)
         return np.concatenate([x.project(described) @ axes[0], y.project(features) @ axes[1]])
 
-    def _trained(self, dataset: ImageDataset) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    def _trained(self, dataset: ImageDataset, zoo: Zoo) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         """Images and labels of an episode from a data set, and the parameters (1, P) of a network trained on it."""
-        if id(dataset) in self._own:
-            return self._own[id(dataset)][1]
-        zoo = next(iter(self.zoos.values()))
+        key = id(dataset), zoo.episodes.ways
+        if key in self._own:
+            return self._own[key][1]
         classes = [ids[: zoo.config.per_class] for ids in dataset.indices_by_class() if len(ids) >= 2]
         kept = classes[: zoo.episodes.ways]
         if len(kept) < 2 or dataset.channels != 3:
@@ -200,7 +211,7 @@ class Study:
         labels = torch.arange(len(kept)).repeat_interleave(torch.tensor([*map(len, kept)]))
         trained = train_networks(images[None], labels, self.training, [self.seed]).parameters
         row = torch.cat([trained[name].flatten(1) for name in self.shapes], 1).numpy()
-        self._own[id(dataset)] = (dataset, (images, labels, row))  # the data set is kept, so that its id stays its own
+        self._own[key] = (dataset, (images, labels, row))  # the data set is kept, so that its id stays its own
         return images, labels, row
 
 
@@ -262,7 +273,7 @@ def _picture(images: torch.Tensor) -> str:
 
 
 class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
-    """The linked figure: heat map and scatter. ``layer``, ``feature``, ``pair``, ``episode``, ``selected`` follow it."""
+    """The linked figure; ``layer``, ``feature``, ``pair``, ``episode`` and ``selected`` follow what is clicked."""
 
     _esm = SCRIPT
     data = traitlets.Dict().tag(sync=True)
@@ -378,9 +389,9 @@ def compare_datasets(model: ParameterModel, a: ImageDataset, b: ImageDataset) ->
     for dataset in (a, b):
         images, labels = dataset.sketch_with_labels(10, 0)
         with torch.no_grad():
-            predicted = {n: t.numpy().ravel() for n, t in model(images, labels).items() if t.ndim > 1}
+            found = [(LABELS.get(n, n), t.numpy().ravel()) for n, t in model(images, labels).items() if t.ndim > 1]
         names: tuple[DatasetFeature, ...] = ("HOG", "pixel statistics")
-        sides.append({name: describe_images(name, images, labels) for name in names} | predicted)
+        sides.append({name: describe_images(name, images, labels) for name in names} | dict(found))
     rows = [
         {"what": name, "cosine": float(_cosines(x[None], y[None])[0]),
          "difference (%)": float(100 * np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-12))}

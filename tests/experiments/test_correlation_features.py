@@ -5,9 +5,18 @@ import pytest
 import torch
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import dataset_features as described
-from pudnet_lib.studies.dataset_features import dataset_features, image_hog, pixel_statistics
-from pudnet_lib.studies.parameter_features import LAYERS, layer_tensors, parameter_features
+from pudnet_lib.studies import features as described
+from pudnet_lib.studies.features import (
+    LAYERS,
+    dataset_features,
+    describe_images,
+    guess_distances,
+    image_hog,
+    layer_tensors,
+    parameter_features,
+    pixel_statistics,
+    unit_filters,
+)
 from pudnet_lib.studies.zoo_store import ZooConfig, parameter_shapes, zoo_episodes
 
 SHAPES = {name: tuple(shape) for name, shape in parameter_shapes(ZooConfig()).items()}
@@ -39,11 +48,13 @@ def test_hog_sees_the_direction_of_edges():
     assert lying[5].argmax() == 4  # a quarter turn, in eighths of half a turn
 
 
-def test_a_episode_is_described_by_mean_and_spread_over_its_images(fresh_cache):
+def test_an_episode_is_described_by_mean_and_spread_over_its_images(fresh_cache):
     episodes = zoo_episodes(ZooConfig("glyphs", per_class=3))
     found = dataset_features("pixel statistics", "glyphs", episodes, "train", np.array([4, 7]))
     rows = pixel_statistics(episodes.images("train", np.array([7]))[0][0])
     np.testing.assert_allclose(found[1], np.concatenate([rows.mean(0), rows.std(0)]), atol=1e-6)
+    own = episodes.dataset("train", 7)
+    np.testing.assert_allclose(describe_images("pixel statistics", own.images, own.labels), found[1], atol=1e-6)
     assert len(list(fresh_cache.rglob("pixel-statistics-*.safetensors"))) == 1
     described._tables.clear()  # a new session reads what an earlier one computed
     np.testing.assert_array_equal(
@@ -113,3 +124,16 @@ def test_norms_and_spectra_ignore_the_order_of_filters_and_weights_do_not():
         assert np.allclose(before, after) is same
     values = parameter_features(rows, SHAPES, "batch norms", "spectra")
     assert (np.diff(values[:, :8]) >= 0).all()
+
+
+def test_filters_get_length_one_and_zero_stays_zero():
+    tensor = np.zeros((1, 2, 1, 2, 2))
+    tensor[0, 0] = 3
+    assert unit_filters([tensor, 7 * tensor]).tolist() == [[0.5] * 4 + [0] * 4 + [0.5] * 4 + [0] * 4]
+
+
+def test_distances_to_guesses_by_hand():
+    trained = np.array([[0.0, 0.0], [3.0, 4.0]])
+    own, other = guess_distances(trained, np.array([[0.0, 1.0], [3.0, 0.0]]))
+    assert own.tolist() == [1, 4]
+    assert other == pytest.approx([3, np.hypot(3, 3)])

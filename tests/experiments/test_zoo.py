@@ -2,7 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
+from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.model import seeded
+from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.studies.zoo import (
     TrainingCancelledError,
@@ -13,10 +18,31 @@ from pudnet_lib.studies.zoo import (
     initial_parameters,
     learning_rate,
     train_networks,
-    train_one,
 )
 
 SMALL = ZooTraining(width=3, epochs=2, batch_size=5)
+
+
+def train_one(
+    images: torch.Tensor, labels: torch.Tensor, config: ZooTraining, seed: int, dtype: torch.dtype = torch.float32
+) -> dict[str, torch.Tensor]:
+    """Train one network the plain way."""
+    with seeded(seed):
+        backbone = build_target(TargetConfig("convnet3", config.width, images.shape[1]))
+        head = nn.Linear(config.width, int(labels.max()) + 1)
+    network = nn.Sequential(backbone, head).to(dtype).train()
+    optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
+    pixels, steps, step = normalise(images).to(dtype), config.epochs * -(-len(images) // config.batch_size), 0
+    for order in image_orders(config, len(images), [seed])[0]:
+        for part in order.split(config.batch_size):
+            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
+            loss = F.cross_entropy(network(pixels[part]), labels[part])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+    modules = {"": backbone, "head.": head}
+    return {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
 
 
 @pytest.fixture(scope="module")

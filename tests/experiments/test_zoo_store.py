@@ -8,10 +8,9 @@ import torch
 
 from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import zoo_predicted, zoo_store
+from pudnet_lib.studies import zoo_store
 from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining
-from pudnet_lib.studies.zoo_episodes import ZooEpisodes
-from pudnet_lib.studies.zoo_store import ZooConfig, load_zoo, parameter_shapes, zoo_episodes, zoo_name
+from pudnet_lib.studies.zoo_store import ZooConfig, ZooEpisodes, load_zoo, parameter_shapes, zoo_episodes, zoo_name
 
 TINY = ZooConfig("glyphs", per_class=3, test_per_class=2, training=ZooTraining(width=2, epochs=1, batch_size=15))
 
@@ -137,7 +136,7 @@ def test_held_out_episodes_hold_no_training_class():
     assert not set(episodes.class_sets("train", np.arange(30)).flat) & unseen
 
 
-def test_a_episode_is_a_function_of_its_number():
+def test_an_episode_is_a_function_of_its_number():
     episodes, again = zoo_episodes(TINY), zoo_episodes(TINY)
     classes, train, test = episodes.indices("train", 3)
     assert all(np.array_equal(a, b) for a, b in zip((classes, train, test), again.indices("train", 3), strict=True))
@@ -152,7 +151,6 @@ def test_ways_follow_the_number_of_classes(images):
     few = images(classes=15, per_class=4, name="toy")
     episodes = ZooEpisodes(few, few, 0, 2, 2, 0)
     assert episodes.ways == 3
-    assert episodes.distinct("train") >= 1
     with pytest.raises(PudNetError, match="episodes of 9 classes need"):
         ZooEpisodes(few, few, 9, 2, 2, 0)
     with pytest.raises(PudNetError, match="Take fewer ways or images"):
@@ -168,13 +166,13 @@ def test_a_zoo_that_starts_from_predictions(tmp_path):
     with pytest.raises(PudNetError, match=r"needs training\.width = 16"):
         load_zoo(replace(TINY, initialisation="predicted"), 2, 2, root=tmp_path)
     episodes = zoo_episodes(ZooConfig("glyphs"))
-    own = zoo_predicted.predict_episodes(episodes, "train", np.arange(2))
-    alone = zoo_predicted.predict_episodes(episodes, "train", np.array([1]))
+    own = zoo_store.predict_episodes(episodes, "train", np.arange(2))
+    alone = zoo_store.predict_episodes(episodes, "train", np.array([1]))
     assert own["blocks.0.0.weight"].shape == (2, 16, 3, 3, 3)
     torch.testing.assert_close(own["blocks.2.0.weight"][1], alone["blocks.2.0.weight"][0])
     training = ZooTraining(width=16, epochs=1, batch_size=200, learning_rate=1e-30)
     zoo = load_zoo(ZooConfig("glyphs", "predicted", training=training), 2, 2, root=tmp_path)
-    mean = zoo_predicted.predicted_mean(episodes, 16)
+    mean = zoo_store.predicted_mean(episodes, 16)
     flat = torch.cat([mean[name].flatten() for name in parameter_shapes(zoo.config) if name in mean])
     first = next(iter(parameter_shapes(zoo.config).values())).numel()
     np.testing.assert_allclose(zoo.train.parameters[0, :first], flat[:first].numpy(), atol=2e-3)
