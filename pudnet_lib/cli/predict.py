@@ -109,10 +109,7 @@ def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
     done = clean_folder(predictor, folder, out, DenoiserConfig(seed=seed))
     milliseconds = 1000 * sum(done.network.seconds.values())
     typer.echo(f"{out / 'network.safetensors'}: predicted in {milliseconds:.0f} ms from {folder.name}")
-    typer.echo(
-        f"{out / 'cleaned'}: {len(done.files)} pictures; they differ from the noisy ones by "
-        f"{done.change:.1f} of 255 (root mean square), which is near the noise's σ if noise is all that went"
-    )
+    typer.echo("\n".join([f"{out / 'cleaned'}:", *done.lines()]))
 
 
 def _predictor(model: str):  # type: ignore[no-untyped-def]  # its types would import torch for --help

@@ -1,6 +1,18 @@
 """Denoising with predicted U-Nets: the paper's last experiment, with the faults of its released code put right."""
 
+from pudnet_lib.denoise.folder import CleanedFolder, clean_folder, clean_picture
+from pudnet_lib.denoise.metrics import scores
 from pudnet_lib.denoise.noise import add_noise, is_gray
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 
-__all__ = ["Denoiser", "DenoiserConfig", "add_noise", "is_gray", "predict_denoiser"]
+__all__ = [
+    "CleanedFolder",
+    "Denoiser",
+    "DenoiserConfig",
+    "add_noise",
+    "clean_folder",
+    "clean_picture",
+    "is_gray",
+    "predict_denoiser",
+    "scores",
+]

@@ -16,18 +16,7 @@ CELL, RADIUS = 4, 2  # one hidden pixel in 4×4; replacements from the 5×5 wind
 
 
 def grid_mask(images: int, height: int, width: int, generator: torch.Generator, cell: int = CELL) -> Tensor:
-    """Draw one pixel in every whole or partial cell of a grid.
-
-    Args:
-        images: N.
-        height: H in pixels.
-        width: W in pixels.
-        generator: Where to draw from.
-        cell: Side of a cell in pixels.
-
-    Returns:
-        (N, 1, H, W) bool; True is hidden. A cell cut off by the border hides a pixel only if the draw falls inside.
-    """
+    """Draw one pixel to hide in every cell of a grid: (N, 1, H, W) bool; cells that the border cuts may draw none."""
     rows, columns = -(-height // cell), -(-width // cell)
     chosen = torch.randint(cell * cell, (images, rows, columns, 1), generator=generator)
     inside = chosen == torch.arange(cell * cell)  # (N, rows, columns, cell²), one True each
@@ -36,20 +25,7 @@ def grid_mask(images: int, height: int, width: int, generator: torch.Generator, 
 
 
 def hide(noisy: Tensor, mask: Tensor, generator: torch.Generator, radius: int = RADIUS) -> Tensor:
-    """Replace hidden pixels by another pixel near by, never by themselves.
-
-    Args:
-        noisy: (N, C, H, W).
-        mask: (N, 1, H, W) bool; True is hidden.
-        generator: Where to draw from.
-        radius: Half side of the window in pixels.
-
-    Returns:
-        (N, C, H, W), new; pixels that are not hidden are as before.
-
-    Raises:
-        PudNetError: If the images are smaller than the window.
-    """
+    """Replace hidden pixels by another pixel near by, never by themselves; a new (N, C, H, W) tensor."""
     n, channels, height, width = noisy.shape
     if min(height, width) < 2 * radius:
         raise PudNetError(
@@ -72,15 +48,6 @@ def _shifted(place: Tensor, offset: Tensor, size: int) -> Tensor:
 
 
 def blind_spot_loss(estimate: Tensor, noisy: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error to the noisy pixel, on hidden pixels only.
-
-    Args:
-        estimate: (N, C, H, W), from images with hidden pixels.
-        noisy: (N, C, H, W), in the same unit.
-        mask: (N, 1, H, W) bool.
-
-    Returns:
-        A scalar.
-    """
+    """Mean squared error to the noisy pixels (N, C, H, W) where the mask (N, 1, H, W) is set; a scalar."""
     squared = (estimate - noisy).square() * mask  # (N, C, H, W)
     return squared.sum() / (mask.sum() * noisy.shape[1])

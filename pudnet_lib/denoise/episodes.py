@@ -1,7 +1,9 @@
-"""Noisy episodes: what a meta-training step of the denoising task sees.
+"""Noisy episodes: what a meta-training step of the denoising task sees, and the loss that it takes.
 
-Paper [code]: episodes as in classification. Deviations: the sketch is taken from noisy *training* images, never from
-the batch that is denoised; an episode has one noise level, drawn at random, so that one hypernetwork serves all levels.
+Paper [code]: episodes as in classification, U-Net, Noise2Void loss. Deviations: the sketch is taken from noisy
+*training* images, never from the batch that is denoised; an episode has one noise level, drawn at random, so that one
+hypernetwork serves all levels; the loss is the logarithm of the squared error (the PSNR, but for a factor), so that
+neither strong noise nor hard pictures drown the rest.
 """
 
 from __future__ import annotations
@@ -13,8 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pudnet_lib.core.dataset import PIXEL_STD, normalise
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.denoise.blind_spot import grid_mask, hide
+from pudnet_lib.core.heads import LossWeights
+from pudnet_lib.core.meta import MetaStep
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
 from pudnet_lib.denoise.noise import add_noise, is_gray, to_unit
 from pudnet_lib.errors import PudNetError, unknown_name
 
@@ -27,9 +33,9 @@ class NoisyEpisodeConfig(EpisodeConfig):
 
     Attributes:
         ways: K, classes an episode; fewer where the source has fewer.
-        sketch_per_class: Noisy sketch images a class ([code]: 10).
-        support_per_class: Images to denoise, a class.
-        query_per_class: More images to denoise, a class.
+        sketch_per_class: Noisy sketch images per class ([code]: 10).
+        support_per_class: Images to denoise, per class.
+        query_per_class: More images to denoise, per class.
         sigma_low: Lowest noise level, in 8-bit units.
         sigma_high: Highest noise level; drawn uniformly between the two.
         loss: ``"blind_spot"`` (Noise2Void, [code]) or ``"supervised"`` (needs clean images in meta-training).
@@ -79,34 +85,17 @@ class NoisyEpisode(NamedTuple):
 def noisy_episode(
     source: str, sigma: float, sketch: Tensor, noisy: Tensor, clean: Tensor | None, generator: torch.Generator
 ) -> NoisyEpisode:
-    """Put an episode together.
-
-    Args:
-        source: Its name.
-        sigma: The noise level, in 8-bit units.
-        sketch: (S, C, H, W) float, noisy.
-        noisy: (N, C, H, W) float, the images to denoise.
-        clean: (N, C, H, W) uint8 or float for the supervised loss; None for the blind-spot loss.
-        generator: Where hidden pixels are drawn from.
-
-    Returns:
-        The episode.
-    """
+    """Put an episode together: with clean images for the supervised loss, with hidden pixels where they are None."""
     n, _, height, width = noisy.shape
     if clean is not None:
-        return NoisyEpisode(
-            source, sigma, sketch, noisy, to_unit(clean), torch.ones(n, 1, height, width, dtype=torch.bool)
-        )
+        everywhere = torch.ones(n, 1, height, width, dtype=torch.bool)
+        return NoisyEpisode(source, sigma, sketch, noisy, to_unit(clean), everywhere)
     mask = grid_mask(n, height, width, generator)
     return NoisyEpisode(source, sigma, sketch, hide(noisy, mask, generator), noisy, mask)
 
 
 class NoisyEpisodeSampler(EpisodeSampler):
-    """Draws noisy episodes: the kit's episodes, their noise a function of (seed, index) too.
-
-    Args:
-        As ``EpisodeSampler``'s; ``config`` is a ``NoisyEpisodeConfig``.
-    """
+    """Draws noisy episodes: the kit's episodes, their noise a function of (seed, index) too; arguments are the same."""
 
     config: NoisyEpisodeConfig
 
@@ -128,3 +117,22 @@ class NoisyEpisodeSampler(EpisodeSampler):
         noisy, sketch = (add_noise(images, sigma, generator, gray) for images in (clean, plain.sketch[:, order]))
         supervised = self.config.loss == "supervised"
         return noisy_episode(plain.source, sigma, sketch, noisy, clean if supervised else None, generator)
+
+
+class DenoisingLosses(NamedTuple):
+    """What a step gives: the logarithm of the squared error in units of the noise's variance."""
+
+    total: Tensor
+
+
+class DenoisingStep(MetaStep):
+    """A parameter model that denoises: noisy episode in, loss out; its target maps images to images."""
+
+    def __init__(self, model: ParameterModel) -> None:
+        super().__init__(model, 0, LossWeights(1, 0, 0))
+
+    def forward(self, episode: NoisyEpisode) -> DenoisingLosses:  # type: ignore[override]
+        """Predict from the noisy sketch, denoise, compare where the mask is set."""
+        estimate = self.model.features(self.model(episode.sketch), episode.seen)  # (N, C, H, W), normalised
+        variance = (episode.sigma / 255 / PIXEL_STD) ** 2
+        return DenoisingLosses((blind_spot_loss(estimate, normalise(episode.goal), episode.mask) / variance).log())

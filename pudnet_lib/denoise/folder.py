@@ -1,27 +1,58 @@
-"""A folder of noisy pictures in, the cleaned pictures and the network that cleaned them out.
+"""A folder or zip of noisy pictures in, the cleaned pictures and the network that cleaned them out.
 
-Our choice; the paper has no counterpart. Pictures keep their size; no clean picture is needed, and nothing is trained.
+Our choice; the paper has no counterpart. Pictures keep their size, 16-bit gray its depth, transparency its alpha;
+every page of a file is cleaned. What can't be kept (16 bit a colour, CMYK, EXIF) is said in one sentence. Patches for
+the sketch are drawn first, then one picture at a time is cleaned, so that memory does not grow with the folder. No
+clean picture is needed, and nothing is trained.
 """
 
 from __future__ import annotations
 
 import io
+import tempfile
+import unicodedata
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
+from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, patches, predict_denoiser
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
-from pudnet_lib.images.decode import decode_whole
+from pudnet_lib.images.archive import unpack_zip
+from pudnet_lib.images.decode import MAX_PIXELS, quiet_bombs
 from pudnet_lib.images.folder import files_below
 
-TILE, MARGIN = 512, 32  # pixels; a U-Net of depth 2 looks less than 32 pixels far
+TILE, MARGIN = 512, 40  # pixels; a U-Net of depth 2 and its local means look less than 40 pixels far
+DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's 16-bit file may really hold
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, or a page of one.
+
+    Attributes:
+        pixels: (C, H, W), C of 1 or 3: uint8, or float in 0..65535 for 16-bit gray.
+        alpha: (H, W) uint8, or None.
+        profile: Its colour profile.
+        dropped: What could not be kept, in words.
+    """
+
+    pixels: Tensor
+    alpha: np.ndarray | None = None
+    profile: bytes | None = None
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def deep(self) -> bool:
+        """Whether it has 16 bits."""
+        return self.pixels.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -33,11 +64,23 @@ class CleanedFolder:
         files: Cleaned pictures, in the order of the noisy ones.
         change: Mean root of the squared difference between a noisy picture and its cleaned one, in 8-bit units; near
             the noise's σ if noise is all that was taken away.
+        skipped: Files that were passed over, each with the reason.
+        notes: What could not be kept, one sentence each.
     """
 
     network: Denoiser
     files: tuple[Path, ...]
     change: float
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The result in words, a line each."""
+        found = [
+            f"{len(self.files)} pictures cleaned; they differ from the noisy ones by {self.change:.1f} of 255 "
+            "(root mean square), which is near the noise's σ if noise is all that went"
+        ]
+        return [*found, *(f"skipped {name}: {why}" for name, why in self.skipped), *self.notes]
 
 
 def clean_folder(model: ParameterModel, folder: Path, out: Path, config: DenoiserConfig | None = None) -> CleanedFolder:
@@ -45,45 +88,135 @@ def clean_folder(model: ParameterModel, folder: Path, out: Path, config: Denoise
 
     Args:
         model: PudNet with a U-Net as its target.
-        folder: Pictures, at any depth, of any sizes from ``config.patch`` pixels on.
+        folder: Pictures, at any depth, of any sizes from ``config.patch`` pixels on; or a zip of them.
         out: Where ``cleaned/…png`` and ``network.safetensors`` go.
         config: How the network is predicted.
 
     Returns:
-        Network and files.
+        Network, files, and what was skipped or dropped.
 
     Raises:
-        PudNetError: If there is no picture, one is no image or too small, or ``out`` lies in ``folder``.
+        PudNetError: If no picture can be used, or ``out`` lies in ``folder``.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out, config = Path(folder), Path(out), config or DenoiserConfig()
+    if folder.suffix.lower() == ".zip" and folder.is_file():
+        with tempfile.TemporaryDirectory() as unpacked:
+            return _clean(model, unpack_zip(folder, Path(unpacked) / "pictures"), folder.stem, out, config)
     if not folder.is_dir():
-        raise PudNetError(f"{folder} is not a folder; expected a folder with noisy pictures.")
+        raise PudNetError(f"{folder} is not a folder; expected a folder, or a zip, with noisy pictures.")
     if out.resolve().is_relative_to(folder.resolve()):
         raise PudNetError(
             f"{out} lies in {folder}: cleaned pictures would be taken for noisy ones. Name another --out."
         )
-    paths = [Path(p) for p in files_below(folder)]
+    return _clean(model, folder, folder.name, out, config)
+
+
+def _clean(model: ParameterModel, root: Path, name: str, out: Path, config: DenoiserConfig) -> CleanedFolder:
+    paths = [Path(p) for p in files_below(root)]
     if not paths:
-        raise PudNetError(f"{folder} holds no file; expected noisy pictures (PNG, JPEG, …).")
-    config = config or DenoiserConfig()
-    pictures = [torch.from_numpy(decode_whole(path)) for path in paths]
-    for path, picture in zip(paths, pictures, strict=True):
-        if min(picture.shape[1:]) < config.patch:
-            height, width = picture.shape[1:]
-            raise PudNetError(
-                f"{path} has {width}×{height} pixels; expected at least {config.patch}×{config.patch}. Remove "
-                "it, or set DenoiserConfig.patch (8 or more)."
-            )
-    network = predict_denoiser(model, [picture.expand(3, -1, -1) for picture in pictures], config)
-    network = Denoiser(network.backbone, network.target, {**network.origin, "folder": folder.name}, network.seconds)
-    files, changes = [], []
-    for picture, name in zip(pictures, _names(paths, folder), strict=True):
-        cleaned = clean_picture(network, picture)
-        write_atomically(out / "cleaned" / name, _png(cleaned))
-        files.append(out / "cleaned" / name)
-        changes.append(float((cleaned.float() - picture.float()).square().mean().sqrt()))
+        raise PudNetError(f"{name} holds no file; expected noisy pictures (PNG, JPEG, …).")
+    generator = torch.Generator().manual_seed(config.seed)
+    share = -(-config.sketch_images // len(paths))  # patches of a page
+    cut: list[Tensor] = []
+    usable: list[tuple[Path, int, str]] = []  # file, page, the name of what becomes of it
+    skipped: list[tuple[str, str]] = []
+    levels = 0.0
+    for path in paths:
+        relative = path.relative_to(root).as_posix()
+        try:
+            for page, (label, picture) in enumerate(read_pages(path, relative)):
+                height, width = picture.pixels.shape[1:]
+                if min(height, width) < config.patch:
+                    skipped.append((label, f"{width}×{height} pixels; expected at least {config.patch}×{config.patch}"))
+                    continue
+                if picture.deep:
+                    levels = max(levels, float(picture.pixels.max()))
+                cut.extend(patches([picture.pixels.expand(3, -1, -1)], share, config.patch, generator))
+                usable.append((path, page, label))
+        except PudNetError as error:
+            skipped.append((relative, str(error)))
+    if not usable:
+        raise PudNetError(f"{name} holds no picture that can be cleaned: {skipped[0][0]}: {skipped[0][1]}.")
+    levels = next(2.0**bits - 1 for bits in DEPTHS if levels < 2**bits)  # one scale for the whole folder
+    drawn = [cut[i] for i in torch.randperm(len(cut), generator=generator)[: config.sketch_images].tolist()]
+    sketch = torch.stack([p / levels if p.is_floating_point() else p / 255 for p in drawn])
+    network = predict_denoiser(model, sketch, config)
+    network.origin |= {"images": len(usable), "folder": name}
+    targets = dict(zip([(p, i) for p, i, _ in usable], distinct_names([n for *_, n in usable]), strict=True))
+    files, changes, dropped = [], [], Counter[str]()
+    for path in dict.fromkeys(p for p, *_ in usable):
+        for page, (_, picture) in enumerate(read_pages(path, path.name)):
+            if (path, page) not in targets:
+                continue
+            files.append(out / "cleaned" / targets[path, page])
+            changes.append(_write_cleaned(network, picture, levels, files[-1]))
+            dropped.update(picture.dropped)
     network.save(out / "network.safetensors")
-    return CleanedFolder(network, tuple(files), sum(changes) / len(changes))
+    notes = [f"{count} of {len(files)} pictures: {what}." for what, count in dropped.items()]
+    return CleanedFolder(network, tuple(files), sum(changes) / len(changes), tuple(skipped), tuple(notes))
+
+
+def _write_cleaned(network: Denoiser, picture: Picture, levels: float, file: Path) -> float:
+    """Clean and write one picture; returns how much it changed. All that it held in memory goes when it is done."""
+    most = levels if picture.deep else 255.0
+    noisy = picture.pixels / levels if picture.deep else picture.pixels
+    cleaned = (clean_picture(network, noisy) * most).round_()
+    array = cleaned.permute(1, 2, 0).numpy().astype(np.uint16 if picture.deep else np.uint8)
+    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(picture.alpha))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", icc_profile=picture.profile)
+    write_atomically(file, buffer.getvalue())
+    return 255 / most * float(cleaned.sub_(picture.pixels).square_().mean().sqrt())
+
+
+def read_pages(source: Path | io.BytesIO, name: str) -> Iterator[tuple[str, Picture]]:
+    """Read a file's pages one after the other, each with its name; upright, and in 8 bit but for 16-bit gray.
+
+    Raises:
+        PudNetError: If it is no picture, is damaged, too large, or holds floating point; the words leave out the name.
+    """
+    try:
+        with quiet_bombs(), Image.open(source) as image:
+            pages = getattr(image, "n_frames", 1)
+            for page in range(pages):
+                image.seek(page)
+                if image.width * image.height > MAX_PIXELS:
+                    raise PudNetError(f"more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller first")
+                path = PurePosixPath(name)
+                label = name if pages == 1 else str(path.with_name(f"{path.stem}-page{page + 1}{path.suffix}"))
+                yield label, _picture(image)
+    except PudNetError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise PudNetError("not an image that Pillow can read") from None
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, … on damaged files
+        raise PudNetError(f"damaged or truncated ({type(error).__name__})") from error
+
+
+def _picture(image: Image.Image) -> Picture:
+    stored = str(image.tile)  # how the file holds its pixels; gone once they are loaded
+    notes = set() if image.format == "TIFF" else set(image.getexif()) - {0x0112}  # a TIFF's tags, the orientation: none
+    dropped = ["the camera's notes (EXIF) are left out"] if notes else []
+    upright = ImageOps.exif_transpose(image)
+    mode, profile = upright.mode, image.info.get("icc_profile")
+    if mode == "F" or (mode.startswith("I") and (values := np.asarray(upright)).size and values.max() > 65535):
+        raise PudNetError("floating-point or 32-bit pixels; save it as 8 or 16 bit")
+    if mode.startswith("I"):
+        return Picture(torch.from_numpy(np.asarray(upright).astype(np.float32))[None], None, profile, tuple(dropped))
+    if "16" in stored and mode in ("RGB", "RGBA", "LA"):
+        dropped.append("16 bit a colour were read as 8")
+    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        dropped.append(f"{mode} became RGB")
+        profile = None
+    alpha = None
+    if "A" in mode.upper() or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        alpha = np.asarray(upright.getchannel("A"))
+    plain = upright.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
+    pixels = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1).copy()
+    return Picture(torch.from_numpy(pixels), alpha, profile, tuple(dropped))
 
 
 def clean_picture(network: Denoiser, picture: Tensor, tile: int = TILE, margin: int = MARGIN) -> Tensor:
@@ -91,37 +224,41 @@ def clean_picture(network: Denoiser, picture: Tensor, tile: int = TILE, margin: 
 
     Args:
         network: The denoiser.
-        picture: (C, H, W) uint8, C of 1 or 3.
+        picture: (C, H, W) uint8, or floating point about [0, 1]; C of 1 or 3.
         tile: Side of a tile in pixels, a multiple of 4.
         margin: Pixels that a tile sees around itself, a multiple of 4.
 
     Returns:
-        (C, H, W) uint8; a gray picture stays gray.
+        (C, H, W) float in [0, 1]; a gray picture stays gray.
     """
     channels, height, width = picture.shape
-    colour, cleaned = picture.expand(3, -1, -1), torch.empty_like(picture)
+    colour, cleaned = picture.expand(3, -1, -1), torch.empty(picture.shape)
     for top in range(0, height, tile):
         for left in range(0, width, tile):
             y, x = max(0, top - margin), max(0, left - margin)
             seen = colour[:, y : top + tile + margin, x : left + tile + margin]
             out = network(seen[None])[0, :, top - y :, left - x :][:, :tile, :tile]
-            out = out.mean(0, keepdim=True) if channels == 1 else out
-            cleaned[:, top : top + tile, left : left + tile] = (out * 255).round().to(torch.uint8)
+            cleaned[:, top : top + tile, left : left + tile] = out.mean(0, keepdim=True) if channels == 1 else out
     return cleaned
 
 
-def _names(paths: list[Path], folder: Path) -> list[Path]:
-    """Name the cleaned files: the noisy ones' names with .png, or with .png behind where two would meet."""
-    relative = [path.relative_to(folder) for path in paths]
-    count = Counter(path.with_suffix(".png") for path in relative)
-    return [
-        path.with_suffix(".png") if count[path.with_suffix(".png")] == 1 else path.with_name(f"{path.name}.png")
-        for path in relative
-    ]
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Name the cleaned files: .png for the suffix; where two would meet on any system, a longer name or a number."""
 
+    def fold(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
 
-def _png(picture: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    pixels = picture.permute(1, 2, 0).squeeze(2) if picture.shape[0] == 1 else picture.permute(1, 2, 0)
-    Image.fromarray(pixels.contiguous().numpy()).save(buffer, format="PNG")
-    return buffer.getvalue()
+    short = [str(PurePosixPath(name).with_suffix(".png")) for name in names]
+    count = Counter(fold(name) for name in short)
+    taken = {fold(str(folder)) for name in names for folder in PurePosixPath(name).parents}  # no file may be called so
+    chosen: dict[int, str] = {}
+    for index in sorted(range(len(names)), key=lambda i: count[fold(short[i])] > 1):  # those without a rival first
+        stem = short[index].removesuffix(".png")
+        tries = [short[index]] * (count[fold(short[index])] == 1) + [f"{names[index]}.png"]
+        number = 1
+        while fold(tries[0]) in taken:
+            number += 1
+            tries = tries[1:] or [f"{stem}-{number}.png"]
+        chosen[index] = tries[0]
+        taken.add(fold(tries[0]))
+    return [chosen[index] for index in range(len(names))]

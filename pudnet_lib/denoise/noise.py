@@ -15,22 +15,43 @@ from pudnet_lib.errors import PudNetError
 
 
 def is_gray(images: Tensor, probe: int = 64) -> bool:
-    """Tell whether images are gray pictures, be it with one channel or with three equal ones.
-
-    Args:
-        images: (N, C, H, W).
-        probe: At most so many images are looked at.
-
-    Returns:
-        True if all channels are equal.
-    """
+    """Tell whether (N, C, H, W) images are gray: one channel, or equal ones in the first ``probe`` images."""
     some = images[:probe]
     return bool((some == some[:, :1]).all())
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """Bring uint8 images to floating point in [0, 1]; floating-point images come back as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+def to_unit(images: Tensor, noisy: bool = False) -> Tensor:
+    """Bring images to floating point about [0, 1], and refuse what is on another scale.
+
+    Args:
+        images: (N, C, H, W) uint8 in 0..255, or floating point in [0, 1].
+        noisy: Floating-point pixels may lie outside [0, 1] as far as their own noise explains.
+
+    Returns:
+        The same shape, floating point.
+
+    Raises:
+        PudNetError: If the integers are not uint8, or the floats hold NaN or are on a scale such as 0..255 or -1..1.
+    """
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    expected = (
+        "expected uint8 in 0..255, or floating point in [0, 1]: divide by the largest value that a pixel can have"
+    )
+    if not images.is_floating_point():
+        raise PudNetError(f"The images have dtype {str(images.dtype).removeprefix('torch.')}; {expected}.")
+    rows = images.reshape(-1, images.shape[-1])
+    some = rows[:: -(-len(rows) // 256)] if noisy else rows  # of noisy images a sample of rows
+    if not bool(torch.isfinite(images).all()):
+        raise PudNetError(f"The images hold NaN or infinite pixels; {expected}.")
+    low, high, room = float(some.min()), float(some.max()), 1e-3
+    if noisy and (low < 0 or high > 1):
+        low, high = (float(v) for v in torch.quantile(some.flatten()[:100_000].float(), torch.tensor([0.01, 0.99])))
+        sigma = float(some.diff(dim=1).abs().median()) / (0.6745 * math.sqrt(2))  # of neighbours' differences
+        room = 0.05 + 3 * sigma
+    if low < -room or high > 1 + room:
+        raise PudNetError(f"The images' pixels range over [{low:.3g}, {high:.3g}]; {expected}.")
+    return images
 
 
 def add_noise(
@@ -49,7 +70,7 @@ def add_noise(
         (N, C, H, W) float, new.
 
     Raises:
-        PudNetError: If σ is negative or not finite.
+        PudNetError: If σ is negative or not finite, or the images are on another scale.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise PudNetError(f"The noise level is {sigma}; expected a σ of 0 or more, in 8-bit units (25, 50, 75).")

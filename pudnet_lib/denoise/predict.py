@@ -1,7 +1,7 @@
 """Predict a denoiser from noisy images alone.
 
-Paper [code]: sketch → parameters → U-Net. Deviations: the sketch is a draw from the dataset's noisy images, not the
-test batch; batch norm's statistics are recalibrated on the dataset's own noisy images, a timed step.
+Paper [code]: sketch → parameters → U-Net. Deviation: the sketch is a draw from the dataset's noisy images, not the
+test batch. A U-Net has no batch norm here, so nothing is recalibrated.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, normalise
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.predict import recalibrate
 from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.denoise.noise import to_unit
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import load_tensors, save_tensors
 
@@ -29,28 +29,24 @@ class DenoiserConfig:
 
     Attributes:
         sketch_images: Noisy images that the hypernetwork looks at ([code]: 50).
-        recalibration_images: At most so many noisy images for batch norm's statistics.
-        patch: Side in pixels of the patches that are cut from larger images for both.
-        batch_size: Images a forward pass.
-        seed: Seed of the draws.
+        patch: Side in pixels of the patches that are cut from larger images.
+        seed: Seed of the draw.
     """
 
     sketch_images: int = 50
-    recalibration_images: int = 512
     patch: int = 32
-    batch_size: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sketch_images, self.recalibration_images, self.batch_size) < 1 or self.patch < 8:
-            raise PudNetError(f"{self}: every count must be at least 1 and patch at least 8.")
+        if self.sketch_images < 1 or self.patch < 8:
+            raise PudNetError(f"{self}: sketch_images must be at least 1 and patch at least 8.")
 
 
 class Denoiser(nn.Module):
     """A predicted image-to-image network, ready to use.
 
     Args:
-        backbone: Normalised images to normalised images, in evaluation mode.
+        backbone: Normalised images to normalised images.
         target: How to build the backbone anew when loading; None for a user's own module.
         origin: Where it came from.
         seconds: Seconds of each part of the prediction.
@@ -72,14 +68,17 @@ class Denoiser(nn.Module):
         """Denoise images; no gradient.
 
         Args:
-            images: (N, C, H, W) uint8 in 0..255, or floating point about [0, 1].
+            images: (N, C, H, W) uint8 in 0..255, or floating point about [0, 1]: as far outside as noise explains.
             batch_size: Images a pass.
 
         Returns:
             (N, C, H, W) float in [0, 1].
+
+        Raises:
+            PudNetError: If the pixels are on another scale.
         """
         with torch.no_grad():
-            parts = [self.backbone(normalise(part)) for part in images.split(batch_size)]
+            parts = [self.backbone(normalise(to_unit(part, noisy=True))) for part in images.split(batch_size)]
         return (torch.cat(parts).contiguous() * PIXEL_STD + PIXEL_MEAN).clamp_(0, 1)
 
     def save(self, path: Path | str) -> None:
@@ -108,20 +107,7 @@ class Denoiser(nn.Module):
 
 
 def patches(noisy: Tensor | Sequence[Tensor], count: int, patch: int, generator: torch.Generator) -> Tensor:
-    """Draw patches at random places of random images; images of the patch's size are taken whole, each once.
-
-    Args:
-        noisy: (N, C, H, W), or N images (C, H, W) of various sizes.
-        count: How many patches; fewer where there are fewer whole images.
-        patch: Side in pixels.
-        generator: Where to draw from.
-
-    Returns:
-        (M, C, patch, patch).
-
-    Raises:
-        PudNetError: If an image is smaller than the patch.
-    """
+    """Draw (count, C, patch, patch) at random places; images of the patch's size are taken whole, each once at most."""
     small = [tuple(image.shape[-2:]) for image in noisy if min(image.shape[-2:]) < patch]
     if small:
         raise PudNetError(f"{len(small)} images are smaller than {patch}×{patch} pixels, the first {small[0]}.")
@@ -152,14 +138,13 @@ def predict_denoiser(
         sketch: (S, C, H, W) sketch to use instead of a draw from ``noisy`` (the swap controls do).
 
     Returns:
-        The denoiser, on the model's device, with ``seconds`` of each part: sketch, generate, recalibrate.
+        The denoiser, on the model's device, with ``seconds`` of each part: sketch, generate.
 
     Raises:
-        PudNetError: If there is no image, or the channels are not the target's.
+        PudNetError: If there is no image, the channels are not the target's, or the pixels are on another scale.
     """
     config = config or DenoiserConfig()
-    own_config: Any = model.config
-    target: TargetConfig | None = None if getattr(model, "own_target", False) else own_config.target
+    target: TargetConfig | None = None if getattr(model, "own_target", False) else model.config.target
     if len(noisy) == 0:
         raise PudNetError("There are no noisy images; expected at least one.")
     if target is not None and target.name != "unet":
@@ -167,20 +152,17 @@ def predict_denoiser(
     if noisy[0].shape[0] != model.feature_dim:
         raise PudNetError(f"The images have {noisy[0].shape[0]} channels; this denoiser reads {model.feature_dim}.")
     began, generator = time.perf_counter(), torch.Generator().manual_seed(config.seed)
-    own = patches(noisy, config.recalibration_images, config.patch, generator).to(model.device)
     if sketch is None:
-        sketch = own[: config.sketch_images]
+        sketch = patches(noisy, config.sketch_images, config.patch, generator)
+    sketch = to_unit(sketch, noisy=True).to(model.device)
     drawn, was_training = time.perf_counter(), model.training
     model.eval()
     try:
         with torch.no_grad():
-            parameters = model(sketch.to(model.device))
+            parameters = model(sketch)
     finally:
         model.train(was_training)
-    copied = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
-    backbone = model.materialise(copied)
-    generated = time.perf_counter()
-    recalibrate(backbone, own, config.batch_size, config.seed)
-    done = time.perf_counter()
-    seconds = {"sketch": drawn - began, "generate": generated - drawn, "recalibrate": done - generated}
+    own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
+    backbone = model.materialise(own)
+    seconds = {"sketch": drawn - began, "generate": time.perf_counter() - drawn}
     return Denoiser(backbone, target, {"images": len(noisy), "model": type(model).__name__}, seconds)

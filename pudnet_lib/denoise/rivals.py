@@ -1,32 +1,30 @@
-"""The rivals: BM3D, non-local means, total variation (all told the noise level) and Noise2Void from scratch.
+"""What a predicted denoiser stands beside: BM3D, non-local means, total variation (all told σ), Noise2Void.
 
 Paper: BM3D, non-local means, Noise2Void [rec]. Our choice: the libraries' own code (bm3d, scikit-image); the free
 factor of non-local means and total variation is the best on *clean* images of the source's training classes, which is
-to these rivals' advantage. Noise2Void may start from random or from predicted weights (fine-tuning).
+to their advantage. Noise2Void may start from random or from predicted weights (fine-tuning).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
-from torch import Tensor, nn
+from torch import Tensor
 
 from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.denoise.episodes import NoisyEpisode, NoisyEpisodeConfig, noisy_episode
+from pudnet_lib.denoise.episodes import DenoisingStep, NoisyEpisode, NoisyEpisodeConfig, noisy_episode
 from pudnet_lib.denoise.noise import add_noise, to_unit
-from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
-from pudnet_lib.denoise.train import DenoisingStep
+from pudnet_lib.denoise.predict import Denoiser, predict_denoiser
 from pudnet_lib.errors import PudNetError, unknown_name
 
-FACTORS = {"non-local means": (0.4, 0.5, 0.6, 0.7, 0.85), "total variation": (0.4, 0.5, 0.6, 0.7, 0.85)}
-TUNING_IMAGES = 16
+FACTORS = (0.4, 0.5, 0.6, 0.7, 0.85)  # a filter's strength in units of σ
 PAD = 4  # pixels that a picture is mirrored at its border in BM3D's mosaic
 
 
@@ -44,10 +42,10 @@ def _tv(image: np.ndarray, factor: float, sigma: float) -> np.ndarray:
     return out
 
 
-_FILTERS: dict[str, Callable[..., np.ndarray]] = {"non-local means": _nlm, "total variation": _tv}
+FILTERS: dict[str, Callable[..., np.ndarray]] = {"non-local means": _nlm, "total variation": _tv}
 
 
-def classic(method: str, noisy: Tensor, sigma: float, factor: float, gray: bool = False) -> Tensor:
+def classic(method: str, noisy: Tensor, sigma: float, factor: float = 0.6, gray: bool = False) -> Tensor:
     """Denoise with non-local means or total variation from scikit-image.
 
     Args:
@@ -63,30 +61,19 @@ def classic(method: str, noisy: Tensor, sigma: float, factor: float, gray: bool 
     Raises:
         PudNetError: If the method is unknown.
     """
-    if method not in _FILTERS:
-        raise unknown_name("filter", method, _FILTERS)
+    if method not in FILTERS:
+        raise unknown_name("filter", method, FILTERS)
     images = noisy[:, : 1 if gray else noisy.shape[1]].permute(0, 2, 3, 1).double().numpy()
     # scikit-image takes one image at a time
-    out = np.stack([_FILTERS[method](image, factor, sigma / 255) for image in images])
+    out = np.stack([FILTERS[method](image, factor, sigma / 255) for image in images])
     return torch.from_numpy(out).permute(0, 3, 1, 2).float().expand(noisy.shape)
 
 
 def best_factor(method: str, clean: Tensor, sigma: float, gray: bool = False, seed: int = 0) -> float:
-    """Choose a filter's factor by the squared error on a few clean images.
-
-    Args:
-        method: ``"non-local means"`` or ``"total variation"``.
-        clean: (M, C, H, W) uint8 or float in [0, 1]; the first ``TUNING_IMAGES`` are used.
-        sigma: σ in 8-bit units.
-        gray: All channels are equal.
-        seed: Seed of the noise.
-
-    Returns:
-        One of ``FACTORS[method]``.
-    """
-    truth = to_unit(clean[:TUNING_IMAGES])
+    """Choose a filter's factor, one of ``FACTORS``, by the squared error on a few clean images (M, C, H, W)."""
+    truth = to_unit(clean)
     noisy = add_noise(truth, sigma, torch.Generator().manual_seed(seed), gray)
-    errors = {f: float((classic(method, noisy, sigma, f, gray) - truth).square().mean()) for f in FACTORS[method]}
+    errors = {f: float((classic(method, noisy, sigma, f, gray) - truth).square().mean()) for f in FACTORS}
     return min(errors, key=errors.__getitem__)
 
 
@@ -143,90 +130,63 @@ def _mosaic(images: Tensor, pad: int) -> np.ndarray:
     return grid.reshape(rows * height, columns * width, channels).double().numpy()
 
 
-@dataclass(frozen=True)
-class Noise2VoidConfig:
-    """Noise2Void on one dataset's noisy images.
-
-    Attributes:
-        target: The U-Net.
-        budgets: Steps after which a network trained from scratch is measured, ascending.
-        batch: Images a step.
-        learning_rate: Adam's peak from scratch; falls to zero along a cosine over each budget.
-        tuned_budgets: Steps after which a network fine-tuned from the prediction is measured.
-        tuned_learning_rate: Adam's peak in fine-tuning.
-        seed: Seed of weights, batches and masks.
-    """
-
-    target: TargetConfig = field(default_factory=lambda: TargetConfig("unet", 12))
-    budgets: tuple[int, ...] = (25, 100, 200)
-    batch: int = 24
-    learning_rate: float = 5e-3
-    tuned_budgets: tuple[int, ...] = (25,)
-    tuned_learning_rate: float = 5e-4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.budgets or min((*self.budgets, *self.tuned_budgets)) < 1:
-            raise PudNetError(f"{self}: expected budgets of at least one step each.")
-
-
 class _Batches:
     """Batches of one dataset's fixed noisy images, as episodes: what the meta-trainer asks of a sampler."""
 
-    def __init__(self, noisy: Tensor, sigma: float, config: Noise2VoidConfig) -> None:
-        self.noisy, self.sigma, self.batch, self.seed = noisy, sigma, config.batch, config.seed
+    def __init__(self, noisy: Tensor, batch: int, seed: int) -> None:
+        self.noisy, self.batch, self.seed = noisy, batch, seed
         self.config, self.weights, self.num_classes = NoisyEpisodeConfig(), np.ones(1), 0
         self.pool: tuple[Any, ...] = ()
 
     def images_and_classes(self) -> dict[str, list[object]]:
-        """No classes here; see ``EpisodeSampler.images_and_classes``."""
         return {}
 
     def episode(self, index: int) -> NoisyEpisode:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         images = self.noisy[torch.randint(len(self.noisy), (self.batch,), generator=generator)]
-        return noisy_episode("own", self.sigma, images[:1], images, None, generator)
+        return noisy_episode("own", 25.0, images[:1], images, None, generator)  # σ only shifts the loss, a logarithm
 
 
 def noise2void(
-    noisy: Tensor, sigma: float, config: Noise2VoidConfig | None = None, start: Denoiser | None = None
-) -> list[tuple[int, float, Denoiser]]:
+    noisy: Tensor,
+    steps: int,
+    learning_rate: float,
+    start: Denoiser | None = None,
+    target: TargetConfig | None = None,
+    batch: int = 24,
+    seed: int = 0,
+) -> tuple[Denoiser, float]:
     """Train a U-Net on noisy images alone, through the kit's own trainer (a shared network with one dataset).
 
     Args:
         noisy: (N, C, H, W) float, each image with one fixed noise: nobody has more.
-        sigma: σ in 8-bit units; only scales the loss.
-        config: How.
+        steps: Adam's steps; its rate falls to zero along a cosine.
+        learning_rate: Its peak.
         start: Fine-tune this denoiser, which is not changed, instead of random weights.
+        target: The U-Net; by default that of ``start``, else width 12.
+        batch: Images a step.
+        seed: Seed of weights, batches and masks.
 
     Returns:
-        For each budget: steps, training seconds, and the denoiser. One run a budget, each with a whole schedule.
+        The denoiser, and the training's seconds.
 
     Raises:
-        PudNetError: If ``start`` holds another network than ``config.target``.
+        PudNetError: If ``start`` holds another network than ``target``.
     """
-    config = config or Noise2VoidConfig()
-    rate = config.learning_rate if start is None else config.tuned_learning_rate
-    trained = []
-    for steps in sorted(set(config.budgets if start is None else config.tuned_budgets)):
-        model = SharedNetwork(SharedConfig(config.target, config.seed))
-        if start is not None:
-            _start_from(model, start.backbone)
-        meta = MetaConfig(steps=steps, learning_rate=rate, validate_every=0, clip_norm=1.0, beta1=0.9)
-        meta = replace(meta, accelerator="cpu" if noisy.device.type == "cpu" else "auto")
-        sampler: Any = _Batches(noisy, sigma, config)
-        result = meta_train(model, sampler, meta, progress=False, step_module=DenoisingStep(model))
-        whole = DenoiserConfig(patch=min(noisy.shape[2:]))
-        trained.append((steps, result.seconds, predict_denoiser(model.eval(), noisy, whole)))
-    return trained
-
-
-def _start_from(model: SharedNetwork, backbone: nn.Module) -> None:
-    """Copy a network's parameters into a shared network of the same architecture."""
-    values = dict(backbone.named_parameters())
-    own = {name.replace("/", "."): tensor for part in (model.weights, model.shared) for name, tensor in part.items()}
-    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in values.items()}:
-        raise PudNetError(f"The denoiser to start from is no {model.config.target}; set Noise2VoidConfig.target.")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(values[name])
+    if steps < 1:
+        raise PudNetError(f"noise2void: {steps} steps; expected at least one.")
+    target = target or (start.target if start is not None else None) or TargetConfig("unet", 12)
+    model = SharedNetwork(SharedConfig(target, seed))
+    if start is not None:
+        own = {n.replace("/", "."): t for part in (model.weights, model.shared) for n, t in part.items()}
+        values = dict(start.backbone.named_parameters())
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in values.items()}:
+            raise PudNetError(f"The denoiser to start from is no {target}; leave target out, or pass its own.")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(values[name])
+    meta = MetaConfig(steps=steps, learning_rate=learning_rate, validate_every=0, clip_norm=1.0, beta1=0.9)
+    meta = replace(meta, accelerator="cpu" if noisy.device.type == "cpu" else "auto")
+    sampler: Any = _Batches(noisy, batch, seed)
+    result = meta_train(model, sampler, meta, progress=False, step_module=DenoisingStep(model))
+    return predict_denoiser(model.eval(), noisy, sketch=noisy[:1]), result.seconds

@@ -1,9 +1,8 @@
 """Meta-training of a denoiser's predictor, through the kit's one meta-trainer.
 
-Paper [code]: U-Net, Noise2Void loss, one Adam step an episode. Our choice: the logarithm of the squared error (the
-PSNR, but for a factor), so that neither strong noise nor hard pictures drown the rest; the supervised loss as an
-option, for meta-training may have clean images even where the dataset to be cleaned has none; a base that is
-meta-trained as a shared U-Net first; the shared U-Net as a control.
+Paper [code]: U-Net, Noise2Void loss, one Adam step an episode. Our choice: the supervised loss as an option, for
+meta-training may have clean images even where the dataset to be cleaned has none; a base that is meta-trained as a
+shared U-Net first; the shared U-Net as a control.
 """
 
 from __future__ import annotations
@@ -11,45 +10,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from torch import Tensor
-
-from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.core.dataset import PIXEL_STD, normalise
-from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train
+from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.denoise.blind_spot import blind_spot_loss
-from pudnet_lib.denoise.episodes import NoisyEpisode, NoisyEpisodeConfig, NoisyEpisodeSampler
+from pudnet_lib.denoise.episodes import DenoisingStep, NoisyEpisodeConfig, NoisyEpisodeSampler
 from pudnet_lib.denoise.sources import PHOTOGRAPHS, TEXTURES, load_source
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import load_model, save_model
 from pudnet_lib.methods.run import TrainConfig, TrainOutcome, base_meta, build_model, train_base
-
-
-class DenoisingLosses(NamedTuple):
-    """What a step gives: the logarithm of the squared error in units of the noise's variance."""
-
-    total: Tensor
-
-
-class DenoisingStep(MetaStep):
-    """A parameter model that denoises: noisy episode in, loss out.
-
-    Args:
-        model: PudNet or shared network whose target maps images to images; trained in place.
-    """
-
-    def __init__(self, model: ParameterModel) -> None:
-        super().__init__(model, 0, LossWeights(1, 0, 0))
-
-    def forward(self, episode: NoisyEpisode) -> DenoisingLosses:  # type: ignore[override]
-        """Predict from the noisy sketch, denoise, compare where the mask is set."""
-        estimate = self.model.features(self.model(episode.sketch), episode.seen)  # (N, C, H, W), normalised
-        variance = (episode.sigma / 255 / PIXEL_STD) ** 2
-        return DenoisingLosses((blind_spot_loss(estimate, normalise(episode.goal), episode.mask) / variance).log())
-
 
 #: A denoiser's own default: without an auxiliary classifier's validation, momentum as in the literature on denoising.
 DENOISER_META = MetaConfig(
