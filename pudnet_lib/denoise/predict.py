@@ -6,7 +6,6 @@ test batch. A U-Net has no batch norm here, so nothing is recalibrated.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, normalise
 from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.predict import Stopwatch, predict_backbone
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.denoise.noise import to_unit
 from pudnet_lib.errors import PudNetError
@@ -138,7 +138,7 @@ def predict_denoiser(
         sketch: (S, C, H, W) sketch to use instead of a draw from ``noisy`` (the swap controls do).
 
     Returns:
-        The denoiser, on the model's device, with ``seconds`` of each part: sketch, generate.
+        The denoiser, on the model's device, with ``seconds`` of each part: sketch, generate, assemble.
 
     Raises:
         PudNetError: If there is no image, the channels are not the target's, or the pixels are on another scale.
@@ -151,18 +151,10 @@ def predict_denoiser(
         raise PudNetError(f"This model predicts a {target.name}, which cleans no images; expected one for a 'unet'.")
     if noisy[0].shape[0] != model.feature_dim:
         raise PudNetError(f"The images have {noisy[0].shape[0]} channels; this denoiser reads {model.feature_dim}.")
-    began, generator = time.perf_counter(), torch.Generator().manual_seed(config.seed)
-    if sketch is None:
-        sketch = patches(noisy, config.sketch_images, config.patch, generator)
-    sketch = to_unit(sketch, noisy=True).to(model.device)
-    drawn, was_training = time.perf_counter(), model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            parameters = model(sketch)
-    finally:
-        model.train(was_training)
-    own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
-    backbone = model.materialise(own)
-    seconds = {"sketch": drawn - began, "generate": time.perf_counter() - drawn}
-    return Denoiser(backbone, target, {"images": len(noisy), "model": type(model).__name__}, seconds)
+    watch = Stopwatch(model.device)
+    with watch.part("sketch"):
+        if sketch is None:
+            sketch = patches(noisy, config.sketch_images, config.patch, torch.Generator().manual_seed(config.seed))
+        sketch = to_unit(sketch, noisy=True)
+    backbone = predict_backbone(model, sketch, None, None, watch=watch)
+    return Denoiser(backbone, target, {"images": len(noisy), "model": type(model).__name__}, watch.seconds)

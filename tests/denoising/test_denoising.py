@@ -10,8 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.meta import MetaConfig
-from pudnet_lib.core.targets import TargetConfig, UNet
-from pudnet_lib.core.unet import local_mean
+from pudnet_lib.core.targets import TargetConfig, UNet, local_mean
 from pudnet_lib.denoise import rivals
 from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
 from pudnet_lib.denoise.episodes import DenoisingStep, noisy_episode
@@ -156,7 +155,7 @@ def test_meta_training_is_found_again_and_changes_the_weights(tmp_path):
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert any(float(g.basis.detach().abs().sum()) > 0 for g in first.model.generators)  # a residual starts at zero
     with pytest.raises(PudNetError, match="only that has a learned base"):
-        dataclasses.replace(TINY, kind="shared")
+        dataclasses.replace(TINY, kind="shared").run()
 
 
 def test_loss_of_an_untouched_picture_is_the_logarithm_of_one(generator):
