@@ -19,10 +19,10 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig
 from pudnet_lib.core.pudnet import PudNet
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.packs import pack_names
 from pudnet_lib.images.sources import load_images
+from pudnet_lib.images.splits import default_class_split
 
 #: Nearest pool episodes over which a distance is averaged.
 NEIGHBOURS = 5

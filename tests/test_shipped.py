@@ -8,10 +8,10 @@ import torch
 from pudnet_lib.core import PudNet
 from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.core.supervised import accuracy
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
+from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
 
 FOLDER = files("pudnet_lib.shipped")

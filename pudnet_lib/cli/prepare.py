@@ -1,4 +1,4 @@
-"""``pudnet prepare``: a large image folder to one memory-mapped file a split and size."""
+"""``pudnet prepare``: a large image folder to one memory-mapped file a size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ DETAILS = """Example: pudnet prepare imagenet --sizes 84,128,224
 def build() -> Callable[..., None]:
     """Build the command."""
     from pudnet_lib.errors import PudNetError
-    from pudnet_lib.images.prepared import prepare
-    from pudnet_lib.images.prepared_estimate import estimate
     from pudnet_lib.images.published import scan_any
-    from pudnet_lib.images.reading import Reading
+    from pudnet_lib.images.reading import Reading, estimate, prepare
     from pudnet_lib.images.sources import find_folder
 
     def command(
         source: Annotated[str, typer.Argument(help="A name of `pudnet datasets`, or an image folder.")],
-        sizes: Annotated[str, typer.Option(help="Heights in pixels, one file a split each.", metavar="N,…")] = "84",
+        sizes: Annotated[str, typer.Option(help="Heights in pixels, one file each.", metavar="N,…")] = "84",
         channels: Annotated[int, typer.Option(help="1 (gray) or 3 (RGB).")] = 3,
         workers: Annotated[int, typer.Option(help="Threads; 0 for one more than there are cores.")] = 0,
         only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
@@ -33,13 +31,12 @@ def build() -> Callable[..., None]:
             wanted = [int(size) for size in sizes.split(",")]
         except ValueError:
             raise PudNetError(f"--sizes is {sizes!r}; expected whole numbers such as 84,128,224.") from None
-        folder, name, licence = find_folder(source)
+        folder, name, licence, published = find_folder(source)
         listing = scan_any(folder, name)
         for size in wanted:
-            how = Reading(size, channels)
-            typer.echo(f"{name} at {size} pixels: {estimate(listing, how, workers)} in all")
+            how = Reading(size, channels, on_error="raise", workers=workers)
+            typer.echo(f"{name} at {size} pixels: {estimate(listing, how)} in all")
             if not only_estimate:
-                for path in prepare(listing, folder, how, licence, workers):
-                    typer.echo(str(path))
+                typer.echo(str(prepare(listing, folder, how, licence, published)))
 
     return command

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class ImageDataset:
         items: (N,) int64, the thing that an image shows; images of one item (the same emoji drawn by two vendors) stay
             on one side of every split. Default: each image is its own item.
         licence: The terms under which the images came, for tables and model cards.
+        report: What their loader noticed, if it was a folder: see ``pudnet_lib.images.FolderReport``.
 
     Raises:
         PudNetError: If a shape, a dtype or a label is not as stated.
@@ -60,6 +62,7 @@ class ImageDataset:
     name: str = "images"
     items: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     licence: str = "unknown"
+    report: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels

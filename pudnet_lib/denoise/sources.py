@@ -16,8 +16,8 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.images import load_images
+from pudnet_lib.images.splits import default_class_split
 
 PHOTOGRAPHS, TEXTURES = "photographs", "gray photographs"
 #: Source → (names for meta-training, names held out); those that scikit-image needs no download for.

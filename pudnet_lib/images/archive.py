@@ -1,29 +1,31 @@
 """A zip of pictures to an image folder, checked before anything is written.
 
-Our choice; the paper has no counterpart. Everything that the zip's directory tells is checked first: paths that lead
-out of the folder, links, bombs, encryption, two files of one name, too many files, too deep folders. Then the files are
-written into a folder beside the wanted one, which is renamed when all of them are there.
+Our choice. Everything that the zip's directory tells is checked first: paths that lead out of the folder, links, bombs,
+encryption, too many files. What is no picture is passed over. Then the pictures are written, under names that this
+system can store, into a folder beside the wanted one, which is renamed when all of them are there.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import stat
+import unicodedata
 import uuid
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.decode import is_clutter, why_no_picture
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-# What operating systems add to a zip by themselves: left out without a word.
-_CLUTTER = re.compile(r"(^|/)(__MACOSX/|\.|Thumbs\.db$|desktop\.ini$)")
-_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*]')  # not allowed in names on one system or another
+_FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _MB = 2**20
+Skipped = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -42,67 +44,128 @@ class ArchiveLimits:
     file_mb: float = 50.0
     total_mb: float = 1000.0
     ratio: float = 200.0
-    depth: int = 4
+    depth: int = 32
 
 
-def check_zip(archive: zipfile.ZipFile, name: str, limits: ArchiveLimits | None = None) -> list[zipfile.ZipInfo]:
+def check_zip(
+    archive: zipfile.ZipFile,
+    name: str,
+    limits: ArchiveLimits | None = None,
+    skipped: Skipped | None = None,
+    said: list[str] | None = None,
+) -> dict[str, zipfile.ZipInfo]:
     """Check everything that a zip's directory tells.
 
     Args:
         archive: The open zip.
         name: Its name, for messages.
         limits: How much it may hold.
+        skipped: Gets the files that are passed over, with the reason.
+        said: Gets what its user should know.
 
     Returns:
-        The entries of its pictures.
+        Its pictures, by the path below the folder that each is written to.
 
     Raises:
         PudNetError: If a check fails; the message names the entry, the limit and the fix.
     """
-    limits = limits or ArchiveLimits()
-    kept: list[zipfile.ZipInfo] = []
-    seen: dict[str, str] = {}
+    limits, skipped, said = limits or ArchiveLimits(), [] if skipped is None else skipped, [] if said is None else said
+    kept: dict[str, zipfile.ZipInfo] = {}
+    seen: set[str] = set()
     total = 0
-    for entry in archive.infolist():
-        problem = _entry_problem(entry, limits)
-        if problem:
+    names, garbled = _names(archive.infolist())
+    if garbled:
+        said.append(
+            f"{garbled} names are in an unknown encoding and may look garbled, such as "
+            f"{next(n for n in names if not n.isascii())!r}; make the zip anew with UTF-8 names to mend them."
+        )
+    for entry, path in zip(archive.infolist(), names, strict=True):
+        parts = PurePosixPath(path).parts
+        clutter = any(is_clutter(part) for part in parts)
+        why = "clutter" if clutter or path.endswith("/") else why_no_picture(path, partial(_head, archive, entry))
+        if problem := _problem(entry, path, limits, not why):
             raise PudNetError(f"{name}: {problem}; nothing was unpacked. Remove it from the zip.")
-        if entry.is_dir() or _CLUTTER.search(entry.filename):
+        if why:
+            skipped += [(path, why)] if why != "clutter" else []
             continue
-        if PurePosixPath(entry.filename).suffix.lower() not in PICTURES:
-            raise PudNetError(
-                f"{name}: {entry.filename!r} is no picture ({', '.join(sorted(PICTURES))}); nothing was unpacked. "
-                "Remove it from the zip; a zip inside a zip must be unpacked first."
-            )
-        kept.append(entry)
-        total += entry.file_size
+        stored = _distinct("/".join(_stored(part) for part in parts), seen)
+        kept[stored] = entry
         if len(kept) > limits.files:
             raise PudNetError(f"{name} holds more than {limits.files} pictures; make several zips or leave some out.")
+        total += entry.file_size
         if total > limits.total_mb * _MB:
             raise PudNetError(f"{name} unpacks to more than {limits.total_mb:g} MB; leave some pictures out.")
-        folded = entry.filename.casefold()
-        if folded in seen:
-            raise PudNetError(f"{name} holds {entry.filename!r} and {seen[folded]!r}, one name on many systems.")
-        seen[folded] = entry.filename
-    clash = next((n for n in seen for p in PurePosixPath(n).parents if str(p) in seen), None)
+    clash = next((n for n in kept for p in PurePosixPath(n).parents if str(p).casefold() in seen), None)
     if clash:
-        raise PudNetError(f"{name}: a folder of {seen[clash]!r} has the name of a picture; rename one of them.")
+        raise PudNetError(f"{name}: a folder of {clash!r} has the name of a picture; rename one of them.")
     if not kept:
-        raise PudNetError(f"{name} holds no picture; expected one folder a class with pictures in it.")
+        inner = [path for path, _ in skipped if path.lower().endswith((".zip", ".tar", ".gz", ".rar", ".7z"))]
+        hint = f" It holds {inner[0]!r}: unpack that first." if inner else ""
+        raise PudNetError(f"{name} holds no picture; expected one folder a class with pictures in it.{hint}")
     return kept
 
 
-def _entry_problem(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> str:
+def _names(entries: list[zipfile.ZipInfo]) -> tuple[list[str], int]:
+    """The entries' names as their makers meant them, and how many are in an encoding that nothing tells."""
+    names, garbled = [], 0
+    for entry in entries:
+        raw = getattr(entry, "orig_filename", entry.filename)  # before zipfile cuts it at a NUL or turns separators
+        if not entry.flag_bits & 0x800 and not raw.isascii():
+            try:
+                raw = raw.encode("cp437").decode("utf-8")  # Info-ZIP and macOS write UTF-8 and do not say so
+            except UnicodeError:
+                garbled += 1
+        names.append(unicodedata.normalize("NFC", raw))
+    if not any("/" in n for n in names):  # old .NET and PowerShell
+        names = [n.replace("\\", "/") for n in names]
+    return names, garbled
+
+
+def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The first bytes of an entry; none where it can't be read."""
+    if entry.flag_bits & 1:
+        return b""
+    with archive.open(entry) as file:
+        return file.read(16)
+
+
+def _stored(part: str) -> str:
+    """A name that this system can store."""
+    safe = _FORBIDDEN.sub("_", part)
+    if os.name == "nt" and (_RESERVED.match(safe) or safe.endswith((" ", "."))):
+        safe = f"{safe.rstrip(' .')}_"
+    stem, dot, suffix = safe.rpartition(".")
+    while len(safe.encode("utf-8", "replace")) > 250:
+        stem, safe = (stem or safe)[:-1], (stem or safe)[:-1] + dot + suffix[:10]
+    return safe
+
+
+def _distinct(path: str, seen: set[str]) -> str:
+    """A path that meets no other one where upper and lower case are the same."""
+    stem, dot, suffix = path.rpartition(".")
+    number, wanted = 1, path
+    while wanted.casefold() in seen:
+        number += 1
+        wanted = f"{stem}~{number}{dot}{suffix}" if dot else f"{path}~{number}"
+    seen.add(wanted.casefold())
+    return wanted
+
+
+def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: bool) -> str:
     """What is wrong with one entry; empty if nothing is."""
-    raw = getattr(entry, "orig_filename", entry.filename)  # before zipfile cuts it at a NUL or turns separators
     path, shown = PurePosixPath(raw), repr(raw[:80])
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    if path.is_absolute() or "\\" in raw or re.match(r"^[A-Za-z]:", raw) or ".." in path.parts:
+    if (
+        path.is_absolute()
+        or re.match(r"^[A-Za-z]:([/\\]|$)", raw)
+        or ".." in re.split(r"[/\\]", raw)
+        or raw[:1] == "\\"
+    ):
         return f"{shown} leads out of the folder"
-    if _FORBIDDEN.search(raw) or any(_RESERVED.match(p) or p.endswith((" ", ".")) for p in path.parts):
-        return f"{shown} has a name that not every system can store"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return f"{shown} is a link or a special file"
+    if not picture:
+        return ""
     if entry.flag_bits & 1:
         return f"{shown} is encrypted"
     if len(path.parts) > limits.depth + 1:
@@ -114,54 +177,55 @@ def _entry_problem(entry: zipfile.ZipInfo, limits: ArchiveLimits) -> str:
     return ""
 
 
-def unpack_zip(source: Path | str | bytes, folder: Path | str, limits: ArchiveLimits | None = None) -> Path:
+def unpack_zip(
+    source: Path | str | bytes,
+    folder: Path | str,
+    limits: ArchiveLimits | None = None,
+    name: str = "",
+    skipped: Skipped | None = None,
+    said: list[str] | None = None,
+) -> Path:
     """Unpack a zip of pictures into a new folder.
 
     Args:
         source: The file, or its content.
         folder: Where to; must not exist or be empty.
         limits: How much the zip may hold.
+        name: What messages call it.
+        skipped: Gets the files that are passed over, with the reason.
+        said: Gets what its user should know.
 
     Returns:
-        The folder that holds one folder a class: ``folder``, or what a single wrapping folder in the zip became.
+        The folder.
 
     Raises:
         PudNetError: If the zip is none, damaged or fails a check, or the folder is in use. Then nothing stays behind.
     """
     folder = Path(folder)
-    name = "The zip" if isinstance(source, bytes) else str(source)
+    name = name or ("The zip" if isinstance(source, bytes) else str(source))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PudNetError(f"{folder} exists already; give a new or an empty folder.")
     beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            for entry in check_zip(archive, name, limits):
-                target = beside / entry.filename
+            for stored, entry in check_zip(archive, name, limits, skipped, said).items():
+                target = beside / stored
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as packed, target.open("xb") as file:
                     shutil.copyfileobj(packed, file)  # never more than the directory's size, whose checksum must fit
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)
+    except PudNetError:
+        raise
     except FileNotFoundError as error:
         raise PudNetError(f"There is no file {name}.") from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, PudNetError):
-            raise
         raise PudNetError(f"{name} is damaged or no zip ({error}). Make it anew.") from error
     except OSError as error:
-        raise PudNetError(f"{name} could not be unpacked into {folder}: {error.strerror or error}.") from error
+        raise PudNetError(f"{name} could not be unpacked: {error.strerror or error}.") from error
     except Exception as error:  # zlib.error and lzma's, which have no common base
         raise PudNetError(f"{name} is damaged ({type(error).__name__}: {error}). Make it anew.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return _unwrapped(folder)
-
-
-def _unwrapped(folder: Path) -> Path:
-    """Step through folders that hold one folder of folders and nothing else."""
-    while True:
-        inside = list(folder.iterdir())
-        if len(inside) != 1 or not inside[0].is_dir() or not any(p.is_dir() for p in inside[0].iterdir()):
-            return folder
-        folder = inside[0]
+    return folder

@@ -1,32 +1,47 @@
-"""Decoded images on disk: one memory-mapped uint8 file a source, size and channel count.
+"""Decoded images on disk: one .npy file, memory-mapped, and one JSON description for each source and size.
 
-Our choice. The file is the images (N, C, H, W), then a JSON description with labels and checksums, its length (8 bytes)
-and a mark. It is written under another name and renamed when whole, so a reader never meets half of one.
+Our choice. The images are decoded in parallel, a chunk at a time, into a partial file; a journal beside it names the
+chunks that are done with a hash of their sources: a run that was cut anywhere decodes only what is missing or has
+changed. The description is written last and names the .npy file: a reader never meets half of a set. A lock makes
+several processes that want the same set wait for the first.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
+import shutil
+import threading
+import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+import numpy.typing as npt
 import platformdirs
 import torch
+from filelock import FileLock
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.decode import Pixels
+from pudnet_lib.images.decode import PictureError, Pixels, quiet_bombs
 
-_MARK = b"PUDNET01"
+#: Threads that decode: one more than there are cores. Pillow lets go of the interpreter lock while it works.
+WORKERS = min(32, (os.cpu_count() or 1) + 1)
+_CHUNK = 64  # images that a worker decodes at once
+_JOURNAL_EVERY = 2.0  # seconds: what a power cut may cost
 _BLOCK = 1 << 24  # bytes a checksum covers
 _CHECKED_BLOCKS = 64  # of a larger file (over 1 GiB) so many blocks are checked, evenly spaced
 _COPY_ON_WRITE_LIMIT = 1 << 32  # a private mapping of more may exceed what the system lets a process reserve
@@ -44,39 +59,52 @@ def data_folder() -> Path:
 
 
 def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, Any]] | None:
-    """Open a cache file.
+    """Open a set of decoded images.
 
     Args:
-        path: The file.
-        fingerprint: What its description must say of the source; None takes it as it is.
+        path: Its description, a .json file.
+        fingerprint: What the description must say of the source; None takes it as it is.
 
     Returns:
-        The images, (N, C, H, W) uint8, memory-mapped, and the description; None if the file is missing, out of date
+        The images, (N, C, H, W) uint8, memory-mapped, and the description; None if there is none, or it is out of date
         or damaged (then with a warning).
     """
     try:
-        with path.open("rb") as file:
-            facts = _description(file.seek(0, os.SEEK_END), file)
-            if fingerprint not in (None, facts["fingerprint"]):
-                return None
-            size = facts.get("block", _BLOCK)
-            for index in range(0, len(facts["checksums"]), max(1, len(facts["checksums"]) // _CHECKED_BLOCKS)):
-                file.seek(index * size)
-                block = file.read(min(size, facts["bytes"] - index * size))
-                if zlib.crc32(block) != facts["checksums"][index]:
-                    raise ValueError(f"wrong checksum of block {index}")
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if fingerprint not in (None, facts["fingerprint"]):
+            return None
+        file = _images(path, int(facts["token"], 16))  # never a path that the file names
+        mapped = np.lib.format.open_memmap(file, "r")
+        if mapped.dtype != np.uint8 or list(mapped.shape) != facts["shape"]:
+            raise ValueError("its shape is not as described")
+        _check(file, mapped, facts["checksums"])
+        if mapped.nbytes < _COPY_ON_WRITE_LIMIT:
+            mapped = np.lib.format.open_memmap(file, "c")
+        else:
+            _LARGE[mapped.ctypes.data] = mapped
+            _advise(mapped, "MADV_RANDOM")  # reading ahead of single images made an episode of 250 cost 5 s, not 0.06
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"The cache {path} is damaged ({error}); it is built anew.", stacklevel=2)
         return None
-    mode: Any = "c" if facts["bytes"] < _COPY_ON_WRITE_LIMIT else "r"
-    mapped = np.memmap(path, np.uint8, mode, shape=tuple(facts["shape"]))
-    if mode == "r":
-        _LARGE[mapped.ctypes.data] = mapped
-        _advise(mapped, "MADV_RANDOM")  # reading ahead of single images made an episode of 250 cost 5 s instead of 0.06
     with warnings.catch_warnings(action="ignore"):  # torch warns of read-only arrays; nothing here writes to images
         return torch.from_numpy(mapped), facts
+
+
+def _images(path: Path, token: int) -> Path:
+    return path.with_name(f"{path.stem}-{token:08x}.npy")
+
+
+def _check(file: Path, mapped: Any, checksums: Sequence[int]) -> None:
+    """Compare checksums, of a large file those of some blocks."""
+    if len(checksums) != -(-mapped.nbytes // _BLOCK):
+        raise ValueError("its checksums are not as many as described")
+    with file.open("rb") as opened:
+        for index in range(0, len(checksums), max(1, len(checksums) // _CHECKED_BLOCKS)):
+            opened.seek(mapped.offset + index * _BLOCK)
+            if zlib.crc32(opened.read(_BLOCK)) != checksums[index]:
+                raise ValueError(f"wrong checksum of block {index}")
 
 
 def take(images: Tensor, rows: Tensor) -> Tensor:
@@ -84,21 +112,14 @@ def take(images: Tensor, rows: Tensor) -> Tensor:
 
     Of a large mapped file they are asked for all at once, not page by page, and its pages are let go of afterwards (the
     system may keep them): a process that draws from a file of 27 GB would else hold all of it in the end.
-
-    Args:
-        images: (N, C, H, W) uint8, perhaps as ``read_cache`` gave them.
-        rows: (M,) int64.
-
-    Returns:
-        (M, C, H, W) uint8.
     """
-    mapped = _LARGE.get(images.data_ptr())
+    mapped = _LARGE.get(images.untyped_storage().data_ptr())
     if mapped is None:
         return images[rows]
-    size = int(mapped[0].size)
+    size, start = images.stride(0), mapped.offset + images.data_ptr() - mapped.ctypes.data
     for row in rows.tolist():
-        begin = row * size // mmap.PAGESIZE * mmap.PAGESIZE
-        _advise(mapped, "MADV_WILLNEED", begin, (row + 1) * size - begin)
+        begin = (start + row * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        _advise(mapped, "MADV_WILLNEED", begin, start + (row + 1) * size - begin)
     taken = images[rows]
     _advise(mapped, "MADV_DONTNEED")  # read-only and shared with the file: nothing can be lost
     return taken
@@ -113,66 +134,162 @@ def _advise(mapped: Any, advice: str, *place: int) -> None:
         mapped._mmap.madvise(getattr(mmap, advice), *place)
 
 
-def _description(length: int, file: Any) -> dict[str, Any]:
-    """Read the JSON at the end of a cache file."""
-    file.seek(max(0, length - 16))
-    end = file.read(16)
-    if len(end) < 16 or end[8:] != _MARK:
-        raise ValueError("its end is missing")
-    json_bytes = int.from_bytes(end[:8], "little")
-    if json_bytes > length - 16:
-        raise ValueError("its description is cut short")
-    file.seek(length - 16 - json_bytes)
-    facts: dict[str, Any] = json.loads(file.read(json_bytes))
-    if facts["bytes"] != length - 16 - json_bytes or facts["bytes"] != int(np.prod(facts["shape"], dtype=np.int64)):
-        raise ValueError("its length is not as described")
-    return facts
-
-
-def ending(facts: dict[str, Any]) -> bytes:
-    """Write down what follows the images: description, its length, the mark."""
-    text = json.dumps(facts).encode()
-    return text + len(text).to_bytes(8, "little") + _MARK
-
-
-def write_cache(
-    path: Path, rows: Iterable[Pixels], shape: tuple[int, int, int], describe: Callable[[], dict[str, Any]]
-) -> None:
-    """Write a cache file whole, or not at all.
-
-    Args:
-        path: The file; an older one is replaced.
-        rows: Images (C, H, W) uint8, one at a time; never all in memory.
-        shape: C, H, W.
-        describe: Gives the description (JSON types) when all rows were written.
-
-    Raises:
-        PudNetError: If the folder can't be written to or the disk is full; nothing stays behind.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    count, checksums, block = 0, [], bytearray()
+@contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """Wait until no other process writes this set, and turn what a disk refuses into one clear line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            for row in rows:
-                block += row.tobytes()
-                count += 1
-                while len(block) >= _BLOCK:
-                    checksums.append(zlib.crc32(block[:_BLOCK]))
-                    file.write(block[:_BLOCK])
-                    del block[:_BLOCK]
-            if block:
-                checksums.append(zlib.crc32(block))
-                file.write(block)
-            facts = describe()
-            facts |= {"shape": [count, *shape], "bytes": count * int(np.prod(shape)), "checksums": checksums}
-            file.write(ending(facts))
-        os.replace(partial, path)
+        with FileLock(path.with_name(f".{path.stem}.lock")):
+            yield
     except OSError as error:
         raise PudNetError(
-            f"Decoded images can't be cached in {path.parent} ({error.strerror or error}). Free some space there, or "
-            "set the environment variable PUDNET_CACHE (or cache_dir=) to a folder that can be written to."
+            f"Decoded images can't be cached in {path.parent} ({error.strerror or error}). What is done is kept; free "
+            "some space there, or set PUDNET_CACHE (or cache_dir=) to a folder that can be written to."
         ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+
+
+def fill(
+    path: Path,
+    shape: tuple[int, int, int, int],
+    read: Callable[[int], Pixels],
+    stamp: Callable[[int], bytes],
+    progress: str = "",
+    workers: int = 0,
+) -> tuple[Path, dict[int, str]]:
+    """Decode all images of a set into its partial file; what an earlier run has done is kept.
+
+    Args:
+        path: The set's description, which is not written yet.
+        shape: N, C, H, W.
+        read: Gives image i as (C, H, W) uint8; raises PictureError for a bad one.
+        stamp: Tells what image i depends on: its file's size and time.
+        progress: Text of the progress bar; without, there is none.
+        workers: Threads; 0 for one more than there are cores.
+
+    Returns:
+        The partial file, and why images could not be read, by number; theirs are black.
+    """
+    partial, journal = (path.with_name(f".{path.stem}.{kind}") for kind in ("partial", "journal"))
+    count, row = shape[0], int(np.prod(shape[1:]))
+    free, there = shutil.disk_usage(path.parent).free, _allocated(partial)
+    if count * row - there > free:
+        raise PudNetError(
+            f"{path.parent} has {free / 1e9:.1f} GB left; {path.stem} needs {(count * row - there) / 1e9:.1f} GB more. "
+            "Free some, or set PUDNET_CACHE to a folder on a larger disk."
+        )
+    begin = 128  # bytes of an .npy file's header
+    known = _read_journal(journal) if partial.is_file() else {}
+    done: dict[int, tuple[str, dict[int, str]]] = {}
+
+    def digest(index: int) -> str:
+        total = hashlib.blake2b(repr(shape).encode(), digest_size=8)
+        for i in range(index * _CHUNK, min((index + 1) * _CHUNK, count)):
+            total.update(stamp(i))
+        return total.hexdigest()
+
+    def decode(index: int) -> tuple[str, dict[int, str]]:
+        made, first, bad = digest(index), index * _CHUNK, {}
+        block = np.zeros((min(_CHUNK, count - first), *shape[1:]), np.uint8)
+        for i in range(len(block)):
+            try:
+                block[i] = read(first + i)
+            except PictureError as error:
+                bad[first + i] = error.why
+        with turn:
+            file.seek(begin + first * row)
+            file.write(block.tobytes())
+        return made, bad
+
+    turn, fresh = threading.Lock(), []
+    with partial.open("r+b" if partial.is_file() else "w+b") as file, journal.open("a", encoding="utf-8") as log:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        assert file.tell() == begin
+        file.truncate(begin + count * row)
+        chunks = range(-(-count // _CHUNK))
+        done = {i: known[i] for i in chunks if i in known and known[i][0] == digest(i)}
+
+        def keep() -> None:
+            with turn:
+                file.flush()
+            os.fsync(file.fileno())  # the images first: a chunk in the journal stands on the disk
+            log.writelines(json.dumps([i, *done[i]]) + "\n" for i in fresh)
+            log.flush()
+            fresh.clear()
+
+        start, kept_at = min(len(done) * _CHUNK, count), time.monotonic()
+        bar = tqdm(desc=progress, total=count, initial=start, unit="image", disable=not progress, leave=False, delay=2)
+        with quiet_bombs(), bar:
+            try:
+                for index, result in in_parallel(decode, [i for i in chunks if i not in done], workers):
+                    done[index] = result
+                    fresh.append(index)
+                    bar.update(min(_CHUNK, count - index * _CHUNK))
+                    if time.monotonic() - kept_at > _JOURNAL_EVERY:
+                        keep()
+                        kept_at = time.monotonic()
+            finally:  # also on Ctrl-C
+                keep()
+    return partial, {i: why for _, bad in sorted(done.values(), key=lambda d: sorted(d[1])) for i, why in bad.items()}
+
+
+def in_parallel(work: Callable[[int], Any], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[int, Any]]:
+    """Call ``work`` in threads, a few ahead of the result that is waited for; results in order."""
+    workers, rest = workers or WORKERS, iter(indices)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[int, Future[Any]]] = deque()
+        try:
+            waiting.extend((i, pool.submit(work, i)) for i in islice(rest, 2 * workers))
+            while waiting:
+                index, future = waiting.popleft()
+                yield index, future.result()
+                waiting.extend((i, pool.submit(work, i)) for i in islice(rest, 1))
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _allocated(path: Path) -> int:
+    """Bytes that a sparse file takes on the disk."""
+    return getattr(path.stat(), "st_blocks", 0) * 512 if path.is_file() else 0
+
+
+def _read_journal(path: Path) -> dict[int, tuple[str, dict[int, str]]]:
+    """Read the chunks that are done; a line that was cut off does not count."""
+    found = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError, TypeError):
+            index, digest, bad = json.loads(line)
+            found[int(index)] = (str(digest), {int(i): str(why) for i, why in bad.items()})
+    return found
+
+
+def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[str, Any]) -> None:
+    """Make a set of a partial file: the images of ``order``, in that order, then the description."""
+    source = np.lib.format.open_memmap(partial, "r")
+    token = int.from_bytes(os.urandom(4), "big")
+    if not np.array_equal(order, np.arange(len(source))):
+        sorted_out = partial.with_suffix(".sorted")
+        target = np.lib.format.open_memmap(sorted_out, "w+", np.uint8, (len(order), *source.shape[1:]))
+        step = max(1, _BLOCK // int(np.prod(source.shape[1:])))
+        for begin in range(0, len(order), step):
+            target[begin : begin + step] = source[order[begin : begin + step]]
+        target.flush()
+        del target
+        partial.unlink()
+        partial = sorted_out
+    del source
+    mapped = np.lib.format.open_memmap(partial, "r")
+    with partial.open("rb") as file:
+        file.seek(mapped.offset)
+        checksums = [zlib.crc32(block) for block in iter(lambda: file.read(_BLOCK), b"")]
+    facts = facts | {"shape": list(mapped.shape), "checksums": checksums, "token": f"{token:08x}"}
+    del mapped
+    os.replace(partial, _images(path, token))
+    beside = path.with_name(f".{path.stem}.json")
+    beside.write_text(json.dumps(facts), encoding="utf-8")
+    os.replace(beside, path)
+    for old in path.parent.glob(f"{path.stem}-????????.npy"):
+        if old != _images(path, token):
+            with suppress(OSError):
+                old.unlink()
+    path.with_name(f".{path.stem}.journal").unlink(missing_ok=True)

@@ -1,23 +1,28 @@
-"""One picture file to one small square uint8 array: every decoding rule of the kit is here.
+"""What a picture is, and one picture file to one small square uint8 array: every decoding rule of the kit is here.
 
 Our choice; the paper does not say how it reads images. The rules:
 
 * The short side is resized to ``size`` and the middle square is kept (antialiased bilinear, as torchvision's Resize).
-* EXIF orientation is applied. Transparent pixels become white. 16-bit gray is scaled to 8 bit.
+* EXIF orientation is applied, transparent pixels become white, only the first frame or page counts.
+* Deep pictures (16-bit and 32-bit integers, floats) come to 8 bit by one ``Scale`` per folder: the bit depth that its
+  brightest picture needs, or the folder's own range where that would leave almost no gray levels.
 * Gray becomes RGB by repetition; RGB becomes gray by the mean, as in ``ImageDataset.with_channels``.
 * A picture of more than ``MAX_PIXELS`` is refused (decompression bombs). A JPEG is decoded at a reduced scale.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
@@ -26,7 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 90_000_000
 # Part of every cache's fingerprint: raise it when the pixels that this module returns change.
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,89 +42,223 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_REMEDY = "Repair or remove the file, or pass on_error='skip' to leave such files out."
+
+_READ = frozenset(
+    [
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".jif",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".pfm",
+        ".tga",
+        ".ico",
+        ".pcx",
+        ".psd",
+    ]
+)
+_NOT_READ = {
+    **dict.fromkeys((".svg", ".svgz", ".eps", ".ai", ".pdf", ".wmf", ".emf"), "drawings and documents"),
+    **dict.fromkeys((".heic", ".heif", ".hif", ".jxl"), "HEIC and JPEG XL"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), "raw photographs"),
+    **dict.fromkeys((".dcm", ".nii", ".fits", ".exr", ".npy", ".npz"), "scientific formats"),
+}
+_UNFINISHED = frozenset((".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".icloud", ".opdownload"))
+_MAGIC = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL)
+# What file managers, network drives and systems put into folders and zips by themselves: passed over without a word.
+_CLUTTER = re.compile(
+    r"\..*|~\$.*|__macosx|__pycache__|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|@eadir|@tmp|@recycle|@__thumb|"
+    r"@recently-snapshot|#recycle|#snapshot|lost\+found|found\.\d+|\$recycle\.bin|recycler|\$extend|"
+    r"system volume information|network trash folder|temporary items|.*:zone\.identifier",
+    re.IGNORECASE,
+)
 
 
-def decode_image(path: Path | str, size: int, channels: int) -> Pixels:
+def is_clutter(name: str) -> bool:
+    """Tell what a system left behind from what a user put there, by its name."""
+    return _CLUTTER.fullmatch(name) is not None
+
+
+def why_no_picture(name: str, head: Callable[[], bytes]) -> str:
+    """The one rule of what a picture is, for folders and zips: empty for a picture, else why it is none.
+
+    A known ending decides; else the first bytes do, given by ``head``, so that a picture needs no ending.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in _READ:
+        return ""
+    if suffix in _NOT_READ:
+        return f"{_NOT_READ[suffix]} ({suffix}) are not read; save it as PNG or JPEG"
+    if suffix in _UNFINISHED:
+        return "an unfinished download"
+    return "" if _MAGIC.match(head()) else "no picture"
+
+
+class PictureError(PudNetError):
+    """A file that can't be read as a picture: ``why`` it can't, without its name."""
+
+    def __init__(self, path: object, why: str, remedy: str = "Repair or remove it.") -> None:
+        super().__init__(f"{'the picture' if hasattr(path, 'read') else path} is {why}. {remedy}")
+        self.why = why
+
+
+class Scale(NamedTuple):
+    """What becomes black and what white in a deep picture."""
+
+    low: float
+    high: float
+
+
+class Range(NamedTuple):
+    """The values in deep pictures: lowest, highest, and the same without one in a thousand at each end."""
+
+    low: float
+    high: float
+    body_low: float
+    body_high: float
+    floats: bool
+
+
+def range_of(values: npt.NDArray[np.generic]) -> Range:
+    """Measure a picture's values."""
+    if not np.isfinite(values.astype(np.float64)).all():
+        raise PudNetError("not usable: it holds NaN or infinite pixels")
+    body = np.percentile(values, (0.1, 99.9))
+    return Range(float(values.min()), float(values.max()), *map(float, body), values.dtype.kind == "f")
+
+
+def common_scale(ranges: Iterable[Range]) -> tuple[Scale, str]:
+    """Choose one scale for all deep pictures of a folder, and say it in one line (empty for whole 16-bit data)."""
+    low, high, body_low, body_high = (f(r[i] for r in ranges) for i, f in enumerate((min, max, min, max)))  # type: ignore[type-var]
+    steps = (1.25, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)[0 if all(r.floats for r in ranges) else 1 :]
+    most = next((m for m in steps if high <= m), 0.0)
+    most = 1.0 if most == 1.25 else most
+    clipped = f"; values below 0 (down to {low:g}) are taken as 0" if low < 0 else ""
+    if most == 0 or low < -0.3 * high or 0 < body_high - body_low < most / 8:
+        scale = Scale(body_low, body_high) if body_high > body_low else Scale(low, high if high > low else low + 1)
+        return scale, f"their own range, {scale.low:g} to {scale.high:g}, becomes 0 to 255"
+    return Scale(0.0, most), f"0 to {most:g} becomes 0 to 255{clipped}" if clipped or most != 65535 else ""
+
+
+def deep_range(path: Path | str) -> Range | None:
+    """Measure a picture of more than 8 bits per value; None for any other, which is told by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(26)
+        if head[:3] in (b"\xff\xd8\xff", b"GIF") or (head[:4] == b"\x89PNG" and head[24:26] != b"\x10\0"):
+            return None
+        with Image.open(path) as image:
+            if not _is_deep(image) or image.width * image.height > MAX_PIXELS:
+                return None
+            return range_of(np.asarray(image))
+    except Exception:  # whatever is wrong with the file, decoding it will say so
+        return None
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def decode_image(path: Any, size: int, channels: int, scale: Scale | None = None) -> Pixels:
     """Read one picture file.
 
     Args:
-        path: The file, in any format that Pillow reads.
+        path: The file (or an open one), in any format that Pillow reads.
         size: H = W of the result, in pixels.
         channels: C, 1 or 3.
+        scale: How deep pictures become 8 bit; by default as fits this one alone.
 
     Returns:
         (C, H, W) uint8.
 
     Raises:
-        PudNetError: If the file is missing, no image, damaged, or too large to decode; the message names it.
+        PictureError: If the file is missing, no picture, damaged, or too large to decode; the message names it.
     """
     with _named_errors(path), Image.open(path) as image:
         if image.format == "JPEG":
             # twice the size wanted: a power of two off the work, not off the quality
-            scale = 2 * size / min(image.size)
-            image.draft(None, (int(image.width * scale) + 1, int(image.height * scale) + 1))
+            ratio = 2 * size / min(image.size)
+            image.draft(None, (int(image.width * ratio) + 1, int(image.height * ratio) + 1))
         _check_size(path, image)
-        return to_square(image, size, channels)
+        return to_square(image, size, channels, scale)
 
 
-def decode_whole(path: Path | str) -> Pixels:
-    """Read one picture file at its own size.
-
-    Args:
-        path: The file, in any format that Pillow reads.
-
-    Returns:
-        (C, H, W) uint8, C = 1 for a gray picture and 3 for any other; transparent pixels white.
-
-    Raises:
-        PudNetError: If the file is missing, no image, damaged, or too large to decode; the message names it.
-    """
+def decode_whole(path: Path | str, scale: Scale | None = None) -> Pixels:
+    """Read one picture file at its own size: (C, H, W) uint8, C = 1 for a gray picture and 3 for any other."""
     with _named_errors(path), Image.open(path) as image:
         _check_size(path, image)
         image.load()
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-        plain = _on_white(_plain(image))
+        plain = _on_white(_plain(image, scale))
         if orientation in _UPRIGHT:
             plain = plain.transpose(_UPRIGHT[orientation])
         pixels: Pixels = np.atleast_3d(np.asarray(plain))  # (H, W, C)
         return pixels.transpose(2, 0, 1).copy()
 
 
-@contextmanager
-def _named_errors(path: Path | str) -> Iterator[None]:
-    """Turn whatever reading a picture raises into an error that names the file."""
+@contextlib.contextmanager
+def _named_errors(path: Any) -> Iterator[None]:
+    """Turn whatever reading a picture raises into an error that names the file and what it is instead."""
     try:
         yield
+    except PictureError:
+        raise
     except PudNetError as error:
-        raise error if str(path) in str(error) else PudNetError(f"{path}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise PudNetError(f"{path} is not an image that Pillow can read. {_REMEDY}") from error
+        raise PictureError(path, str(error)) from error
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error).rstrip(".")) from error
     except FileNotFoundError as error:
-        raise PudNetError(f"{path} does not exist; expected an image file.") from error
+        raise PictureError(path, "missing", "Expected an image file.") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, … on damaged files
-        raise PudNetError(f"{path} is damaged or truncated ({type(error).__name__}: {error}). {_REMEDY}") from error
+        raise PictureError(
+            path, _what_else(path) or f"damaged or truncated ({type(error).__name__}: {error})"
+        ) from error
 
 
-def _check_size(path: Path | str, image: Image.Image) -> None:
+def _what_else(path: Any) -> str:
+    """Name what people find in place of a picture."""
+    try:
+        with contextlib.nullcontext(path) if hasattr(path, "seek") else open(path, "rb") as file:
+            file.seek(0)
+            head = file.read(256)
+    except OSError as error:
+        return f"not readable ({error.strerror})"
+    text = head.lstrip().lower()
+    if not head:
+        return "empty"
+    if text.startswith((b"version https://git-lfs", b"/annex/objects", b"../.git/annex")):
+        return (
+            "a pointer of git-lfs or git-annex in place of the picture; run `git lfs pull` (or `git annex get`) there"
+        )
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not a picture: its download failed"
+    return "" if _MAGIC.match(head) else "not an image that Pillow can read"
+
+
+def _check_size(path: Any, image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(path, f"{image.width} x {image.height} pixels")
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """Put a picture with transparent pixels on white."""
-    if image.mode != "RGBA":
-        return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def _too_large(path: Path | str, found: str) -> PudNetError:
-    return PudNetError(
-        f"{path} is too large ({found}); expected at most {MAX_PIXELS // 1_000_000} million pixels. "
-        "Make the picture smaller first, or pass on_error='skip' to leave such files out."
-    )
+def _too_large(path: Any, found: str) -> PictureError:
+    why = f"too large ({found}; at most {MAX_PIXELS // 1_000_000} million pixels)"
+    return PictureError(path, why, "Make the picture smaller first.")
 
 
 def quiet_bombs() -> warnings.catch_warnings[None]:
@@ -127,27 +266,15 @@ def quiet_bombs() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
 
 
-def to_square(image: Image.Image, size: int, channels: int) -> Pixels:
-    """Turn a Pillow image of any mode and shape into a small square array.
-
-    Args:
-        image: The image; not changed, except that its pixels are loaded.
-        size: H = W of the result, in pixels.
-        channels: C, 1 or 3.
-
-    Returns:
-        (C, H, W) uint8.
-
-    Raises:
-        PudNetError: If the pixels' range is unknown (32-bit integers beyond 16 bit, floats beyond 0..255).
-    """
+def to_square(image: Image.Image, size: int, channels: int, scale: Scale | None = None) -> Pixels:
+    """Turn a Pillow image of any mode and shape into a small square array (C, H, W) uint8; see ``decode_image``."""
     if channels not in (1, 3):
         raise PudNetError(f"{channels} channels were asked for; expected 1 or 3.")
     if size < 1:
         raise PudNetError(f"A size of {size} pixels was asked for; expected at least 1.")
     image.load()
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)  # after load: some readers turn the picture themselves
-    plain = _plain(image)
+    plain = _plain(image, scale)
     short = min(plain.size)
     left, top = (plain.width - short) / 2, (plain.height - short) / 2
     if plain.size != (size, size):
@@ -164,37 +291,35 @@ def to_square(image: Image.Image, size: int, channels: int) -> Pixels:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Bring any mode to L, RGB or RGBA, 8 bit."""
-    mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        return Image.fromarray(_eight_bit(np.asarray(image), mode))
-    if "transparency" in image.info or mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        return image.convert("RGBA")
-    if mode in ("L", "RGB"):
+def _on_white(image: Image.Image) -> Image.Image:
+    """Put a picture with transparent pixels on white."""
+    if image.mode != "RGBA":
         return image
-    if mode == "1":
-        return image.convert("L")
-    return image.convert("RGB")  # P, CMYK, YCbCr, LAB, HSV, RGBX
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _eight_bit(values: npt.NDArray[np.generic], mode: str) -> Pixels:
-    """Scale 16-bit integers (0..65535) and floats (0..1, 0..255 or 0..65535, whichever fits) to 8 bit."""
-    floats = values.astype(np.float64)
-    low, high = float(floats.min()), float(floats.max())
-    most = 65535.0 if mode != "F" else next((m for m in (1.0, 255.0) if high <= m), 65535.0)
-    if not (low >= 0 and high <= most):  # also false for NaN
-        raise PudNetError(
-            f"pixels range over [{low:g}, {high:g}]; expected 0..{most:g} and no NaN in a {mode} image. "
-            "Save it as 8 bit."
-        )
-    return (floats * (255 / most)).round().astype(np.uint8)
+def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
+    """Bring any mode to L, RGB or RGBA, 8 bit."""
+    if _is_deep(image):
+        values = np.asarray(image)
+        found = range_of(values)
+        low, high = scale or common_scale([found])[0]
+        scaled = (values.astype(np.float64) - low) * (255 / (high - low))
+        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        return image.convert("RGBA")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")  # P, CMYK, YCbCr, LAB, HSV, RGBX
 
 
-def to_pixels(image: Image.Image | Path | str, size: int, channels: int) -> Pixels:
-    """A Pillow image or a file to (C, size, size) uint8, for ``PredictedNetwork.classify``."""
-    found = to_square(image, size, channels) if isinstance(image, Image.Image) else decode_image(image, size, channels)
-    return np.ascontiguousarray(found)
+def to_pixels(image: Any, size: int, channels: int) -> Pixels:
+    """A Pillow image, a file's path, bytes or an open file to (C, size, size) uint8, for ``classify``."""
+    if isinstance(image, Image.Image):
+        return to_square(image, size, channels)
+    if isinstance(image, bytes):
+        image = io.BytesIO(image)
+    return decode_image(image if hasattr(image, "read") else Path(image).expanduser(), size, channels)
 
 
 hooks.register(to_pixels=to_pixels)

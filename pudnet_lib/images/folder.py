@@ -1,252 +1,405 @@
-"""Image folders: which files there are, their classes, and which of them are for testing.
+"""Image folders: which files there are, their classes, and which of them are for testing; told by content.
 
-Our choice. Two layouts, as torchvision's ImageFolder reads them: class folders, or ``train/`` and ``test/`` (or
-``val/``) of class folders. Where both ``test/`` and ``val/`` hold labelled images, ``val/`` joins the training images.
+Our choice. Class folders, as torchvision's ImageFolder reads them, or the parts of a split: first-level folders that
+hold mostly the same sub-folders. Words only tell which part is which. Where there are test *and* validation images, the
+latter join the training images.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.decode import DECODE_VERSION
+from pudnet_lib.images.decode import DECODE_VERSION, is_clutter, why_no_picture
 
-TEST_SHARE = 0.2
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing")
-_VALIDATION = ("val", "valid", "validation")
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # left behind by file managers; hidden files are passed over too
+Classes = dict[str, list[str]]  # class name → files, relative to the root, '/' between
+_NO_TEST = ("extra", "unlabel", "unlabeled", "unlabelled", "augmented", "aug", "mask", "masks", "labels", "annotations")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source, training images first; nothing is decoded yet.
+    """The files of a source; nothing is decoded yet.
 
     Attributes:
         name: The source's name.
-        files: The N paths; text, because a hundred thousand Path objects cost a second.
+        root: Its folder; ``shown`` is what messages call it.
+        files: The N paths below it.
         labels: (N,) int64 in 0..K-1.
-        train_count: The first so many files are for training, the rest for testing.
-        class_names: The K names.
+        tests: (N,) bool, the files of its own test part; None where it has no split of its own.
+        class_names: The K names, distinct.
+        skipped: Files that are passed over, each with the reason.
+        warnings: What else its user should know.
         fingerprint: Changes with any file's path, size or modification time.
     """
 
     name: str
+    root: Path
+    shown: str
     files: tuple[str, ...]
     labels: npt.NDArray[np.int64]
-    train_count: int
+    tests: npt.NDArray[np.bool_] | None
     class_names: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
     fingerprint: str
 
 
-def scan_folder(root: Path, name: str | None = None) -> Listing:
+@dataclass
+class Node:
+    """A folder with pictures: their paths, its subfolders, and what else lies in it."""
+
+    path: str
+    pictures: list[str] = field(default_factory=list)
+    folders: list[Node] = field(default_factory=list)
+    others: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, in one Unicode form and without bytes that are no text."""
+        return readable(self.path.rpartition("/")[2])
+
+    def below(self) -> list[str]:
+        """All pictures at any depth, sorted by path."""
+        return sorted([*self.pictures, *(p for f in self.folders for p in f.below())])
+
+    def kinds(self) -> list[Node]:
+        """The subfolders that hold pictures."""
+        return [f for f in self.folders if f.pictures or f.kinds()]
+
+    def passed_over(self) -> list[tuple[str, str]]:
+        """What is no picture, at any depth."""
+        return [*self.others, *(o for f in self.folders for o in f.passed_over())]
+
+
+def readable(name: str) -> str:
+    """A file's name as text that prints everywhere and compares: NFC, bytes of an old encoding read as Windows'."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(name).decode("cp1252", "replace")
+    return unicodedata.normalize("NFC", name)
+
+
+def walk(root: Path | str) -> Node:
+    """Read a folder's tree; links are followed, but never up."""
+
+    def visit(here: str, path: str, trail: tuple[str, ...]) -> Node:
+        node = Node(path)
+        for entry in sorted(os.scandir(here), key=lambda e: e.name):
+            inside = f"{path}/{entry.name}" if path else entry.name
+            if is_clutter(entry.name):
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                if real and any(f"{t}/".startswith(f"{real}/") for t in trail):
+                    node.others.append((inside, "a link that leads back up"))
+                else:
+                    node.folders.append(visit(entry.path, inside, (*trail, real or f"{trail[-1]}/{entry.name}")))
+            elif not entry.is_file():
+                node.others.append((inside, "a broken link" if entry.is_symlink() else "no file"))
+            elif why := why_no_picture(entry.name, lambda file=entry.path: _head(file)):  # type: ignore[misc]
+                node.others.append((inside, why))
+            else:
+                node.pictures.append(inside)
+        return node
+
+    try:
+        return visit(str(root), "", (os.path.realpath(root),))
+    except OSError as error:
+        raise PudNetError(f"{error.filename} can't be read ({error.strerror}).") from error
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
+
+
+def files_below(folder: Path | str) -> list[str]:
+    """List the paths of all pictures below a folder, sorted; what is no picture is passed over."""
+    return [f"{folder}/{path}" for path in walk(folder).below()]
+
+
+def refuse_inside(out: Path | str, folder: Path | str) -> None:
+    """Refuse to write results into the folder of images: they would be a class the next time."""
+    if Path(folder).is_dir() and Path(out).resolve().is_relative_to(Path(folder).resolve()):
+        raise PudNetError(
+            f"{out} lies in {folder}: what is written there would be taken for images. Name another --out."
+        )
+
+
+def scan_folder(root: Path | str, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
     """List an image folder.
 
     Args:
-        root: A folder of class folders, or of ``train/`` and ``test/`` (or ``val/``) with class folders.
+        root: A folder of class folders, or of the parts of a split (``train/`` and ``test/``, say) with class folders.
         name: The source's name; by default the folder's.
+        shown: What messages call the folder.
+        merge: Where parts are found of which none is clearly for training: take them all together.
 
     Returns:
-        Its files. Without a split of its own, a fifth of every class is for testing (see ``split_off_tests``).
+        Its files.
 
     Raises:
-        PudNetError: If it is no folder, is empty, holds fewer than two classes or an empty class.
+        PudNetError: If it is no folder, has no class folders, fewer than two classes, an empty class, or parts of which
+            none is clearly for training.
     """
-    name = name or root.resolve().name
+    root = Path(root)
+    name, shown = name or root.resolve().name, shown or readable(str(root))
     if not root.is_dir():
-        raise PudNetError(f"{root} is not a folder; expected a folder with one subfolder of images for each class.")
-    parts = {folder.name.lower(): folder for folder in subfolders(root)}
-    train = next((parts[p] for p in _TRAIN if p in parts), None)
-    tests = [parts[p] for p in (*_TEST, *_VALIDATION) if p in parts]
-    if train is None or not (tests or subfolders(train)):  # a flat train/ without test/ is a class beside others
-        return listing_without_split(name, root, files_by_class(root))
-    labelled = [folder for folder in tests if subfolders(folder)]
-    if not tests:  # a lone train folder, or a class that happens to be called that
-        return listing_without_split(name, root, files_by_class(train if len(parts) == 1 else root))
-    if not labelled:
+        raise PudNetError(f"{shown} is not a folder; expected a folder with one subfolder of images for each class.")
+    whole = walk(root)
+    top = _unwrapped(whole)
+    where = f"{shown}/{readable(top.path)}" if top.path else shown
+    training, tests, said = _understood(top, where, merge)
+    skipped = [(readable(f), why) for f, why in whole.passed_over()]
+    return listing(name, root, training, tests, shown=shown, skipped=skipped, warnings=said, base=top.path)
+
+
+def _unwrapped(node: Node) -> Node:
+    """Step through folders that hold one folder of folders and nothing else to learn from."""
+    while not node.pictures and len(node.kinds()) == 1 and node.kinds()[0].kinds():
+        node = node.kinds()[0]
+    return node
+
+
+def _role(name: str) -> str:
+    """Tell what a part's name says that it is for."""
+    for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()):
+        if word.startswith("train"):
+            return "train"
+        if word.startswith(("test", "eval", "holdout", "heldout")):
+            return "test"
+        if word.startswith("valid") or word in ("val", "dev", "development"):
+            return "validation"
+    return ""
+
+
+def _understood(top: Node, where: str, merge: bool) -> tuple[Classes, Classes | None, list[str]]:
+    """Training files, test files (None where the folder has no split of its own), and what is to be said."""
+    parts = {node.name: _unwrapped(node) for node in top.kinds()}
+    names = {part: {f.name.casefold() for f in node.kinds()} for part, node in parts.items()}
+    structured = [part for part in parts if names[part]]
+
+    def alike(a: str, b: str) -> bool:
+        common, least = len(names[a] & names[b]), 1 if _role(a) and _role(b) else 2
+        return common >= max(least, min(len(names[a]), len(names[b])) / 2)
+
+    train = [part for part in structured if _role(part) == "train"]
+    others = [part for part in structured if part != train[0] and alike(part, train[0])] if len(train) == 1 else []
+    if others:
+        return _own_split(parts, train[0], others, where)
+    same = [p for p in structured if any(alike(p, q) for q in structured if q != p)]
+    apart = [p for p in structured if _role(p)]
+    found = same or (apart if len(apart) > 1 and len(apart) == len(parts) else [])
+    if found and merge:
+        merged: Classes = {}
+        for part in found:
+            _add(merged, _classes(parts[part], f"{where}/{part}"))
+        return merged, None, [f"{_list(found)} are taken together, as asked for."]
+    if found:
+        kind = "mostly the same sub-folders" if same else "different sub-folders"
         raise PudNetError(
-            f"{tests[0]} has no class folders, so its images are unlabelled; expected the same class folders as in "
-            f"{train}. Give {train} itself to have a fifth of it set aside for testing."
+            f"{where}: {_list(found)} hold {kind} ({_list([f.name for f in parts[found[0]].kinds()])}), so they are "
+            "parts of one set, not classes, and none is clearly the one to learn from. Give one by its path, name "
+            "them train and test, or pass split='all' to take them together."
         )
-    training = files_by_class(train)
-    for extra in labelled[1:]:
-        for class_name, files in files_by_class(extra).items():
-            training.setdefault(class_name, []).extend(files)
-    return listing(name, root, training, files_by_class(labelled[0]))
+    flat = [part for part in parts if part not in train]
+    if len(train) == 1 and flat and all(_role(part) for part in flat):
+        text = f"{_list(flat)} has no class folders: its pictures are unlabelled and not used."
+        return _classes(parts[train[0]], f"{where}/{train[0]}"), None, [text]
+    return _classes(top, where), None, _class_warnings(top)
 
 
-def subfolders(root: Path) -> list[Path]:
-    """List a folder's visible subfolders by name."""
-    found = (Path(e.path) for e in os.scandir(root) if e.is_dir() and not _is_clutter(e.name))
-    return sorted(found)
+def _own_split(
+    parts: Mapping[str, Node], train: str, others: Sequence[str], where: str
+) -> tuple[Classes, Classes | None, list[str]]:
+    """Training and test files of a folder that has a part to learn from and parts that look like it."""
+    said = []
+    tests = [p for p in others if _role(p) == "test"] or [p for p in others if _role(p) == "validation"]
+    if not tests and len(others) == 1 and _role(others[0]) != "train" and not _is_extra(others[0]):
+        tests = list(others)
+    joined = [p for p in others if _role(p) == "validation" and p not in tests]
+    training = _classes(parts[train], f"{where}/{train}")
+    for part in joined:
+        _add(training, _classes(parts[part], f"{where}/{part}", empty=True))
+    testing: Classes = {}
+    for part in tests:
+        _add(testing, _classes(parts[part], f"{where}/{part}", empty=True), training)
+    if joined:
+        said.append(f"{_list(joined)} joins {train}; {_list(tests)} is the test part.")
+    for part, node in parts.items():
+        if part not in (train, *joined, *tests):
+            what = "without class folders, unlabelled" if not node.kinds() else "neither learned from nor tested on"
+            said.append(f"{part} ({len(node.below())} pictures) is not used: {what}.")
+    for part in (train, *joined, *tests):
+        said += _class_warnings(parts[part])
+    return training, testing if tests else None, said
 
 
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _CLUTTER
+def _is_extra(part: str) -> bool:
+    return any(word in _NO_TEST for word in re.findall(r"[a-z]+", part.lower()))
 
 
-def files_by_class(root: Path) -> dict[str, list[str]]:
-    """List the files of every class folder, at any depth, in the order of their names.
+def _add(classes: Classes, more: Classes, like: Classes | None = None) -> None:
+    """Add files to classes; a name that differs in case alone is the one there is."""
+    known = {name.casefold(): name for name in (classes if like is None else like)}
+    for name, files in more.items():
+        classes.setdefault(name if name in (like or classes) else known.get(name.casefold(), name), []).extend(files)
 
-    Args:
-        root: A folder of class folders.
 
-    Returns:
-        Class name to files, both sorted.
-
-    Raises:
-        PudNetError: If there are no class folders, or one of them is empty.
-    """
-    folders = subfolders(root)
-    if not folders:
-        loose = sum(e.is_file() and not _is_clutter(e.name) for e in os.scandir(root))
-        found = f"holds {loose} files but no subfolders" if loose else "is empty"
-        raise PudNetError(f"{root} {found}; expected one subfolder of images for each class, such as {root}/cat.")
-    classes = {folder.name: files_below(folder) for folder in folders}
-    empty = [class_name for class_name, files in classes.items() if not files]
-    if empty:
+def _classes(node: Node, where: str, empty: bool = False) -> Classes:
+    """The pictures of every class folder, at any depth; ``empty`` classes are allowed in a test part."""
+    found: Classes = {}
+    for folder in node.folders:
+        files, others = folder.below(), folder.passed_over()
+        if not files and not empty:
+            unread = [o for o in others if o[1] != "no picture"]
+            if others and not unread:
+                continue  # a folder of notes
+            first = f": {readable(unread[0][0])} is {unread[0][1]}" if unread else ""
+            what = f"has no picture that can be read{first}" if unread else "is empty"
+            raise PudNetError(f"{where}: the class folder {folder.name!r} {what}. Put images in it or remove it.")
+        if files:
+            found.setdefault(folder.name, []).extend(files)
+    if not found:
+        loose = len(node.pictures)
+        what = f"holds {loose} pictures but no subfolders" if loose else "is empty"
+        words = Counter(re.split(r"[\d_.\-\s(]", readable(p).rpartition("/")[2])[0] for p in node.pictures)
+        hint = (
+            f" Their names begin with {_list(list(words))}: make folders of those." if 2 <= len(words) < loose else ""
+        )
         raise PudNetError(
-            f"{root}: the class folder {empty[0]!r} is empty ({len(empty)} of {len(classes)} are). "
-            "Put images in it or remove it."
+            f"{where} {what}; expected one subfolder of images for each class, such as {where}/cat.{hint}"
         )
-    return classes
+    return found
 
 
-def files_below(folder: Path) -> list[str]:
-    """List all visible files below a folder, links followed, sorted by path."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where) if folders else where
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [f for f in folders if not _is_clutter(f)]
-        found.extend(f"{where}{os.sep}{n}" for n in names if not _is_clutter(n))
-    return sorted(found)
-
-
-def listing_without_split(name: str, root: Path, classes: Mapping[str, list[str]]) -> Listing:
-    """Set a fifth of every class aside for testing, then list."""
-    training, tests = split_off_tests(root, classes)
-    return listing(name, root, training, tests)
-
-
-def split_off_tests(root: Path, classes: Mapping[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Split every class 80/20, the same way on every machine.
-
-    The draw orders a class's files by a hash of their relative path, so it neither depends on a generator nor follows
-    the order in which the pictures were taken.
-
-    Args:
-        root: Paths are hashed relative to it.
-        classes: Class name to files.
-
-    Returns:
-        Training files and test files, by class.
-
-    Raises:
-        PudNetError: If a class has a single image.
-    """
-    training, tests = {}, {}
-    for class_name, files in classes.items():
-        if len(files) < 2:
-            raise PudNetError(
-                f"{root}: the class {class_name!r} has a single image; expected at least 2, one to learn from and one "
-                "to test on. Add images or remove the class."
+def _class_warnings(node: Node) -> list[str]:
+    """What looks unlike a folder of classes."""
+    said = []
+    if node.pictures:
+        first = readable(node.pictures[0]).rpartition("/")[2]
+        said.append(f"{len(node.pictures)} pictures beside the class folders are not used, such as {first}.")
+    for folder in node.folders:
+        inner = folder.kinds()
+        if inner and (folder.pictures or len(inner) > 1):
+            said.append(
+                f"the class {folder.name!r} holds {len(inner)} sub-folders with pictures "
+                f"({_list([f.name for f in inner])}), which are taken as one class. If they are the classes, give "
+                f"{readable(folder.path)}."
             )
-        keys = {f: hashlib.blake2b(_relative(f, root)).digest() for f in files}
-        drawn = set(sorted(files, key=keys.__getitem__)[: max(1, round(TEST_SHARE * len(files)))])
-        training[class_name] = [f for f in files if f not in drawn]
-        tests[class_name] = [f for f in files if f in drawn]
-    return training, tests
+        elif not inner and not folder.pictures and folder.passed_over():
+            said.append(f"{folder.name} holds no pictures and is passed over.")
+    roles = [f.name for f in node.kinds() if _role(f.name) or f.name.lower() in _NO_TEST]
+    if roles and len(roles) >= len(node.kinds()) - 1:
+        said.append(f"{_list(roles)} without class folders of their own are read as classes. Is that meant?")
+    return said
 
 
-def _relative(file: str, root: Path) -> bytes:
-    """Write a path below ``root`` the same way on every system."""
-    return os.path.relpath(file, root).replace(os.sep, "/").encode("utf-8", "surrogateescape")
+def _list(names: Sequence[str], most: int = 4) -> str:
+    shown = [n if len(n) <= 40 else f"{n[:39]}…" for n in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def listing(
     name: str,
     root: Path,
     training: Mapping[str, list[str]],
-    tests: Mapping[str, list[str]],
+    tests: Mapping[str, list[str]] | None,
     display: Mapping[str, str] | None = None,
+    shown: str | None = None,
+    skipped: Iterable[tuple[str, str]] = (),
+    warnings: Iterable[str] = (),
+    base: str = "",
 ) -> Listing:
-    """Put training and test files together.
+    """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later.
 
     Args:
         name: The source's name.
         root: Its folder.
-        training: Class name to training files.
+        training: Class name to files below the root.
         tests: Class name to test files; the same classes.
         display: Class name to the name shown, where they differ.
+        shown: What messages call the root.
+        skipped: Files that were passed over, with the reason.
+        warnings: What was noticed.
+        base: Path below the root that names of files count from.
 
     Returns:
         The listing, classes sorted by their (folder) name.
 
     Raises:
-        PudNetError: If there are fewer than two classes, or a class lacks training images. A class that only lacks test
-            images is warned of.
+        PudNetError: If there are fewer than two classes, or a class lacks training images.
     """
+    shown, said = shown or readable(str(root)), list(warnings)
     if len(training) < 2:
         raise PudNetError(
-            f"{root} holds {len(training)} class ({', '.join(training)}); expected at least 2 class folders."
+            f"{shown} holds {len(training)} class ({', '.join(training)}); expected at least 2 class folders."
         )
-    unlearnable = sorted(c for c in {*training, *tests} if not training.get(c))
+    unlearnable = sorted(c for c in {*training, *(tests or {})} if not training.get(c))
     if unlearnable:
         raise PudNetError(
-            f"{root}: the class {unlearnable[0]!r} has no training images ({len(unlearnable)} classes have none); "
+            f"{shown}: the class {unlearnable[0]!r} has no training images ({len(unlearnable)} classes have none); "
             "training and test images need the same class folders."
         )
-    untested = sorted(c for c in training if not tests.get(c))
-    if len(untested) == len(training):
-        raise PudNetError(f"{root}: no class has a test image; expected the same class folders as for training.")
+    untested = sorted(c for c in training if tests is not None and not tests.get(c))
+    if tests is not None and len(untested) == len(training):
+        raise PudNetError(f"{shown}: no class has a test image; expected the same class folders as for training.")
     if untested:
-        text = f"{root}: {len(untested)} of {len(training)} classes have no test images, such as {untested[0]!r}."
-        warnings.warn(text, stacklevel=2)
+        said.append(f"{len(untested)} of {len(training)} classes have no test images, such as {untested[0]!r}.")
     names = sorted(training)
-    files = [f for part in (training, tests) for c in names for f in part.get(c, [])]
-    labels = [k for part in (training, tests) for k, c in enumerate(names) for _ in part.get(c, [])]
+    rows = [
+        (f, k, i)
+        for i, part in enumerate((training, tests or {}))
+        for k, c in enumerate(names)
+        for f in part.get(c, [])
+    ]
+    files = tuple(f for f, _, _ in rows)
+    labels = np.array([k for _, k, _ in rows], dtype=np.int64)
+    testing = None if tests is None else np.array([i == 1 for _, _, i in rows])
+    titles = [(display or {}).get(c, c) for c in names]
+    twice = {t for t, n in Counter(titles).items() if n > 1}
+    titles = [f"{t} ({c})" if t in twice else t for t, c in zip(titles, names, strict=True)]
     return Listing(
         name=name,
-        files=tuple(files),
-        labels=np.array(labels, dtype=np.int64),
-        train_count=sum(len(training[c]) for c in names),
-        class_names=tuple((display or {}).get(c, c) for c in names),
-        fingerprint=fingerprint(files, names, labels, sum(len(training[c]) for c in names), display),
+        root=root / base,
+        shown=f"{shown}/{readable(base)}" if base else shown,
+        files=tuple(f.removeprefix(f"{base}/") for f in files) if base else files,
+        labels=labels,
+        tests=testing,
+        class_names=tuple(titles),
+        skipped=tuple(skipped),
+        warnings=tuple(said),
+        fingerprint=fingerprint(root, files, titles, labels.tobytes(), None if testing is None else testing.tobytes()),
     )
 
 
-def fingerprint(files: Iterable[str], *facts: object) -> str:
-    """Hash files' paths, sizes and modification times; their contents are not read.
-
-    Args:
-        files: The files.
-        facts: What else the decoded dataset depends on.
-
-    Returns:
-        A hexadecimal string.
-
-    Raises:
-        PudNetError: If a file is missing that a dataset's list names.
-    """
+def fingerprint(root: Path, files: Iterable[str], *facts: object) -> str:
+    """Hash files' paths below the root, sizes and modification times; their contents are not read."""
     known = repr((DECODE_VERSION, *facts)).encode("utf-8", "surrogateescape")
     total = hashlib.blake2b(known, digest_size=16)
     for file in files:
-        try:
-            stat = os.stat(file)
-        except FileNotFoundError as error:
-            raise PudNetError(f"{file} is missing. Put it back, or unpack the archive anew.") from error
-        total.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        total.update(stamp(root, file))
     return total.hexdigest()
+
+
+def stamp(root: Path, file: str) -> bytes:
+    """What tells that a file changed."""
+    try:
+        stat = os.stat(f"{root}/{file}")
+    except FileNotFoundError as error:
+        raise PudNetError(f"{root}/{file} is missing. Put it back, or unpack the archive anew.") from error
+    return f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape")

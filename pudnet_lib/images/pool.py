@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import ClassSplit, EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.images.sources import load_images
+from pudnet_lib.images.splits import default_class_split
 
 Variation = Literal["turned 90°", "turned 180°", "turned 270°", "inverted"]
 _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {

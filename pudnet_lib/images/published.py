@@ -1,7 +1,7 @@
 """Datasets in the layout in which their authors publish them, where it is not one of class folders.
 
-Tiny-ImageNet (the zip of Stanford's CS231n), Animals-10 (Kaggle; Italian folder names) and CUB-200-2011 (lists of
-numbers). The paper uses them all [code]; their layouts are the authors', the reading is ours.
+Tiny-ImageNet (the zip of Stanford's CS231n), Animals-10 (Kaggle; Italian folder names), CUB-200-2011 (lists of numbers)
+and Omniglot. The paper uses the first three [code]; their layouts are the authors', the reading is ours.
 """
 
 from __future__ import annotations
@@ -10,16 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.folder import (
-    Listing,
-    files_below,
-    files_by_class,
-    listing,
-    listing_without_split,
-    scan_folder,
-    split_off_tests,
-    subfolders,
-)
+from pudnet_lib.images.folder import Listing, listing, scan_folder, walk
 
 ANIMALS = {
     "cane": "dog",
@@ -35,23 +26,12 @@ ANIMALS = {
 }
 
 
-def scan_any(root: Path, name: str | None = None) -> Listing:
-    """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder.
-
-    Args:
-        root: The folder.
-        name: The source's name; by default the folder's.
-
-    Returns:
-        Its files.
-
-    Raises:
-        PudNetError: If the layout is broken; see ``scan_folder``.
-    """
+def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
+    """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder."""
     for recognises, scan in _LAYOUTS:
         if root.is_dir() and recognises(root):
             return scan(root, name or root.resolve().name)
-    return scan_folder(root, name)
+    return scan_folder(root, name, shown, merge)
 
 
 def _lines(file: Path) -> list[list[str]]:
@@ -76,30 +56,28 @@ def scan_tiny_imagenet(root: Path, name: str) -> Listing:
     if (root / "words.txt").is_file():
         rows = (line.split("\t", 1) for line in (root / "words.txt").read_text(encoding="utf-8").splitlines())
         words = {row[0]: row[1].split(",")[0].strip() for row in rows if len(row) == 2}
-    training = {wnid: files_below(root / "train" / wnid / "images") for wnid in wnids}
+    training = {w: [f"train/{w}/images/{p}" for p in walk(root / "train" / w / "images").below()] for w in wnids}
     tests: dict[str, list[str]] = {wnid: [] for wnid in wnids}
     for file, wnid, *_ in _lines(root / "val" / "val_annotations.txt"):
         if wnid not in tests:
             raise PudNetError(
                 f"{root}/val/val_annotations.txt names the class {wnid!r}, which wnids.txt does not list."
             )
-        tests[wnid].append(str(root / "val" / "images" / file))
+        tests[wnid].append(f"val/images/{file}")
     return listing(name, root, training, tests, words)
-
-
-def _animals_root(root: Path) -> Path:
-    return root / "raw-img" if (root / "raw-img").is_dir() else root
 
 
 def is_animals(root: Path) -> bool:
     """Tell Animals-10 by its ten Italian folder names."""
-    return {folder.name for folder in subfolders(_animals_root(root))} == set(ANIMALS)
+    inner = root / "raw-img" if (root / "raw-img").is_dir() else root
+    return all((inner / name).is_dir() for name in ANIMALS)
 
 
 def scan_animals(root: Path, name: str) -> Listing:
     """List Animals-10 under English names; it has no split of its own, so a fifth of every class is for testing."""
-    training, tests = split_off_tests(root, files_by_class(_animals_root(root)))
-    return listing(name, root, training, tests, ANIMALS)
+    inner = "raw-img/" if (root / "raw-img").is_dir() else ""
+    classes = {n: [f"{inner}{n}/{p}" for p in walk(root / inner / n).below()] for n in ANIMALS}
+    return listing(name, root, classes, None, ANIMALS)
 
 
 def is_cub(root: Path) -> bool:
@@ -117,7 +95,7 @@ def scan_cub(root: Path, name: str) -> Listing:
     for image, path in _lines(root / "images.txt"):
         if image not in class_of or image not in is_training:
             raise PudNetError(f"{root}: image {image} ({path}) is in images.txt but not in the other lists.")
-        (training if is_training[image] else tests)[class_of[image]].append(str(root / "images" / path))
+        (training if is_training[image] else tests)[class_of[image]].append(f"images/{path}")
     display = {folder: folder.split(".", 1)[-1].replace("_", " ") for folder in folder_of.values()}
     return listing(name, root, training, tests, display)
 
@@ -129,9 +107,9 @@ def is_omniglot(root: Path) -> bool:
 
 def scan_omniglot(root: Path, name: str) -> Listing:
     """List Omniglot: every character of every alphabet is a class; no split of its own, so a fifth is for testing."""
-    parts = [root / part for part in ("images_background", "images_evaluation") if (root / part).is_dir()]
-    characters = [c for part in parts for alphabet in subfolders(part) for c in subfolders(alphabet)]
-    return listing_without_split(name, root, {f"{c.parent.name}/{c.name}": files_below(c) for c in characters})
+    parts = [part for part in walk(root).folders if part.path in ("images_background", "images_evaluation")]
+    characters = [(alphabet, c) for part in parts for alphabet in part.folders for c in alphabet.folders]
+    return listing(name, root, {f"{a.name}/{c.name}": c.below() for a, c in characters}, None)
 
 
 _LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Listing]], ...] = (

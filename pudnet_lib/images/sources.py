@@ -1,42 +1,36 @@
-"""A name or a folder to an ImageDataset, and the list of all names.
+"""A name, a folder or a zip to an ImageDataset, and the list of all names.
 
 Our choice; the paper names its datasets only. Names: the packs that ship with the kit, torchvision's datasets, and
-datasets that have to be fetched by hand (``PUBLISHED``). Everything else is an image folder.
+datasets that have to be fetched by hand (``PUBLISHED``). Everything else is an image folder or a zip of one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.images.archive import ArchiveLimits, unpack_zip
 from pudnet_lib.images.cache import data_folder
+from pudnet_lib.images.decode import decode_image, to_square
+from pudnet_lib.images.folder import readable
 from pudnet_lib.images.packs import load_pack, manifest, pack_names
-from pudnet_lib.images.prepared import open_prepared
 from pudnet_lib.images.published import scan_any
-from pudnet_lib.images.reading import OnError, Reading, Split, read_listing
+from pudnet_lib.images.reading import OnError, Reading, Split, read_folder
 from pudnet_lib.images.torchvision_sources import TORCHVISION, has_local_copy, load_torchvision, unpacked_copy
 
 
-@dataclass(frozen=True)
-class SourceInfo:
-    """What is known of a source, as ``pudnet datasets`` shows it.
-
-    Attributes:
-        name: What ``load_images`` takes.
-        kind: ``"embedded"``, ``"torchvision"`` or ``"published"``.
-        classes: K.
-        images: All images, training and test.
-        size: Pixels and colours, as text.
-        licence: The terms.
-        place: Where it is looked for.
-        available: Whether it is there.
-        how_to_get: What to do where it isn't.
-    """
+class SourceInfo(NamedTuple):
+    """What is known of a source, as ``pudnet datasets`` shows it."""
 
     name: str
     kind: str
@@ -49,8 +43,7 @@ class SourceInfo:
     how_to_get: str
 
 
-@dataclass(frozen=True)
-class PublishedSource:
+class PublishedSource(NamedTuple):
     """A dataset that is fetched by hand: the folder names it goes by, and what is known of it."""
 
     folders: tuple[str, ...]
@@ -64,34 +57,22 @@ class PublishedSource:
 PUBLISHED = {
     "tiny-imagenet": PublishedSource(
         ("tiny-imagenet-200", "tiny-imagenet"),
-        200,
-        110_000,
-        "64 RGB",
-        "ImageNet terms: research only",
+        *(200, 110_000, "64 RGB", "ImageNet terms: research only"),
         "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     ),
     "animals10": PublishedSource(
         ("animals10", "animals-10", "Animals-10"),
-        10,
-        26_179,
-        "mixed RGB",
-        "GPL-2.0 (Kaggle)",
+        *(10, 26_179, "mixed RGB", "GPL-2.0 (Kaggle)"),
         "unpack kaggle.com/datasets/alessiocorrado99/animals10 (the folder that holds raw-img)",
     ),
     "cub200": PublishedSource(
         ("CUB_200_2011", "cub200"),
-        200,
-        11_788,
-        "mixed RGB",
-        "research only",
+        *(200, 11_788, "mixed RGB", "research only"),
         "unpack CUB_200_2011.tgz from data.caltech.edu/records/65de6-vp158",
     ),
     "imagenet": PublishedSource(
         ("imagenet", "ImageNet", "ILSVRC/Data/CLS-LOC"),
-        1000,
-        1_331_167,
-        "mixed RGB",
-        "ImageNet terms: research only",
+        *(1000, 1_331_167, "mixed RGB", "ImageNet terms: research only"),
         "register at image-net.org; train/ and val/ of class folders, as torchvision's ImageNet makes them",
     ),
 }
@@ -104,54 +85,121 @@ def load_images(
     channels: int = 3,
     progress: bool = True,
     cache_dir: Path | str | None = None,
-    on_error: OnError = "raise",
+    on_error: OnError = "skip",
 ) -> ImageDataset:
-    """Load images by name or from a folder; decoded once, memory-mapped ever after.
+    """Load images by name, from a folder or a zip; decoded once, memory-mapped ever after.
+
+    What was noticed (copies, blank pictures, files passed over, …) comes as one warning each and, with counts, as the
+    dataset's ``report``; ``pudnet check FOLDER`` shows it before anything is predicted.
 
     Args:
-        name_or_folder: One of ``list_sources()``, or a folder of class folders (or of ``train/`` and ``test/`` with
-            them). A name is taken before a folder of that name: write ``./emoji`` for a folder here.
-        split: ``"train"``, ``"test"`` or ``"all"``. A folder without its own split has a fifth of every class for
-            testing, always the same.
+        name_or_folder: One of ``list_sources()``, or a folder or zip of class folders (or of ``train/`` and ``test/``
+            with them). A name is taken before a folder of that name: write ``./emoji`` for a folder here.
+        split: ``"train"`` or ``"test"``: the folder's own parts, else a fifth of every class is for testing, always the
+            same. ``"all"`` takes both. ``"auto"``, for predicting: the training part of an own split, else all.
         size: H = W in pixels; the short side is resized and the middle square kept.
         channels: C, 1 (gray) or 3 (RGB).
         progress: Show a progress bar while decoding.
         cache_dir: Where decoded images are kept; by default ``$PUDNET_CACHE``, else the platform's cache folder.
-        on_error: A file that is no image or damaged: ``"raise"`` names it in an error; ``"skip"`` leaves such files out
-            and warns with their number.
+        on_error: A picture that is damaged: ``"skip"`` leaves it out with a warning; ``"raise"`` names it in an error.
 
     Returns:
-        The images, (N, C, H, W) uint8.
+        The images, (N, C, H, W) uint8; equal pictures are one item.
 
     Raises:
-        PudNetError: If the name or folder does not exist, holds fewer than two classes, has a class with a single
-            image, or a file can't be decoded; if a download or the cache fails.
+        PudNetError: If the name or folder does not exist, holds fewer than two classes or parts of which none is
+            clearly for training; if a class has nothing that can be decoded; if a download or the cache fails.
     """
     name = str(name_or_folder)
-    if split not in ("train", "test", "all"):
-        raise unknown_name("split", str(split), ["train", "test", "all"])
+    if split not in get_args(Split):
+        raise unknown_name("split", str(split), get_args(Split))
     how = Reading(size, channels, progress, cache_dir, on_error)
     if name in pack_names():
-        return _resized(load_pack(name, split), size).with_channels(channels)
+        return _resized(load_pack(name, "all" if split == "auto" else split), size).with_channels(channels)
     if name in TORCHVISION:
-        return load_torchvision(name, split, how)
-    folder, shown, licence = find_folder(name_or_folder)
-    prepared = open_prepared(shown, folder, split, how)
-    return prepared or read_listing(scan_any(folder, shown), folder, split, how, licence)
+        return load_torchvision(name, "train" if split == "auto" else split, how)
+    if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
+        return load_zip(Path(name).expanduser(), split, how)
+    folder, title, licence, published = find_folder(name_or_folder)
+
+    def scan() -> Any:
+        return scan_any(folder, title) if published else scan_any(folder, title, readable(name), split == "all")
+
+    return read_folder(folder, split, how, scan, title, licence, published)
 
 
-def find_folder(name_or_folder: str | Path) -> tuple[Path, str, str]:
-    """Find the folder of a source that lies on disk as image files.
+def load_zip(
+    source: Path | bytes, split: Split = "auto", how: Reading | None = None, name: str = "", limits: Any = None
+) -> ImageDataset:
+    """Load a zip of an image folder, a file or its bytes; nothing of it stays on the disk.
 
     Args:
-        name_or_folder: One of ``PUBLISHED``, or a folder.
+        source: The file, or its content.
+        split: As for ``load_images``.
+        how: Size, channels and the rest.
+        name: What messages call it; by default the file's name.
+        limits: An ``ArchiveLimits``: how much it may hold.
 
     Returns:
-        The folder, the source's name, its licence.
+        The images, in memory.
 
     Raises:
-        PudNetError: If there is no such folder.
+        PudNetError: If the zip fails a check (see ``unpack_zip``), or its folder one of ``load_images``.
     """
+    name = name or ("the zip" if isinstance(source, bytes) else readable(str(source)))
+    skipped: list[tuple[str, str]] = []
+    said: list[str] = []
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "images"
+        try:
+            unpack_zip(source, root, limits or ArchiveLimits(), name, skipped, said)
+            listing = scan_any(root, Path(name).stem, name, split == "all")
+            listing = replace(listing, skipped=(*skipped, *listing.skipped), warnings=(*said, *listing.warnings))
+            how = replace(how or Reading(progress=False), cache_dir=Path(place) / "cache")
+            data = read_folder(listing.root, split, how, lambda: listing, listing.name, "unknown", False)
+        except PudNetError as error:
+            raise PudNetError(str(error).replace(str(root), name)) from error
+        return replace(data, images=data.images.clone())  # the memory map goes with the folder
+
+
+def as_dataset(
+    X: Any,  # noqa: N803  the name that scikit-learn gave it
+    y: Sequence[Any],
+    names: Sequence[str] | None = None,
+    size: int = 32,
+    channels: int = 3,
+    name: str = "images",
+) -> ImageDataset:
+    """Make a dataset of arrays, Pillow pictures or paths of picture files.
+
+    Args:
+        X: (N, H, W, C), (N, C, H, W) or (N, H, W) uint8, or floats in [0, 1]; or N pictures or paths, of any size.
+        y: N labels: numbers 0..K-1, or names.
+        names: The K class names; by default the sorted names in ``y``, or the numbers as text.
+        size: H = W in pixels of pictures and paths.
+        channels: C of pictures and paths, 1 or 3.
+        name: The dataset's name.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        PudNetError: If pixels, shapes or labels are not as stated, or a file can't be read.
+    """
+    if not isinstance(X, (np.ndarray, torch.Tensor)) and len(X) and isinstance(X[0], (str, Path, Image.Image)):
+        X = np.stack(  # noqa: N806
+            [
+                to_square(x, size, channels)
+                if isinstance(x, Image.Image)
+                else decode_image(Path(x).expanduser(), size, channels)
+                for x in X
+            ]
+        )
+    return ImageDataset(X, y, names, name)  # type: ignore[arg-type]
+
+
+def find_folder(name_or_folder: str | Path) -> tuple[Path, str, str, bool]:
+    """Find the folder of a source that lies on disk as image files: folder, name, licence, whether it is published."""
     name = str(name_or_folder)
     if name in PUBLISHED:
         found = _published_folder(name)
@@ -161,16 +209,19 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str, str]:
                 f"{name} is not in {data_folder()} (looked for {', '.join(source.folders)}). To get it: "
                 f"{source.how_to_get}. The environment variable PUDNET_DATA names another folder to look in."
             )
-        return found, name, PUBLISHED[name].licence
+        return found, name, PUBLISHED[name].licence, True
     known = [*pack_names(), *TORCHVISION, *PUBLISHED]
     folder = Path(name_or_folder).expanduser()
     if folder.is_file():
-        raise PudNetError(f"{folder} is a file; expected a folder of class folders. Unpack an archive first.")
+        raise PudNetError(f"{folder} is a file; expected a folder of class folders or a zip of one. Unpack it first.")
     if folder.is_dir():
-        plain = folder.resolve().name
-        return folder, f"{plain} (folder)" if plain in known else plain, "unknown"
+        plain = readable(folder.resolve().name)
+        return folder, f"{plain} (folder)" if plain in known else plain, "unknown", False
     if len(folder.parts) > 1:
-        raise PudNetError(f"The folder {folder} does not exist; expected a folder with one subfolder for each class.")
+        hint = " Backslashes separate folders on Windows alone; write '/'." if "\\" in name else ""
+        raise PudNetError(
+            f"The folder {folder} does not exist; expected a folder with one subfolder for each class.{hint}"
+        )
     raise unknown_name("dataset", name, known, "Or give the path of an image folder.")
 
 
@@ -179,8 +230,7 @@ def _resized(data: ImageDataset, size: int) -> ImageDataset:
     if data.size == size:
         return data
     images = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
-    images = images.round().clamp(0, 255).to(torch.uint8)
-    return ImageDataset(images, data.labels, data.class_names, data.name, data.items, data.licence)
+    return replace(data, images=images.round().clamp(0, 255).to(torch.uint8))
 
 
 def _published_folder(name: str) -> Path | None:
@@ -193,46 +243,18 @@ def list_sources() -> list[SourceInfo]:
     Returns:
         Embedded packs first, then torchvision's datasets, then those to fetch by hand.
     """
-    packs = [
-        SourceInfo(
-            name,
-            "embedded",
-            facts["classes"],
-            facts["train"] + facts["test"],
-            f"{facts['size']} {'gray' if facts['channels'] == 1 else 'RGB'}",
-            facts["licence"],
-            "in the package",
-            True,
-            "comes with the kit",
-        )
-        for name, facts in manifest().items()
-    ]
-    downloads = [
-        SourceInfo(
-            name,
-            "torchvision",
-            s.classes,
-            s.images,
-            s.size,
-            s.licence,
-            str(unpacked_copy(name) or data_folder() / s.folder),
-            has_local_copy(name),
-            "downloaded when first loaded",
-        )
-        for name, s in TORCHVISION.items()
-    ]
-    by_hand = [
-        SourceInfo(
-            name,
-            "published",
-            s.classes,
-            s.images,
-            s.size,
-            s.licence,
-            str(_published_folder(name) or data_folder() / s.folders[0]),
-            _published_folder(name) is not None,
-            s.how_to_get,
-        )
-        for name, s in PUBLISHED.items()
-    ]
-    return [*packs, *downloads, *by_hand]
+    found = []
+    for name, facts in manifest().items():
+        size = f"{facts['size']} {'gray' if facts['channels'] == 1 else 'RGB'}"
+        count = facts["train"] + facts["test"]
+        about = (facts["classes"], count, size, facts["licence"], "in the package", True, "comes with the kit")
+        found.append(SourceInfo(name, "embedded", *about))
+    for name, s in TORCHVISION.items():
+        place, there = str(unpacked_copy(name) or data_folder() / s.folder), has_local_copy(name)
+        how = "downloaded when first loaded"
+        found.append(SourceInfo(name, "torchvision", s.classes, s.images, s.size, s.licence, place, there, how))
+    for name, p in PUBLISHED.items():
+        folder = _published_folder(name)
+        where, there = str(folder or data_folder() / p.folders[0]), folder is not None
+        found.append(SourceInfo(name, "published", p.classes, p.images, p.size, p.licence, where, there, p.how_to_get))
+    return found

@@ -12,34 +12,32 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import data_folder
-from pudnet_lib.images.decode import Pixels, to_square
-from pudnet_lib.images.folder import files_below, fingerprint, scan_folder
-from pudnet_lib.images.published import scan_omniglot
-from pudnet_lib.images.reading import IndexedSource, Reading, Split, cache_path, read_listing, read_source
+from pudnet_lib.images.decode import PictureError, Pixels, to_square
+from pudnet_lib.images.folder import fingerprint
+from pudnet_lib.images.published import scan_any
+from pudnet_lib.images.reading import Reading, Source, Split, cache_path, read_folder, read_source
 
 _Arguments = dict[str, Any]
-_BY_FLAG: tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]] = (({"train": True},), ({"train": False},))
-_TRAIN_TEST: tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]] = (({"split": "train"},), ({"split": "test"},))
-_TRAIN_VAL_TEST: tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]] = (
-    ({"split": "train"}, {"split": "val"}),
-    ({"split": "test"},),
-)
-_TRAINVAL_TEST: tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]] = (({"split": "trainval"},), ({"split": "test"},))
+_Parts = tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]]
+_BY_FLAG: _Parts = (({"train": True},), ({"train": False},))
+_TEST = ({"split": "test"},)
+_TRAIN_TEST: _Parts = (({"split": "train"},), _TEST)
+_TRAIN_VAL_TEST: _Parts = (({"split": "train"}, {"split": "val"}), _TEST)
+_TRAINVAL_TEST: _Parts = (({"split": "trainval"},), _TEST)
+_NO_PARTS: _Parts = ((), ())
 _CONNECTION_SECONDS = 30.0
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 
 
-@dataclass(frozen=True)
-class TorchvisionSource:
+class TorchvisionSource(NamedTuple):
     """What is known of one of torchvision's datasets.
 
     Attributes:
@@ -61,76 +59,52 @@ class TorchvisionSource:
     images: int
     size: str
     licence: str
-    parts: tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]] = ((), ())
+    parts: _Parts = _NO_PARTS
     labels: str = "targets"
     root: str = "."
 
 
-TORCHVISION = {
-    "mnist": TorchvisionSource("MNIST", "MNIST/raw", 10, 70_000, "28 gray", "CC BY-SA 3.0", _BY_FLAG),
-    "fashion-mnist": TorchvisionSource("FashionMNIST", "FashionMNIST/raw", 10, 70_000, "28 gray", "MIT", _BY_FLAG),
-    "kmnist": TorchvisionSource("KMNIST", "KMNIST/raw", 10, 70_000, "28 gray", "CC BY-SA 4.0", _BY_FLAG),
-    "cifar10": TorchvisionSource(
-        "CIFAR10", "cifar-10-batches-py", 10, 60_000, "32 RGB", "cite Krizhevsky 2009", _BY_FLAG
+_ROWS: dict[str, tuple[Any, ...]] = {
+    "mnist": ("MNIST", "MNIST/raw", 10, 70_000, "28 gray", "CC BY-SA 3.0", _BY_FLAG),
+    "fashion-mnist": ("FashionMNIST", "FashionMNIST/raw", 10, 70_000, "28 gray", "MIT", _BY_FLAG),
+    "kmnist": ("KMNIST", "KMNIST/raw", 10, 70_000, "28 gray", "CC BY-SA 4.0", _BY_FLAG),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py", 10, 60_000, "32 RGB", "cite Krizhevsky 2009", _BY_FLAG),
+    "cifar100": ("CIFAR100", "cifar-100-python", 100, 60_000, "32 RGB", "cite Krizhevsky 2009", _BY_FLAG),
+    "svhn": ("SVHN", "svhn", 10, 99_289, "32 RGB", "non-commercial", _TRAIN_TEST, "labels", "svhn"),
+    "stl10": ("STL10", "stl10_binary", 10, 13_000, "96 RGB", "research only", _TRAIN_TEST, "labels"),
+    "dtd": ("DTD", "dtd/dtd", 47, 5_640, "mixed RGB", "research only", _TRAIN_VAL_TEST, "_labels"),
+    "flowers102": ("Flowers102", "flowers-102", 102, 8_189, "mixed RGB", "unknown", _TRAIN_VAL_TEST, "_labels"),
+    "food101": ("Food101", "food-101", 101, 101_000, "mixed RGB", "research only", _TRAIN_TEST, "_labels"),
+    "oxford-pets": (
+        *("OxfordIIITPet", "oxford-iiit-pet", 37, 7_349, "mixed RGB", "CC BY-SA 4.0", _TRAINVAL_TEST, "_labels"),
     ),
-    "cifar100": TorchvisionSource(
-        "CIFAR100", "cifar-100-python", 100, 60_000, "32 RGB", "cite Krizhevsky 2009", _BY_FLAG
+    "fgvc-aircraft": (
+        *("FGVCAircraft", "fgvc-aircraft-2013b", 100, 10_000, "mixed RGB", "research only", _TRAINVAL_TEST, "_labels"),
     ),
-    "svhn": TorchvisionSource(
-        "SVHN", "svhn", 10, 99_289, "32 RGB", "non-commercial", _TRAIN_TEST, labels="labels", root="svhn"
-    ),
-    "stl10": TorchvisionSource(
-        "STL10", "stl10_binary", 10, 13_000, "96 RGB", "research only", _TRAIN_TEST, labels="labels"
-    ),
-    "dtd": TorchvisionSource("DTD", "dtd/dtd", 47, 5_640, "mixed RGB", "research only", _TRAIN_VAL_TEST, "_labels"),
-    "flowers102": TorchvisionSource(
-        "Flowers102", "flowers-102", 102, 8_189, "mixed RGB", "unknown", _TRAIN_VAL_TEST, "_labels"
-    ),
-    "food101": TorchvisionSource(
-        "Food101", "food-101", 101, 101_000, "mixed RGB", "research only", _TRAIN_TEST, "_labels"
-    ),
-    "oxford-pets": TorchvisionSource(
-        "OxfordIIITPet", "oxford-iiit-pet", 37, 7_349, "mixed RGB", "CC BY-SA 4.0", _TRAINVAL_TEST, "_labels"
-    ),
-    "fgvc-aircraft": TorchvisionSource(
-        "FGVCAircraft", "fgvc-aircraft-2013b", 100, 10_000, "mixed RGB", "research only", _TRAINVAL_TEST, "_labels"
-    ),
-    "eurosat": TorchvisionSource("EuroSAT", "eurosat/2750", 10, 27_000, "64 RGB", "MIT"),
-    "omniglot": TorchvisionSource("Omniglot", "omniglot-py", 1_623, 32_460, "105 gray", "MIT"),
+    "eurosat": ("EuroSAT", "eurosat/2750", 10, 27_000, "64 RGB", "MIT"),
+    "omniglot": ("Omniglot", "omniglot-py", 1_623, 32_460, "105 gray", "MIT"),
 }
+TORCHVISION = {name: TorchvisionSource(*row) for name, row in _ROWS.items()}
 
 
 def load_torchvision(name: str, split: Split, how: Reading) -> ImageDataset:
-    """Load one of ``TORCHVISION`` by name.
-
-    Args:
-        name: Its name.
-        split: Which images.
-        how: Size, channels and the rest.
-
-    Returns:
-        The images, memory-mapped.
-
-    Raises:
-        PudNetError: If there is no local copy and it can't be downloaded.
-    """
+    """Load one of ``TORCHVISION`` by name, from a local copy or downloaded."""
     source = TORCHVISION[name]
-    if (unpacked := unpacked_copy(name)) is not None:
-        return read_listing(scan_folder(unpacked, name), unpacked, split, how, source.licence)
-    folder = data_folder() / source.folder
-    if not source.parts[0]:
-        if not (folder.is_dir() and any(folder.iterdir())):
-            _construct(name, {"background": False} if name == "omniglot" else {}, folder)
-            if name == "omniglot":
-                _construct(name, {"background": True}, folder)
-        listing = scan_omniglot(folder, name) if name == "omniglot" else scan_folder(folder, name)
-        return read_listing(listing, folder, split, how, source.licence)
-    files = files_below(folder) if folder.is_dir() else []
+    folder = unpacked_copy(name) or data_folder() / source.folder
+    if unpacked_copy(name) is None and not source.parts[0] and not (folder.is_dir() and any(folder.iterdir())):
+        for arguments in ({"background": False}, {"background": True}) if name == "omniglot" else ({},):
+            _construct(name, arguments, folder)
+    if unpacked_copy(name) is not None or not source.parts[0]:
+        return read_folder(folder, split, how, lambda: scan_any(folder, name), name, source.licence, True)
     path = cache_path(name, str(folder.resolve()), how)
-    return read_source(path, fingerprint(files), lambda: _open(name, folder, how), split, how)
+    return read_source(path, fingerprint(folder, _files(folder)), lambda: _open(name, folder, how), split, how)
 
 
-def _open(name: str, folder: Path, how: Reading) -> IndexedSource:
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _open(name: str, folder: Path, how: Reading) -> Source:
     """Open all parts of a dataset, downloading what is missing."""
     source = TORCHVISION[name]
     parts = [[_construct(name, arguments, folder) for arguments in part] for part in source.parts]
@@ -141,22 +115,15 @@ def _open(name: str, folder: Path, how: Reading) -> IndexedSource:
         try:
             return to_square(dataset[record][0], how.size, how.channels)
         except Exception as error:  # whatever a reader makes of a damaged file
-            raise PudNetError(
-                f"{name}: image {record} of {folder} can't be read ({error}). Download it anew."
-            ) from error
+            raise PictureError(f"{name}: image {record}", f"damaged ({error})", "Download it anew.") from error
 
     labels = np.concatenate([np.asarray(getattr(d, source.labels), dtype=np.int64) for part in parts for d in part])
     names = tuple(str(c) for c in getattr(parts[0][0], "classes", range(source.classes)))
     train_count = sum(len(dataset) for dataset in parts[0])
-    return IndexedSource(
-        name,
-        str(folder.resolve()),
-        fingerprint(files_below(folder)),
-        read,
-        labels.tolist(),
-        train_count,
-        names,
-        source.licence,
+    stamp = fingerprint(folder, _files(folder))
+    return Source(
+        *(name, str(folder), stamp, labels, np.arange(len(labels)) >= train_count, names, read),
+        *("image {}".format, lambda i: stamp.encode(), source.licence),
     )
 
 

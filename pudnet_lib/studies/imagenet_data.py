@@ -18,11 +18,11 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.splits import imagenet_classes
 from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.images.sources import list_sources
+from pudnet_lib.images.splits import imagenet_classes
 
 CHUNK = 256  # images a forward pass
 #: Source name of the folder that ``made_up_imagenet`` makes.

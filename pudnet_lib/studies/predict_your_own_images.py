@@ -17,11 +17,11 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, predict
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.core.supervised import ScratchConfig, accuracy, finetune, train_from_scratch
 from pudnet_lib.evaluate import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.images import load_images
 from pudnet_lib.images.packs import pack_names
+from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.methods.contenders import REFINED_SHARED
 from pudnet_lib.methods.refined import refined
 from pudnet_lib.results import Headline

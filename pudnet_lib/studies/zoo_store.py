@@ -29,12 +29,12 @@ from tqdm.auto import tqdm
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import Parameters
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import cache_folder
+from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.shipped import load_pudnet
 from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining, accuracies, train_networks
 

@@ -1,36 +1,54 @@
-"""The cache of decoded images: whole or absent, checked when opened."""
+"""The cache of decoded images: whole or absent, checked when opened, resumed after any cut."""
 
+import json
+import os
 import resource
+import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import cache
-from pudnet_lib.images.cache import cache_folder, data_folder, read_cache, write_cache
+from pudnet_lib.images.cache import cache_folder, data_folder, fill, finish, one_writer, read_cache, take
+from pudnet_lib.images.decode import PictureError
 
-ROWS = [np.full((1, 2, 2), value, np.uint8) for value in (1, 2, 3)]
+
+def picture(i):
+    return np.full((1, 2, 2), i + 1, np.uint8)
 
 
-def written(tmp_path, rows=ROWS, fingerprint="f"):
-    path = tmp_path / "deep" / "x.images"
-    write_cache(path, iter(rows), rows[0].shape, lambda: {"fingerprint": fingerprint, "labels": [0, 1, 0]})
+def written(folder, count=3, order=None, read=picture, fingerprint="f"):
+    path = folder / "deep" / "x.json"
+    with one_writer(path):
+        partial, bad = fill(path, (count, 1, 2, 2), read, lambda i: b"")
+        finish(path, partial, np.arange(count) if order is None else np.array(order), {"fingerprint": fingerprint})
+    assert not bad
     return path
 
 
-def test_what_is_written_is_read(tmp_path):
+def images_of(path):
+    (file,) = path.parent.glob("*.npy")
+    return file
+
+
+def test_what_is_written_is_read_in_the_order_asked_for(tmp_path):
     images, facts = read_cache(written(tmp_path), "f")
-    assert torch.equal(images, torch.tensor([1, 2, 3], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 2, 2))
-    assert facts["labels"] == [0, 1, 0]
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.images"]
+    assert images[:, 0, 1, 1].tolist() == [1, 2, 3]
+    assert facts["fingerprint"] == "f"
+    path = written(tmp_path, order=[2, 0])
+    assert read_cache(path, "f")[0][:, 0, 1, 1].tolist() == [3, 1]
+    assert sorted(p.suffix for p in path.parent.iterdir() if p.suffix != ".lock") == [".json", ".npy"]
 
 
 def test_blocks_are_cut_and_checked_wherever_they_end(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_BLOCK", 5)  # 12 bytes: two whole blocks and a part
-    path = written(tmp_path)
-    images, facts = read_cache(path, "f")
+    images, facts = read_cache(written(tmp_path), "f")
     assert len(facts["checksums"]) == 3
     assert images.flatten().tolist() == [1] * 4 + [2] * 4 + [3] * 4
 
@@ -41,67 +59,152 @@ def test_writing_into_the_images_does_not_reach_the_file(tmp_path):
     assert int(read_cache(path, "f")[0].max()) == 3
 
 
-def test_a_missing_or_outdated_file_is_none_without_a_word(tmp_path, recwarn):
-    assert read_cache(tmp_path / "nothing", "f") is None
-    assert read_cache(written(tmp_path), "another") is None
+def test_a_missing_or_outdated_set_is_none_without_a_word(tmp_path, recwarn):
+    assert read_cache(tmp_path / "nothing.json", "f") is None
+    path = written(tmp_path)
+    assert read_cache(path, "another") is None
+    images_of(path).unlink()
+    assert read_cache(path, "f") is None
     assert not recwarn
 
 
-def flipped(content):
-    return bytes([content[0] ^ 1]) + content[1:]
+def described(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (flipped, "wrong checksum of block 0"),
-        (lambda content: content[:-3], "its end is missing"),
-        (lambda content: b"", "its end is missing"),
-        (lambda content: content[4:], "its length is not as described"),
-        (lambda content: content[:-16] + (10**9).to_bytes(8, "little") + content[-8:], "its description is cut short"),
-        (lambda content: content[:12] + b"not JSON" + (8).to_bytes(8, "little") + content[-8:], "Expecting value"),
-        (lambda content: content[:12] + b"[]" + (2).to_bytes(8, "little") + content[-8:], "list indices"),
+        (lambda p: images_of(p).write_bytes(images_of(p).read_bytes()[:-1] + b"x"), "wrong checksum of block 0"),
+        (lambda p: images_of(p).write_bytes(images_of(p).read_bytes()[:-3]), "mmap length|is empty|reshape|size"),
+        (lambda p: images_of(p).write_bytes(b"hello"), "magic"),
+        (lambda p: p.write_text("{"), "Expecting"),
+        (lambda p: p.write_text("[]"), "list indices"),
+        (lambda p: described(p, shape=[4, 1, 2, 2]), "shape"),
+        (lambda p: described(p, checksums=[]), "checksums"),
+        (lambda p: described(p, token="../../etc/passwd"), "invalid literal"),
     ],
 )
-def test_a_damaged_file_is_none_with_a_warning(tmp_path, damage, reason):
+def test_a_damaged_set_is_none_with_a_warning(tmp_path, damage, reason):
     path = written(tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match=f"x.images is damaged .*{reason}.*built anew"):
+    damage(path)
+    with pytest.warns(UserWarning, match=f"x.json is damaged .*({reason}).*built anew"):
         assert read_cache(path, "f") is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
-def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path):
-    """A limit on file sizes fails as a full disk does: write() raises OSError in the middle of the file."""
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    """A limit on file sizes fails as a full disk does: a write raises OSError in the middle of the file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    path = tmp_path / "x.images"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (130, hard))
     try:
         with pytest.raises(PudNetError, match=r"can't be cached in .*PUDNET_CACHE"):
-            write_cache(path, iter(ROWS), (1, 2, 2), lambda: {"fingerprint": "f"})
+            written(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not list(tmp_path.iterdir())
+    assert read_cache(written(tmp_path), "f") is not None
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+    with pytest.raises(PudNetError, match=r"0\.0 GB left; .* GB\s+more"):
+        written(tmp_path, 1000)
 
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path):
-    (tmp_path / "cache").touch()
+    (tmp_path / "deep").touch()
     with pytest.raises(PudNetError, match="can't be cached"):
-        write_cache(tmp_path / "cache" / "x.images", iter(ROWS), (1, 2, 2), lambda: {})
+        written(tmp_path)
 
 
-@pytest.mark.parametrize("failure", [PudNetError("a bad picture"), KeyboardInterrupt()])
-def test_an_interruption_leaves_the_old_file(tmp_path, failure):
-    path = written(tmp_path)
+def test_bad_images_are_named_by_number_also_after_a_resumption(tmp_path):
+    def read(i):
+        if i == 70:
+            raise PictureError("x.png", "spoiled")
+        return picture(0)
 
-    def rows():
-        yield ROWS[0]
-        raise failure
+    path = tmp_path / "x.json"
+    for _ in range(2):
+        partial, bad = fill(path, (200, 1, 2, 2), read, lambda i: b"")
+        assert bad == {70: "spoiled"}
+    assert np.lib.format.open_memmap(partial)[69:72, 0, 0, 0].tolist() == [1, 0, 1]
 
-    with pytest.raises(type(failure)):
-        write_cache(path, rows(), (1, 2, 2), lambda: {})
-    assert len(read_cache(path, "f")[0]) == 3
-    assert [p.name for p in path.parent.iterdir()] == ["x.images"]
+
+@settings(max_examples=8)
+@given(cut=st.integers(0, 199), workers=st.integers(1, 3))
+def test_a_run_cut_at_any_image_goes_on_to_the_same_bytes(tmp_path_factory, cut, workers):
+    path, seen = tmp_path_factory.mktemp("cut") / "x.json", []
+
+    def read(i, last=None):
+        if last is not None and len(seen) >= last:
+            raise KeyboardInterrupt
+        seen.append(i)
+        return picture(i % 250)
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, (200, 1, 2, 2), lambda i: read(i, cut), lambda i: b"", workers=workers)
+    seen.clear()
+    partial, _ = fill(path, (200, 1, 2, 2), read, lambda i: b"", workers=workers)
+    assert np.lib.format.open_memmap(partial)[:, 0, 0, 0].tolist() == [i % 250 + 1 for i in range(200)]
+    assert len(seen) <= 200 - cut + 64 * 2 * (workers + 1)  # a cut costs the chunks in work, never more
+
+
+def test_only_what_changed_is_decoded_again(tmp_path):
+    seen = []
+    for stamp in (b"old", b"new"):
+        seen.clear()
+        fill(
+            tmp_path / "x.json",
+            (200, 1, 2, 2),
+            lambda i: seen.append(i) or picture(0),
+            lambda i, s=stamp: s if i == 100 else b"",
+        )
+    assert sorted(seen) == list(range(64, 128))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_process_leaves_its_chunks_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_JOURNAL_EVERY", 0.0)
+    shape, seen = (256, 1, 2, 2), []
+
+    def read(i):
+        seen.append(i)
+        if dying and len(seen) == 200:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return picture(i % 250)
+
+    process, dying = os.fork(), False
+    if process == 0:
+        dying = True
+        fill(tmp_path / "x.json", shape, read, lambda i: b"", workers=1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    partial, _ = fill(tmp_path / "x.json", shape, read, lambda i: b"")
+    assert 64 <= len(seen) <= 192
+    assert np.lib.format.open_memmap(partial)[:, 0, 0, 0].tolist() == [i % 250 + 1 for i in range(256)]
+
+
+def test_several_at_once_wait_for_the_first(tmp_path):
+    path, inside = tmp_path / "x.json", []
+
+    def work():
+        with one_writer(path):
+            inside.append(1)
+            assert len(inside) == 1
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not inside
+
+
+def test_taking_rows_of_a_large_file_is_indexing(tmp_path, monkeypatch):
+    path = written(tmp_path, 9)
+    small, _ = read_cache(path, "f")
+    monkeypatch.setattr(cache, "_COPY_ON_WRITE_LIMIT", 1)
+    large, _ = read_cache(path, "f")
+    chosen = torch.tensor([5, 0, 3, 3])
+    for images in (small, large, large[2:], large.expand(-1, 3, -1, -1)):
+        assert torch.equal(take(images, chosen), images[chosen])
 
 
 def test_folders_come_from_the_argument_the_environment_or_the_platform(tmp_path, monkeypatch):

@@ -136,12 +136,12 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     with pytest.raises(PudNetError, match=r"notes.txt is not an image"):
         decode_image(tmp_path / "notes.txt", 8, 3)
     (tmp_path / "empty.png").touch()
-    with pytest.raises(PudNetError, match=r"empty.png is not an image"):
+    with pytest.raises(PudNetError, match=r"empty.png is empty"):
         decode_image(tmp_path / "empty.png", 8, 3)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(PudNetError, match=r"nowhere.png does not exist"):
+    with pytest.raises(PudNetError, match=r"nowhere.png is missing"):
         decode_image(tmp_path / "nowhere.png", 8, 3)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import packs
 from pudnet_lib.images.packs import load_pack, manifest, pack_names
+from pudnet_lib.images.splits import default_class_split
 
 FOLDER = Path(str(files("pudnet_lib.images") / "embedded"))
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images, reading
-from pudnet_lib.images.reading import in_parallel
+from pudnet_lib.images.cache import in_parallel
 
 VALUES = {"a": (10, 20, 30, 40, 50), "b": (110, 120, 130, 140, 150)}
 
@@ -32,10 +32,10 @@ def decoded(monkeypatch):
     """Which files were decoded."""
     files, lock, decode = [], threading.Lock(), reading.decode_image
 
-    def counting(path, size, channels):
+    def counting(path, *rest):
         with lock:
             files.append(path)
-        return decode(path, size, channels)
+        return decode(path, *rest)
 
     monkeypatch.setattr(reading, "decode_image", counting)
     return files
@@ -92,15 +92,15 @@ def test_a_changed_file_is_read_anew(tmp_path, decoded):
     Image.new("L", (9, 9), 255).save(root / "a" / "0.png")
     assert 255 in load(root, tmp_path, split="all").images
     assert len(decoded) == 20
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # the old cache was replaced
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1  # the old cache was replaced
 
 
 def test_a_damaged_cache_is_rebuilt_with_a_message(tmp_path, decoded):
     root = make_folder(tmp_path / "pictures")
     first = load(root, tmp_path, split="all").images.clone()
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache").glob("*.npy")
     content = bytearray(file.read_bytes())
-    content[3] ^= 255
+    content[-3] ^= 255
     file.write_bytes(content)
     with pytest.warns(UserWarning, match="is damaged .*built anew"):
         again = load(root, tmp_path, split="all")
@@ -125,30 +125,35 @@ def spoil(root):
     return root
 
 
-def test_a_bad_file_is_an_error_that_names_it_and_nothing_is_cached(tmp_path):
-    root = spoil(make_folder(tmp_path / "pictures"))
-    with pytest.raises(PudNetError, match=r"(cut.jpg is damaged|notes.txt is not an image).*on_error='skip'"):
-        load(root, tmp_path)
-    assert not list((tmp_path / "cache").iterdir())
-
-
-def test_bad_files_can_be_skipped_and_are_counted_every_time(tmp_path, decoded):
+def test_a_bad_file_is_left_out_with_a_warning_every_time_and_an_error_where_asked_for(tmp_path, decoded):
     root = spoil(make_folder(tmp_path / "pictures"))
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"2 files could not be decoded and are left out; first: .*(cut|notes)"):
-            images = load(root, tmp_path, split="all", on_error="skip").images
-        assert sorted(images[:, 0, 0, 0].tolist()) == sorted(VALUES["a"] + VALUES["b"])
-    assert len(decoded) == 12
-    with pytest.raises(PudNetError, match=r"cut.jpg|notes.txt"):
-        load(root, tmp_path)  # a cache that was made by skipping does not hide the error
+        with pytest.warns(
+            UserWarning, match=r"pictures: 2 files are passed over, such as a/cut.jpg: damaged or truncated"
+        ):
+            data = load(root, tmp_path, split="all")
+        assert sorted(data.images[:, 0, 0, 0].tolist()) == sorted(VALUES["a"] + VALUES["b"])
+    assert len(decoded) == 11
+    assert data.report.skipped[0] == {"file": "b/notes.txt", "why": "no picture"}
+    with pytest.raises(PudNetError, match=r"pictures/a/cut.jpg is damaged.*on_error='skip'"):
+        load(root, tmp_path, on_error="raise")
+
+
+def test_the_split_is_drawn_from_what_decodes(tmp_path):
+    root = make_folder(tmp_path / "pictures", {"a": (10, 200), "b": (50, 150)})
+    for i in range(20):
+        (root / "b" / f"bad{i}.png").write_bytes(b"spoiled")
+    assert load(root, tmp_path, split="test").class_counts().tolist() == [1, 1]
 
 
 def test_skipping_must_not_lose_a_class(tmp_path):
     root = make_folder(tmp_path / "pictures")
     for file in (root / "b").iterdir():
         file.write_bytes(b"spoiled")
-    with pytest.raises(PudNetError, match=r"of the class 'b' no (training|test) image could be decoded"):
-        load(root, tmp_path, on_error="skip")
+    with pytest.raises(
+        PudNetError, match=r"of the class 'b' no training image can be decoded \(5 files; first: b/0.png"
+    ):
+        load(root, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -166,28 +171,31 @@ def test_bad_options_are_refused(tmp_path, options, message):
         load(make_folder(tmp_path / "pictures"), tmp_path, **options)
 
 
-def test_a_progress_bar_is_shown_once(tmp_path, capsys):
-    root = make_folder(tmp_path / "pictures")
-    load_images(root, cache_dir=tmp_path / "cache", size=2)
-    assert "Reading pictures" in capsys.readouterr().err
-    load_images(root, cache_dir=tmp_path / "cache", size=2)
-    assert capsys.readouterr().err == ""
+def test_a_progress_bar_is_shown_where_it_takes_long_alone(tmp_path, capsys):
+    load_images(make_folder(tmp_path / "pictures"), cache_dir=tmp_path / "cache", size=2)
+    assert "Reading" not in capsys.readouterr().err
 
 
-def test_parallel_reading_equals_a_plain_loop_and_holds_little():
+def test_parallel_work_is_in_order_and_holds_little():
     ahead, done, lock = [], 0, threading.Lock()
 
-    def read(i):
+    def work(i):
         with lock:
             ahead.append(i - done)
-        if i == 500:
-            raise PudNetError("five hundred")
-        return np.full((1, 1, 1), i % 256, np.uint8)
+        return i * i
 
     found = []
-    for result in in_parallel(read, 2000, workers=3):
+    for _, result in in_parallel(work, range(2000), workers=3):
         done += 1
         found.append(result)
-    assert str(found.pop(500)) == "five hundred"
-    assert [int(r[0, 0, 0]) for r in found] == [i % 256 for i in range(2000) if i != 500]
-    assert max(ahead) <= 8 * 32  # two chunks of 32 a worker, one being handed out, one just submitted
+    assert found == [i * i for i in range(2000)]
+    assert max(ahead) <= 8
+
+
+def test_relative_and_absolute_paths_share_one_cache(tmp_path, decoded, monkeypatch):
+    root = make_folder(tmp_path / "pictures")
+    load(root, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    load("pictures", tmp_path)
+    load("./pictures/../pictures", tmp_path)
+    assert len(decoded) == 10

@@ -104,7 +104,7 @@ def test_dtd_trains_on_its_training_and_validation_images(data):
 def test_offline_the_error_says_where_to_put_the_files(data, name):
     with pytest.raises(PudNetError, match=rf"{name} is not in .*could not be downloaded.*PUDNET_DATA"):
         load_images(name)
-    assert not list(data.parent.glob("cache/*.images"))
+    assert not list(data.parent.glob("cache/*.json"))
 
 
 def test_every_torchvision_source_names_a_class_that_torchvision_has():
@@ -135,16 +135,17 @@ def test_an_unknown_name_has_a_nearest_one(data, name, nearest):
 def test_a_missing_folder_and_an_archive_are_told_apart_from_names(data, tmp_path):
     with pytest.raises(PudNetError, match=r"folder .*nowhere does not exist"):
         load_images(tmp_path / "nowhere")
-    (tmp_path / "photos.zip").touch()
-    with pytest.raises(PudNetError, match=r"photos.zip is a file; expected a folder"):
-        load_images(tmp_path / "photos.zip")
+    for name, message in (("photos.zip", "is damaged or no zip"), ("photos.tar", "is a file; expected a folder")):
+        (tmp_path / name).touch()
+        with pytest.raises(PudNetError, match=message):
+            load_images(tmp_path / name)
 
 
 def test_a_folder_called_like_a_source_is_not_mistaken_for_it(data, tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / "emoji" / name).mkdir(parents=True)
         for i in range(2):
-            Image.new("L", (4, 4), i).save(tmp_path / "emoji" / name / f"{i}.png")
+            Image.new("L", (4, 4), 200 * i).save(tmp_path / "emoji" / name / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     assert load_images("./emoji", progress=False).name == "emoji (folder)"
     assert load_images("emoji").num_classes == 80

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pudnet_lib.core.splits import default_class_split
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images.splits import default_class_split
 
 
 @pytest.mark.parametrize(
