@@ -95,7 +95,7 @@ def hidden_of_layers(generators: Sequence[WeightGenerator], codes: Tensor) -> li
         same = [generators[i] for i in places]
         code, shift = torch.stack([g.code.weight for g in same]), torch.stack([g.code.bias for g in same])
         mix, offset = torch.stack([g.mix.weight for g in same]), torch.stack([g.mix.bias for g in same])
-        own = codes[:, places].transpose(0, 1)  # (l, B, D)
+        own = torch.stack([codes[:, i] for i in places])  # (l, B, D); a list of indices would wait for the GPU
         spatial = F.gelu(torch.baddbmm(shift[:, None], own, code.mT))  # (l, B, width/2·k·k)
         spatial = spatial.unflatten(2, (-1, kernel)).mT.flatten(1, 2)  # (l, B·k·k, width/2)
         hidden = F.gelu(torch.baddbmm(offset[:, None], spatial, mix.mT))  # (l, B·k·k, width)

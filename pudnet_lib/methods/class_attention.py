@@ -37,6 +37,8 @@ class ClassAttentionConfig:
 class ClassAttention(ParameterModel):
     """Learned first blocks, and a last convolution that is generated from the labelled sketch."""
 
+    ways = 0  # K, where the caller knows it; else the device is asked
+
     def __init__(self, config: ClassAttentionConfig | None = None) -> None:
         config = config or ClassAttentionConfig()
         with seeded(config.seed):
@@ -60,7 +62,7 @@ class ClassAttention(ParameterModel):
         """Generate the last block; see ``ParameterModel.forward``."""
         if labels is None:
             raise PudNetError("Class attention needs the sketch's labels (S,).")
-        tokens = class_means(self.encoder.codes(sketch), labels, int(labels.max()) + 1)  # (K, D)
+        tokens = class_means(self.encoder.codes(sketch), labels, self.ways or int(labels.max()) + 1)  # (K, D)
         mixed = self.attention(torch.cat([tokens, self.filters])[None])[0, len(tokens) :]  # (out, D)
         filters = F.layer_norm(self.read(mixed), (self.last.fan_in,))  # standardised, as the plain design's
         weight = (filters * math.sqrt(2 / self.last.fan_in)).view(self.last.shape)
