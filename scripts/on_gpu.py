@@ -4,10 +4,10 @@
     python scripts/on_gpu.py --minutes 0.5 --smoke --out DIR           # all of it on a CPU, in CI
     python scripts/on_gpu.py --merge DIR                               # afterwards: reports/results/gpu.json
 
-Needs PyTorch, torchvision, numpy, Pillow, pandas, safetensors and Lightning Fabric. Each part has a share of the minutes,
-a log line, and a file of its own that is written at once, so that a run that is cut off keeps what it has. Images go to
-the device once, as uint8; episodes are drawn there; a training step is recorded as a CUDA graph and never waits for the
-host. Our choice throughout; what the paper claims is 238 and 2,305 times faster at equal accuracy [abs].
+Needs PyTorch, torchvision, numpy, Pillow, pandas, safetensors and Lightning Fabric. Each part has a share of the
+minutes, a log line, and a file of its own that is written at once, so that a run that is cut off keeps what it has. Images
+go to the device once, as uint8; episodes are drawn there; a training step is recorded as a CUDA graph and never waits
+for the host. Our choice throughout; what the paper claims is 238 and 2,305 times faster at equal accuracy [abs].
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import platform
+import re
 import sys
 import time
 import zlib
@@ -122,9 +123,13 @@ class OnDevice:
     """
 
     def __init__(
-        self, datasets: Sequence[ImageDataset], classes: Sequence[Sequence[int]], ways: int, sizes: tuple[int, int, int],
+        self,
+        datasets: Sequence[ImageDataset],
+        classes: Sequence[Sequence[int]],
+        ways: int,
+        sizes: tuple[int, int, int],
         seed: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.ways, self.sizes = ways, sizes
         rows, sources, begin = [], [], 0
         for number, (data, part) in enumerate(zip(datasets, classes, strict=True)):
@@ -145,6 +150,7 @@ class OnDevice:
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Sketch, support and query of one episode, each (K · n, C, H, W) uint8; no image is in two of them."""
+
         def rand(n: int) -> Tensor:
             return torch.rand(n, device=DEVICE, generator=self.generator)
 
@@ -187,11 +193,18 @@ class Run:
         if hasattr(model, "ways"):  # so that it need not ask the device how many classes there are
             model.ways = data.ways
         direct = {id(p) for p in model.direct_parameters()}
-        parts = ([p for p in model.parameters() if id(p) not in direct], [p for p in model.parameters() if id(p) in direct])
+        parts = (
+            [p for p in model.parameters() if id(p) not in direct],
+            [p for p in model.parameters() if id(p) in direct],
+        )
         cuda = DEVICE.type == "cuda"
         self.share = torch.ones((), device=DEVICE)
         self.at = torch.zeros((), device=DEVICE)
-        groups = [{"params": p, "lr": torch.tensor(r, device=DEVICE), "peak": r} for p, r in zip(parts, rates, strict=True) if p]
+        groups = [
+            {"params": p, "lr": torch.tensor(r, device=DEVICE), "peak": r}
+            for p, r in zip(parts, rates, strict=True)
+            if p
+        ]
         self.optimiser = torch.optim.Adam(groups, betas=(0.5, 0.999), capturable=cuda, fused=True)
         self.loss = torch.zeros((), device=DEVICE)
         self.stream = torch.cuda.Stream() if cuda else None
@@ -305,8 +318,12 @@ def part_speed(args: argparse.Namespace, limit: float) -> dict[str, Any]:
 
             replay = record(lambda: model(sketch))
             add("ResNet-18: predicted, CUDA graph", replay)
-    del model, state
-    data = OnDevice([pack(n, False) for n in PACKS], [split_of(n).train for n in PACKS], 5, (5, 5, 5) if args.smoke else (10, 10, 10))
+    data = OnDevice(
+        [pack(n, False) for n in PACKS],
+        [split_of(n).train for n in PACKS],
+        5,
+        (5, 5, 5) if args.smoke else (10, 10, 10),
+    )
     for w in (4,) if args.smoke else (16, 64):
         for name in ("shared network", "PudNet (paper), 1e-3"):
             plain = Run(build(name, TargetConfig(width=w), 0), data, 1000, RATES[name])
@@ -323,7 +340,10 @@ def part_speed(args: argparse.Namespace, limit: float) -> dict[str, Any]:
     for how, call in side.items():
         add(f"{4 if args.smoke else 20} scratch networks, one step: {how}", call)
     if DEVICE.type == "cuda":
-        for how, layout, dtype in (("float32", torch.contiguous_format, torch.float32), ("channels-last, bf16", torch.channels_last, torch.bfloat16)):
+        for how, layout, dtype in (
+            ("float32", torch.contiguous_format, torch.float32),
+            ("channels-last, bf16", torch.channels_last, torch.bfloat16),
+        ):
             net = build_target(target).to(DEVICE).to(memory_format=layout)  # type: ignore[call-overload]
             images = torch.rand(256, 3, 64, 64, device=DEVICE).to(memory_format=layout)
 
@@ -420,13 +440,17 @@ def part_headline(args: argparse.Namespace, limit: float) -> dict[str, Any]:
         train_set, test_set = folder(args.images, "train", 200), folder(args.images, "test", 200)
         classes = split_of("tiny-imagenet", counts)
     log(f"headline: {len(train_set)} + {len(test_set)} images read")
-    target = TargetConfig("resnet18", width=4 if args.smoke else 64, stem="cifar" if args.images is None else "imagenet")
+    target = TargetConfig(
+        "resnet18", width=4 if args.smoke else 64, stem="cifar" if args.images is None else "imagenet"
+    )
     base = (*classes.train, *classes.validation)
     data = OnDevice([train_set], [base], 5 if args.smoke else 20, (2, 2, 2) if args.smoke else (5, 10, 10))
     novel, unseen = train_set.select_classes(classes.unseen), test_set.select_classes(classes.unseen)
     rows, began = [], time.perf_counter()
     for epochs in (1,) if args.smoke else (1, 1, 3, 10, 30):  # the first warms up and is thrown away
-        config = ScratchConfig(target, optimiser="sgd", epochs=epochs, batch_size=64, flip=args.images is not None, crop=4, evaluations=1)
+        config = ScratchConfig(
+            target, optimiser="sgd", epochs=epochs, batch_size=64, flip=args.images is not None, crop=4, evaluations=1
+        )
         result = train_from_scratch(novel, None, config)
         rows.append({"method": f"GC, {epochs} epochs", "seconds": result.seconds, **accuracies(result.network, unseen)})
         log(f"headline: {rows[-1]}")
@@ -443,7 +467,15 @@ def part_headline(args: argparse.Namespace, limit: float) -> dict[str, Any]:
         for _ in range(1 if args.smoke else 4):  # the first warms up
             network = predict(run.model.eval(), novel, PredictConfig(sketch_per_class=10))
             seconds.append(sum(network.seconds.values()))
-        rows.append({"method": name, "seconds": float(np.median(seconds[1:] or seconds)), "steps": run.done, "whole schedule": whole, **accuracies(network, unseen)})
+        rows.append(
+            {
+                "method": name,
+                "seconds": float(np.median(seconds[1:] or seconds)),
+                "steps": run.done,
+                "whole schedule": whole,
+                **accuracies(network, unseen),
+            }
+        )
         log(f"headline: {rows[-1]}")
         del run
     return {"rows": rows, "images": len(novel), "classes": len(classes.unseen), "chance": 100 / len(classes.unseen)}
@@ -459,7 +491,10 @@ def accuracies(network: nn.Module, images: ImageDataset) -> dict[str, float]:
     for k in (1, 5):
         hit = right[:, :k].any(1).double()
         per_class = torch.stack([hit[images.labels == c].mean() for c in range(images.num_classes)]) * 100
-        found |= {f"top-{k}": float(per_class.mean()), f"top-{k} half": float(1.96 * per_class.std() / len(per_class) ** 0.5)}
+        found |= {
+            f"top-{k}": float(per_class.mean()),
+            f"top-{k} half": float(1.96 * per_class.std() / len(per_class) ** 0.5),
+        }
     return found
 
 
@@ -497,13 +532,16 @@ def part_scale(args: argparse.Namespace, limit: float) -> dict[str, Any]:
             facts = {"width": width, "steps": length, "method": name, "seconds": seconds / len(runs)}
             rows += gains(run.model.eval(), novel, near, 1 if args.smoke else 10, facts)
         for width in widths:
-            log(f"scale: {length} steps of {len(runs)} models side by side in {seconds:.1f} s; width {width}: {summary(rows, width, length)}")
+            cell = summary(rows, width, length)
+            log(f"scale: {length} steps of {len(runs)} models side by side in {seconds:.1f} s; width {width}: {cell}")
         save(args.out, "scale", {"rows": rows})
         del runs
     return {"rows": rows}
 
 
-def gains(model: ParameterModel, novel: EpisodeSampler, near: EpisodeSampler, episodes: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
+def gains(
+    model: ParameterModel, novel: EpisodeSampler, near: EpisodeSampler, episodes: int, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Accuracy on novel episodes from the own sketch, another source's, and other classes' of the same source."""
     rows, sketches = [], []
     if hasattr(model, "ways"):
@@ -512,26 +550,44 @@ def gains(model: ParameterModel, novel: EpisodeSampler, near: EpisodeSampler, ep
     for index in range(episodes):
         for source in range(count):
             episode = novel.episode(index, source)
-            given = ImageDataset(*episode.given(len(episode.support)), tuple(str(int(c)) for c in episode.classes), episode.source)
-            swaps = {"own": episode, "far": novel.episode(index, (source + 1) % count), "near": near.episode(index, source)}
+            given = ImageDataset(
+                *episode.given(len(episode.support)), tuple(str(int(c)) for c in episode.classes), episode.source
+            )
+            swaps = {
+                "own": episode,
+                "far": novel.episode(index, (source + 1) % count),
+                "near": near.episode(index, source),
+            }
             if len(sketches) < 12:
                 sketches.append((episode.sketch, episode.sketch_labels))
             for swap, other in swaps.items():
                 network = predict(model, given, PredictConfig(), (other.sketch, other.sketch_labels))
                 with torch.no_grad():
                     right = network(episode.query.to(DEVICE)).argmax(1).cpu() == episode.query_labels
-                rows.append({**facts, "source": episode.source, "episode": index, "swap": swap, "value": 100 * float(right.float().mean())})
+                rows.append(
+                    {
+                        **facts,
+                        "source": episode.source,
+                        "episode": index,
+                        "swap": swap,
+                        "value": 100 * float(right.float().mean()),
+                    }
+                )
     moved = spread(model, sketches)
     return [row | {"spread": moved} for row in rows]
 
 
 def summary(rows: list[dict[str, Any]], width: int, steps: int) -> str:
     """Means of one cell, for the log."""
-    def mean(method: str, swap: str) -> float:
-        return float(np.mean([r["value"] for r in rows if (r["width"], r["steps"], r["method"], r["swap"]) == (width, steps, method, swap)]))
+    cell = [r for r in rows if (r["width"], r["steps"]) == (width, steps)]
 
-    methods = dict.fromkeys(r["method"] for r in rows)
-    return ", ".join(f"{m} {mean(m, 'own'):.1f} (far {mean(m, 'own') - mean(m, 'far'):+.1f}, near {mean(m, 'own') - mean(m, 'near'):+.1f})" for m in methods)
+    def mean(method: str, swap: str) -> float:
+        return float(np.mean([r["value"] for r in cell if (r["method"], r["swap"]) == (method, swap)]))
+
+    own = {m: mean(m, "own") for m in dict.fromkeys(r["method"] for r in cell)}
+    return ", ".join(
+        f"{m} {v:.1f} (far {v - mean(m, 'far'):+.1f}, near {v - mean(m, 'near'):+.1f})" for m, v in own.items()
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- main
@@ -547,12 +603,120 @@ def save(out: Path, part: str, found: dict[str, Any]) -> None:
 
 def where() -> dict[str, Any]:
     """Device, driver, versions."""
-    facts: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version(), "cuda": torch.version.cuda}
+    facts: dict[str, Any] = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cuda": torch.version.cuda,
+    }
     if DEVICE.type == "cuda":
         facts |= {"device": torch.cuda.get_device_name(), "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6}
         version = Path("/proc/driver/nvidia/version")
-        facts["driver"] = version.read_text().split("Module")[-1].split()[0] if version.exists() else ""
+        facts["driver"] = (re.findall(r"\d+\.\d+(?:\.\d+)?", version.read_text()) if version.exists() else [""])[0]
     return facts | {"seconds": time.perf_counter() - BEGAN, "command": " ".join(["scripts/on_gpu.py", *sys.argv[1:3]])}
+
+
+def merge(parts: Path, path: Path) -> None:
+    """Put the parts' files together into one result file of the report."""
+    import pandas as pd
+
+    from pudnet_lib.evaluate import interval
+    from pudnet_lib.results import git_commit, write_result
+
+    found = {name: json.loads((parts / f"gpu_{name}.json").read_text()) for name in PARTS}
+    about = {"part": "speed", "metric": "milliseconds (median, quartiles)"}
+    timed = [r for r in found["speed"]["rows"] if "ms" in r]
+    rows: list[dict[str, Any]] = [
+        {**about, "method": r["what"], "mean": r["ms"], **{k: r.get(k) for k in ("low", "high", "n", "busy")}}
+        for r in timed
+    ]
+    for r in found["headline"]["rows"]:
+        for k in (1, 5):
+            mean, half = r[f"top-{k}"], r[f"top-{k} half"]
+            rows.append(
+                {
+                    "part": "headline",
+                    "method": r["method"],
+                    "metric": f"top-{k} accuracy (%)",
+                    "mean": mean,
+                    "low": max(0.0, mean - half),
+                    "high": min(100.0, mean + half),
+                    "n": found["headline"]["classes"],
+                    "chance": k * found["headline"]["chance"],
+                    "prediction_seconds": r["seconds"],
+                    "steps": r.get("steps"),
+                }
+            )
+    table = pd.DataFrame(found["scale"]["rows"])
+    wide = table.pivot_table(
+        index=["width", "steps", "method", "episode"], columns="swap", values="value"
+    ).reset_index()
+    shared = wide[wide["method"] == "shared network"].set_index(["width", "steps", "episode"])["own"]
+    for (width, steps, method), part in wide.groupby(["width", "steps", "method"], sort=False):
+        rival = shared.loc[[(width, steps, e) for e in part["episode"]]].to_numpy()
+        values = {
+            "accuracy (%)": part["own"],
+            "far gain (points)": part["own"] - part["far"],
+            "near gain (points)": part["own"] - part["near"],
+            "gain over the shared network (points)": part["own"] - rival,
+        }
+        moved = table[(table["width"] == width) & (table["steps"] == steps) & (table["method"] == method)][
+            "spread"
+        ].iloc[0]
+        for metric, value in values.items():
+            if method == "shared network" and "gain" in metric:
+                continue
+            at = interval(value.to_numpy())
+            rows.append(
+                {
+                    "part": "scale",
+                    "method": method,
+                    "dataset": f"width {width}, {steps} steps",
+                    "metric": metric,
+                    "mean": at.mean,
+                    "low": at.low,
+                    "high": at.high,
+                    "n": at.n,
+                    "seeds": 1,
+                    "spread": moved,
+                }
+            )
+    where = found["speed"]["where"]
+    facts = {
+        "config": {n: found[n]["where"] | {"part_seconds": found[n].get("part_seconds")} for n in PARTS},
+        "seed": 0,
+        "seconds": sum(found[n].get("part_seconds", 0.0) for n in PARTS),
+        "commit": git_commit(),
+        "versions": {"torch": where["torch"], "python": where["python"], "cuda": str(where["cuda"])},
+        "device": f"{where['device']}, driver {where['driver']}",
+        "peak_memory_mb": where.get("peak_gpu_memory_mb", 0.0),
+    }
+    question = "What does a GPU change: in speed, at equal accuracy, and does conditioning come with scale?"
+    write_result(path, "gpu", question, verdict(found, rows), pd.DataFrame(rows), facts, title="On a GPU")
+
+
+def verdict(found: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The answer: the ratio at equal accuracy, then the step, then the gains at the longest schedule."""
+    ms = {r["what"]: r["ms"] for r in found["speed"]["rows"] if "ms" in r}
+    curve = [(r["seconds"], r["top-5"]) for r in found["headline"]["rows"] if r["method"].startswith("GC")]
+    ours = next(r for r in found["headline"]["rows"] if r["method"].startswith("PudNet"))
+    at = next((i for i in range(1, len(curve)) if curve[i][1] >= ours["top-5"] > curve[i - 1][1]), None)
+    ratio = "no ratio at equal accuracy"
+    if at is not None:
+        (s0, a0), (s1, a1) = curve[at - 1], curve[at]
+        seconds = s0 * (s1 / s0) ** ((ours["top-5"] - a0) / (a1 - a0))
+        ratio = f"{seconds / ours['seconds']:.0f} times faster than GC from scratch at equal top-5 accuracy"
+    last = max(r["steps"] for r in found["scale"]["rows"])
+    near = [
+        r for r in rows if r["part"] == "scale" and r["metric"].startswith("near") and f" {last} steps" in r["dataset"]
+    ]
+    gained = [r["mean"] for r in near]
+    copied, replayed = ms["ResNet-18: state dict copied"], ms["ResNet-18: predicted, CUDA graph"]
+    return (
+        f"After {ours['steps']} meta-training steps, PudNet predicts a ResNet-18 for {found['headline']['classes']} novel "
+        f"classes in {ours['seconds']:.3f} s: top-5 {ours['top-5']:.1f} %, {ratio} (the abstract claims 2,305 times). A "
+        f"recorded prediction takes {replayed:.2f} ms, copying the state dict {copied:.2f} ms. After {last} steps, near "
+        f"gains lie between {min(gained):+.1f} and {max(gained):+.1f} points; longer schedules were not measured."
+    )
 
 
 PARTS: dict[str, tuple[Callable[[argparse.Namespace, float], dict[str, Any]], float]] = {
@@ -568,9 +732,15 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for a CPU")
     parser.add_argument("--label-aware", action="store_true", help="with the label-aware design in part scale")
     parser.add_argument("--only", nargs="*", choices=[*PARTS], help="these parts only")
+    parser.add_argument("--merge", type=Path, metavar="DIR", help="put the files in DIR together and measure nothing")
     args = parser.parse_args()
+    if args.merge:
+        merge(args.merge, ROOT / "reports" / "results" / "gpu.json")
+        return
     if DEVICE.type != "cuda" and not args.smoke:
-        sys.exit("There is no GPU. Give --smoke to try the script on the CPU; nothing that it then measures is a result.")
+        sys.exit(
+            "There is no GPU. Give --smoke to try the script on the CPU; nothing that it then measures is a result."
+        )
     torch.set_float32_matmul_precision("high")
     args.out.mkdir(parents=True, exist_ok=True)
     log(f"{where().get('device', 'CPU')}, torch {torch.__version__}, {args.minutes} minutes")
