@@ -5,9 +5,9 @@
     python scripts/on_gpu.py --merge DIR                               # afterwards: reports/results/gpu.json
 
 Needs PyTorch, torchvision, numpy, Pillow, pandas, safetensors and Lightning Fabric. Each part has a share of the
-minutes, a log line, and a file of its own that is written at once, so that a run that is cut off keeps what it has. Images
-go to the device once, as uint8; episodes are drawn there; a training step is recorded as a CUDA graph and never waits
-for the host. Our choice throughout; what the paper claims is 238 and 2,305 times faster at equal accuracy [abs].
+minutes, a log line, and a file of its own that is written at once, so that a run that is cut off keeps what it has.
+Images go to the device once, as uint8; episodes are drawn there; a training step is recorded as a CUDA graph and never
+waits for the host. Our choice throughout; what the paper claims is 238 and 2,305 times faster at equal accuracy [abs].
 """
 
 from __future__ import annotations
@@ -712,10 +712,11 @@ def verdict(found: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     gained = [r["mean"] for r in near]
     copied, replayed = ms["ResNet-18: state dict copied"], ms["ResNet-18: predicted, CUDA graph"]
     return (
-        f"After {ours['steps']} meta-training steps, PudNet predicts a ResNet-18 for {found['headline']['classes']} novel "
-        f"classes in {ours['seconds']:.3f} s: top-5 {ours['top-5']:.1f} %, {ratio} (the abstract claims 2,305 times). A "
-        f"recorded prediction takes {replayed:.2f} ms, copying the state dict {copied:.2f} ms. After {last} steps, near "
-        f"gains lie between {min(gained):+.1f} and {max(gained):+.1f} points; longer schedules were not measured."
+        f"After {ours['steps']} meta-training steps, PudNet predicts a ResNet-18 for {found['headline']['classes']} "
+        f"novel classes in {ours['seconds']:.3f} s: top-5 {ours['top-5']:.1f} %, {ratio} (the abstract claims 2,305 "
+        f"times). A recorded prediction takes {replayed:.2f} ms, copying the state dict {copied:.2f} ms. After {last} "
+        f"steps, near gains lie between {min(gained):+.1f} and {max(gained):+.1f} points; longer schedules were not "
+        "measured."
     )
 
 
