@@ -490,7 +490,7 @@ def measure_job(job: MeasureJob, shared: tuple[EpisodeSampler, Swapper]) -> pd.D
             episode = sampler.episode(index, source=source)
             training = episode_dataset(episode, data)
             for control in ("", *job.controls):
-                given = {"lr": run.recipe.lr} if run.recipe.kind.slow else {}
+                given = {"lr": run.recipe.lr} if run.recipe.kind.tuned else {}
                 if model is not None and (run.recipe.kind.conditioned or run.recipe.kind.derive):
                     more = PredictConfig().support(model)
                     swap: Swap = "far" if control.startswith("far") else "near"
@@ -651,3 +651,58 @@ def earliest(crossings: Sequence[Crossing]) -> Crossing:
     winner = min(crossings, key=lambda c: c.at)
     low, high, last = min(c.low for c in crossings), min(c.high for c in crossings), max(c.last for c in crossings)
     return Crossing(winner.at, low, high, winner.first, last)
+
+
+def predicted_weights(model: ParameterModel, sketch: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Predict from a sketch and keep what the hypernetwork supplies.
+
+    Args:
+        model: The predictor.
+        sketch: (S, C, H, W).
+        labels: (S,).
+
+    Returns:
+        Layer's name to its flat weight (P_l,), on the CPU.
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        parameters = model(sketch.to(model.device), labels.to(model.device))
+    model.train(was_training)
+    return {t.name: parameters[t.name].detach().flatten().cpu() for t in model.layout.predicted}
+
+
+def spread(weights: Tensor, datasets: Sequence[str]) -> dict[str, float]:
+    """Spread of predictions relative to their length.
+
+    Args:
+        weights: (G, P), one row an episode.
+        datasets: The G episodes' sources.
+
+    Returns:
+        ``"within"``: root mean square distance to the own source's mean; ``"between"``: of the sources' means to their
+        mean; both over the root mean square length of a row, in %.
+    """
+    codes = pd.factorize(pd.Series(datasets))[0]
+    means = torch.stack([weights[torch.from_numpy(codes == c)].mean(0) for c in range(codes.max() + 1)])  # (D, P)
+    length = weights.pow(2).sum(1).mean().sqrt().clamp_min(1e-12)
+    within = (weights - means[torch.from_numpy(codes)]).pow(2).sum(1).mean().sqrt()
+    between = (means - means.mean(0)).pow(2).sum(1).mean().sqrt()
+    return {"within": 100 * float(within / length), "between": 100 * float(between / length)}
+
+
+def effective_rank(weights: Tensor) -> float:
+    """Number of directions that predictions use: exp of the entropy of their singular values (Roy & Vetterli 2007).
+
+    Args:
+        weights: (G, P), one row an episode; centred here.
+
+    Returns:
+        Between 1 and min(G - 1, P); 0 if all rows are equal.
+    """
+    centred = weights.double() - weights.double().mean(0)
+    values = torch.linalg.svdvals(centred)
+    if float(values[0]) <= 1e-6 * float(weights.norm()):  # rounding, no spread
+        return 0.0
+    share = values / values.sum()
+    return float(torch.special.entr(share).sum().exp())

@@ -1,7 +1,7 @@
-"""One look for all figures: palette, style, and two drawings that every experiment needs (intervals and curves).
+"""One look for all figures: palette, style, and the drawings that several notebooks need, with seaborn.
 
 Our choice; the paper has no counterpart. The palette is Okabe and Ito's, safe for colour-blind readers; a method keeps
-its colour in every figure. Lines and points are labelled where they end, not in a legend.
+its colour in every figure. Names and numbers stand in the margin, never on points.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from pudnet_lib.core.episodes import Episode
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
 #: A method has one colour in all figures, and methods of one kind share it; others take the palette in order.
@@ -33,6 +36,11 @@ METHOD_COLOURS = {
     "from scratch": "#D55E00",
     "fine-tuned": "#E69F00",
     "pretrained": "#E69F00",
+    "linear head": "#E69F00",
+    "class attention": "#CC79A7",
+    "on pixels": "#000000",
+    "on HOG": "#000000",
+    "ImageNet-pretrained features": "#F0E442",
     **dict.fromkeys(("ProtoNet", "MatchingNet", "Meta-Baseline", "Meta-DeepBDC", "MUSML"), "#7F7F7F"),
     "chance": "#7F7F7F",
 }
@@ -91,6 +99,8 @@ def colour_of(method: str, position: int = 0) -> str:
     "GC, 30 epochs" has that of "from scratch".
     """
     kind = method.rpartition(", ")[2]
+    kind = kind[kind.find(" on ") + 1 :] if kind.endswith((" on pixels", " on HOG")) else kind
+    kind = "ImageNet-pretrained features" if method.startswith("ImageNet-pretrained") else kind
     if kind.endswith((" epoch", " epochs")):
         kind = "from scratch"
     return METHOD_COLOURS.get(kind, PALETTE[position % len(PALETTE)])
@@ -158,3 +168,236 @@ def curve(axes: Axes, x: Sequence[float], rows: pd.DataFrame, method: str, posit
     end = (list(x)[-1], rows["mean"].iloc[-1])
     axes.annotate(method, end, (5, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
     return axes
+
+
+def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[str] = (), height: float = 0.3) -> Figure:
+    """Draw every method's accuracy: episodes as faint points, mean and 95 % interval, the numbers in the margin.
+
+    Args:
+        table: From ``measure``, for the points.
+        summary: From ``summarise``; its order is the order of the rows.
+        datasets: One panel each; by default those of the summary.
+        height: Inches a row.
+
+    Returns:
+        The figure.
+    """
+    panels = [*datasets] or [*dict.fromkeys(summary["dataset"])]
+    methods = [*dict.fromkeys(summary["method"])]
+    drawn, axes = figure(2.6 + 2.3 * len(panels), 0.9 + height * len(methods), 1, len(panels))
+    for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
+        points = table if dataset not in set(table["dataset"]) else table[table["dataset"] == dataset]
+        points = points.groupby(["method", "episode"], sort=False)["value"].mean().reset_index()
+        colours = {m: colour_of(m, i) for i, m in enumerate(methods)}
+        sns.stripplot(
+            points, x="value", y="method", hue="method", order=methods, palette=colours, ax=ax, size=2.5, alpha=0.25,
+            legend=False, jitter=0.2,
+        )  # fmt: skip
+        _dots(ax, summary[summary["dataset"] == dataset], methods, lambda row: f"{row['mean']:.1f}")
+        if "chance" in summary:
+            chance = float(summary.loc[summary["dataset"] == dataset, "chance"].mean())
+            ax.axvline(chance, color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1, label="chance")
+        ax.set(title=dataset, xlabel="accuracy, %", ylabel="", xlim=(0, 101))
+        ax.set_yticks(range(len(methods)), methods if place == 0 else [""] * len(methods))
+    return drawn
+
+
+def paired_gains(found: pd.DataFrame, title: str = "") -> Figure:
+    """Draw paired gains in points with their 95 % intervals, one panel a dataset; zero is a line.
+
+    Args:
+        found: From ``gains``: metric, dataset, mean, low, high, and method where there are several.
+        title: Above the figure.
+
+    Returns:
+        The figure.
+    """
+    panels, rows = [*dict.fromkeys(found["dataset"])], [*dict.fromkeys(found["metric"])]
+    drawn, axes = figure(2.6 + 2.0 * len(panels), 1.0 + 0.34 * len(rows), 1, len(panels))
+    for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
+        ax.axvline(0, color="#6a6a6a", linewidth=1)
+        part = found[found["dataset"] == dataset].assign(row=lambda t: t["metric"])
+        several = part["method"].nunique() > 1
+        for shift, (method, mine) in enumerate(part.groupby("method", sort=False)):
+            colour = colour_of(str(method), shift) if several else None
+            _dots(
+                ax, mine, rows, lambda row: f"{row['mean']:+.1f}", "metric", colour, 0.22 * shift * several, shift > 0
+            )
+        ax.set(title=dataset, xlabel="points", ylim=(len(rows) - 0.4, -0.6))
+        ax.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows))
+        ax.grid(visible=False, axis="y")
+    if title:
+        drawn.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return drawn
+
+
+def _dots(
+    ax: Axes,
+    rows: pd.DataFrame,
+    order: Sequence[str],
+    text: Callable[[Any], str],
+    label: str = "method",
+    colour: str | None = None,
+    shift: float = 0.0,
+    silent: bool = False,
+) -> None:
+    """Means as dots with their intervals as bars, the numbers in the right margin."""
+    for row in rows.to_dict(orient="records"):
+        at, name = order.index(row[label]) + shift, str(row[label])
+        own = colour or colour_of(name, order.index(name))
+        if np.isfinite(row["low"]):
+            ax.plot([row["low"], row["high"]], [at, at], color=own, linewidth=3, alpha=0.5, solid_capstyle="round")
+        ax.plot(row["mean"], at, "o", color=own, markersize=6, zorder=3)
+        if not silent:
+            ax.annotate(text(row), (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+
+
+def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accuracy"), smooth: int = 0) -> Figure:
+    """Draw what meta-training logged against its steps: one panel a column, one colour a method, seeds as a band.
+
+    Args:
+        log: ``runs.log()``.
+        columns: Which of its columns; those that were not logged are left out.
+        smooth: Mean over so many steps; by default a twentieth of them.
+
+    Returns:
+        The figure.
+    """
+    shown = [c for c in columns if c in log and log[c].notna().any()]
+    width = smooth or max(1, int(log["step"].max()) // 20)
+    drawn, axes = figure(3.2 * len(shown) + 2.2, 3.0, 1, len(shown))
+    methods = [*dict.fromkeys(log["method"])]
+    palette = {m: PALETTE[i % len(PALETTE)] for i, m in enumerate(methods)}
+    binned = log.assign(step=(np.ceil(log["step"] / width) * width).astype(int))
+    for place, (column, ax) in enumerate(zip(shown, axes[0], strict=True)):
+        part = binned.dropna(subset=[column]).groupby(["method", "seed", "step"], sort=False)[column].mean()
+        last = place == len(shown) - 1
+        sns.lineplot(
+            part.reset_index(), x="step", y=column, hue="method", hue_order=methods, palette=palette, ax=ax,
+            errorbar=("pi", 100), legend=last, linewidth=1.5,
+        )  # fmt: skip
+        ax.set(xlabel="meta-training step", ylabel=column)
+        if last:
+            sns.move_legend(ax, "upper left", bbox_to_anchor=(1.02, 1), title="", frameon=False, fontsize=8)
+    return drawn
+
+
+def accuracy_against_seconds(summary: pd.DataFrame, dataset: str, title: str = "") -> Figure:
+    """Draw accuracy against the seconds that learning a dataset takes, on a logarithmic axis; names in the margin.
+
+    Args:
+        summary: From ``summarise``, with seconds.
+        dataset: Which rows.
+        title: Above the axes.
+
+    Returns:
+        The figure.
+    """
+    rows = summary[summary["dataset"] == dataset].sort_values("mean", ascending=False).reset_index(drop=True)
+    drawn, axes = figure(7.6, 1.2 + 0.19 * len(rows))
+    ax = axes[0, 0]
+    for place, row in enumerate(rows.to_dict(orient="records")):
+        colour = colour_of(str(row["method"]), place)
+        if np.isfinite(row["low"]):
+            ax.plot([row["seconds"]] * 2, [row["low"], row["high"]], color=colour, linewidth=2, alpha=0.4)
+        ax.plot(row["seconds"], row["mean"], marker=MARKERS[place % len(MARKERS)], color=colour, linestyle="",
+                markersize=7, label=f"{row['method']}: {row['mean']:.1f} %, {row['seconds']:.2g} s")  # fmt: skip
+    ax.set(xscale="log", xlabel="seconds to learn a data set (CPU, one thread)", ylabel="accuracy, %", title=title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, fontsize=8)
+    return drawn
+
+
+MARKERS = "os^Dv<>PX*hp"
+
+
+def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> Figure:
+    """Show an episode: one row a class; sketch, support and query side by side.
+
+    Args:
+        episode: The episode.
+        names: Names of the source's classes.
+        each: Images of each part.
+
+    Returns:
+        The figure.
+    """
+    parts = ("sketch", "support", "query")
+    ways = len(episode.classes)
+    drawn, axes = figure(9.0, 0.55 + 0.52 * ways, 1, 3)
+    for part, ax in zip(parts, axes[0], strict=True):
+        images, labels = getattr(episode, part), getattr(episode, f"{part}_labels")
+        rows = [images[labels == k][:each].float().cpu().numpy().transpose(0, 2, 3, 1) for k in range(ways)]
+        tiles = [np.concatenate([*row, *[np.full_like(row[0], 255)] * (each - len(row))], 1) for row in rows]
+        mosaic = np.concatenate(tiles) / (255 if max(t.max() for t in tiles) > 1 else 1)
+        ax.imshow(mosaic.squeeze(), cmap="gray", interpolation="nearest", aspect="auto")
+        per_class = len(images) // ways
+        ax.set_title(f"{part}: {per_class} per class")
+        ax.grid(visible=False)
+        ax.set_xticks([])
+        size = len(mosaic) / ways
+        labelled = [names[int(c)] for c in episode.classes] if names else [str(int(c)) for c in episode.classes]
+        ax.set_yticks([size * (k + 0.5) for k in range(ways)], labelled if part == "sketch" else [""] * ways)
+        ax.tick_params(length=0)
+    return drawn
+
+
+def heatmap(values: pd.DataFrame, title: str = "", unit: str = "", centre: float | None = None) -> Figure:
+    """Draw a table as a heat map with its numbers."""
+    drawn, axes = figure(2.0 + 1.1 * values.shape[1], 1.1 + 0.55 * values.shape[0])
+    sns.heatmap(
+        values, annot=True, fmt=".1f", ax=axes[0, 0], cmap="cividis" if centre is None else "PuOr", center=centre,
+        cbar_kws={"label": unit}, linewidths=1,
+    )  # fmt: skip
+    axes[0, 0].set(title=title)
+    axes[0, 0].tick_params(axis="y", rotation=0)
+    return drawn
+
+
+def bars(rows: pd.DataFrame, x: str, y: str, hue: str, panel: str) -> Figure:
+    """Draw means with 95 % intervals as bars, one panel a value of ``panel``, colours for ``hue``."""
+    panels = [*dict.fromkeys(rows[panel])]
+    drawn, axes = figure(1.6 + 2.6 * len(panels), 3.0, 1, len(panels))
+    for place, (name, ax) in enumerate(zip(panels, axes[0], strict=True)):
+        last = place == len(panels) - 1
+        sns.barplot(
+            rows[rows[panel] == name], x=x, y=y, hue=hue, ax=ax, palette=list(PALETTE[: rows[hue].nunique()]),
+            errorbar=("ci", 95), seed=0, err_kws={"linewidth": 1.2}, legend=last,
+        )  # fmt: skip
+        ax.set(title=name, xlabel="", ylabel=y if place == 0 else "")
+        ax.tick_params(axis="x", rotation=20)
+        if last:
+            sns.move_legend(ax, "upper left", bbox_to_anchor=(1.02, 1), title="", frameon=False, fontsize=8)
+    return drawn
+
+
+def curves_by_steps(rows: pd.DataFrame, zero: bool = True) -> Figure:
+    """Draw quantities against meta-training steps: one row of axes a width, one column a metric, a colour a method.
+
+    Args:
+        rows: method, width, step, metric, mean, low, high.
+        zero: Draw a line at zero (for gains).
+
+    Returns:
+        The figure.
+    """
+    widths, metrics = sorted(rows["width"].unique()), [*dict.fromkeys(rows["metric"])]
+    methods = [*dict.fromkeys(rows["method"])]
+    drawn, axes = figure(2.0 + 2.7 * len(metrics), 2.5 * len(widths), len(widths), len(metrics))
+    for i, width in enumerate(widths):
+        for j, metric in enumerate(metrics):
+            ax, part = axes[i, j], rows[(rows["width"] == width) & (rows["metric"] == metric)]
+            for place, method in enumerate(methods):
+                mine = part[part["method"] == method].sort_values("step")
+                colour = PALETTE[place % len(PALETTE)]
+                ax.plot(mine["step"], mine["mean"], marker="o", markersize=3, color=colour, label=method)
+                low, high = (mine[c].astype(float) for c in ("low", "high"))
+                ax.fill_between(mine["step"], low, high, color=colour, alpha=0.15, linewidth=0)
+            if zero:
+                ax.axhline(0, color="#6a6a6a", linewidth=1)
+            ax.set(
+                xscale="log",
+                title=f"{metric}, width {width:g}",
+                xlabel="meta-training steps" if i + 1 == len(widths) else "",
+            )
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8)
+    return drawn

@@ -130,4 +130,4 @@ def fit(dataset: ImageDataset, head: str = "LDA", **_: Any) -> nn.Module:
     return PretrainedClassifier(*lda(found, dataset.labels, dataset.num_classes)).eval()
 
 
-register("ImageNet-pretrained features", fit, options=("head",))
+register("ImageNet-pretrained features", fit, options=("head",), slow=True)

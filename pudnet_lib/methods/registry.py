@@ -37,7 +37,7 @@ class Method:
         derive: Turns the model of the recipe named in ``Recipe.start`` into another, without training.
         options: What a recipe may set, where that is not the config's fields.
         stages: Losses of each part of meta-training, equally long; () for the recipe's own losses throughout.
-        slow: Trained on every episode by many gradient steps, and so measured on fewer of them.
+        slow: Takes long on every episode (gradient steps, a large network), and so is measured on fewer of them.
         conditioned: Looks at the dataset, so that its sketch can be swapped.
     """
 
@@ -50,6 +50,11 @@ class Method:
     stages: tuple[LossWeights, ...] = ()
     slow: bool = False
     conditioned: bool = False
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it takes gradient steps on each episode, at a rate of its own."""
+        return "epochs" in self.options
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -172,7 +177,7 @@ def recipe_table(methods: Mapping[str, Recipe]) -> str:
 
 def _cells(recipe: Recipe) -> Iterator[str]:
     trained, kind = recipe.kind.model is not None, recipe.kind
-    yield f"{recipe.lr:g}" if trained or kind.slow else "-"
+    yield f"{recipe.lr:g}" if trained or kind.tuned else "-"
     yield f"{recipe.target_lr or recipe.lr:g}" if trained else "-"
     stages = kind.stages or (recipe.losses,)
     losses = [f"{w.cosine:g}/{w.auxiliary:g}/{w.consistency:g}" for w in stages]

@@ -18,65 +18,20 @@ from torch import Tensor
 from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig
-from pudnet_lib.evaluate import Swap, Swapper, crossed_interval, episode_dataset, evaluate_episodes, interval
+from pudnet_lib.evaluate import (
+    Swap,
+    Swapper,
+    crossed_interval,
+    effective_rank,
+    episode_dataset,
+    evaluate_episodes,
+    interval,
+    predicted_weights,
+    spread,
+)
 
 #: Change of the sketch → what is put in its place.
 CHANGES = ("same classes, other images", "other classes", "other source")
-
-
-def predicted_weights(model: ParameterModel, sketch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Predict from a sketch and keep what the hypernetwork supplies.
-
-    Args:
-        model: The predictor.
-        sketch: (S, C, H, W).
-        labels: (S,).
-
-    Returns:
-        Layer's name to its flat weight (P_l,), on the CPU.
-    """
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        parameters = model(sketch.to(model.device), labels.to(model.device))
-    model.train(was_training)
-    return {t.name: parameters[t.name].detach().flatten().cpu() for t in model.layout.predicted}
-
-
-def spread(weights: Tensor, datasets: Sequence[str]) -> dict[str, float]:
-    """Spread of predictions relative to their length.
-
-    Args:
-        weights: (G, P), one row an episode.
-        datasets: The G episodes' sources.
-
-    Returns:
-        ``"within"``: root mean square distance to the own source's mean; ``"between"``: of the sources' means to their
-        mean; both over the root mean square length of a row, in %.
-    """
-    codes = pd.factorize(pd.Series(datasets))[0]
-    means = torch.stack([weights[torch.from_numpy(codes == c)].mean(0) for c in range(codes.max() + 1)])  # (D, P)
-    length = weights.pow(2).sum(1).mean().sqrt().clamp_min(1e-12)
-    within = (weights - means[torch.from_numpy(codes)]).pow(2).sum(1).mean().sqrt()
-    between = (means - means.mean(0)).pow(2).sum(1).mean().sqrt()
-    return {"within": 100 * float(within / length), "between": 100 * float(between / length)}
-
-
-def effective_rank(weights: Tensor) -> float:
-    """Number of directions that predictions use: exp of the entropy of their singular values (Roy & Vetterli 2007).
-
-    Args:
-        weights: (G, P), one row an episode; centred here.
-
-    Returns:
-        Between 1 and min(G - 1, P); 0 if all rows are equal.
-    """
-    centred = weights.double() - weights.double().mean(0)
-    values = torch.linalg.svdvals(centred)
-    if float(values[0]) <= 1e-6 * float(weights.norm()):  # rounding, no spread
-        return 0.0
-    share = values / values.sum()
-    return float(torch.special.entr(share).sum().exp())
 
 
 def sensitivity(
