@@ -453,7 +453,8 @@ def measure(
     chosen = tuple(range(len(episodes.pool)) if sources is None else sources)
     work = []
     for run in runs:
-        swaps = tuple(controls) if run.recipe.kind.conditioned or run.recipe.kind.derive else ()
+        blind = run.recipe.options.get("embedding") == "constant" and not run.recipe.options.get("refine")
+        swaps = tuple(controls) if (run.recipe.kind.conditioned and not blind) or run.recipe.kind.derive else ()
         number = (slow_count or count) if run.recipe.kind.slow else count
         work.append(MeasureJob(run, swaps, number, chosen))
     places = {i: table_file(job, episodes, swapper) for i, job in enumerate(work)}

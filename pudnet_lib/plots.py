@@ -197,7 +197,7 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
         if "chance" in summary:
             chance = float(summary.loc[summary["dataset"] == dataset, "chance"].mean())
             ax.axvline(chance, color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1, label="chance")
-        ax.set(title=dataset, xlabel="accuracy, %", ylabel="", xlim=(0, 101))
+        ax.set(title=dataset, xlabel="accuracy, %", ylabel="", xlim=(0, 101), ylim=(len(methods) - 0.4, -0.6))
         ax.set_yticks(range(len(methods)), methods if place == 0 else [""] * len(methods))
     return drawn
 
@@ -323,7 +323,7 @@ def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> 
     """
     parts = ("sketch", "support", "query")
     ways = len(episode.classes)
-    drawn, axes = figure(9.0, 0.55 + 0.52 * ways, 1, 3)
+    drawn, axes = figure(9.0, 0.4 + 0.48 * ways, 1, 3)
     for part, ax in zip(parts, axes[0], strict=True):
         images, labels = getattr(episode, part), getattr(episode, f"{part}_labels")
         rows = [images[labels == k][:each].float().cpu().numpy().transpose(0, 2, 3, 1) for k in range(ways)]

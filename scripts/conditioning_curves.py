@@ -26,7 +26,7 @@ from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.evaluate import Swapper, evaluate_episodes
+from pudnet_lib.evaluate import Swapper, difference, evaluate_episodes, interval_of
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.class_attention import ClassAttention, ClassAttentionConfig
 from pudnet_lib.results import atomic_write, device_name, git_commit
@@ -117,11 +117,41 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())]
 
 
+def rows_of(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Accuracy, gains and liveness of every design, width and step; intervals are crossed over seeds and episodes."""
+    rows: list[dict[str, Any]] = []
+    frame = pd.DataFrame(points)
+    for (width, step), part in frame.groupby(["width", "step"]):
+        long = pd.DataFrame(
+            [
+                {"method": f"{p.design}, {swap}", "seed": p.seed, "dataset": v["dataset"], "episode": v["episode"],
+                 "value": v[swap]}
+                for p in part.itertuples() for v in p.values for swap in ("own", "far", "near") if swap in v
+            ]
+        )  # fmt: skip
+        for design, mine in part.groupby("design", sort=False):
+            own = f"{design}, own"
+            found = {"accuracy": interval_of(long[long["method"] == own])}
+            rivals = {"far gain": f"{design}, far", "near gain": f"{design}, near"}
+            rivals |= {"gain over shared": "shared network, own"} if design != "shared network" else {}
+            for metric, rival in rivals.items():
+                if rival in set(long["method"]):
+                    found[metric] = difference(long, own, rival)
+            for metric, value in found.items():
+                rows.append({"method": design, "width": width, "step": step, "metric": metric, **vars(value)})
+            for metric, column, factor in (("spread, %", "spread", 100), ("dead, %", "dead", 100),
+                                           ("|a_t|", "norm_a", 1), ("|α e|", "norm_e", 1)):  # fmt: skip
+                if column in mine and mine[column].notna().any():
+                    mean = factor * float(mine[column].mean())
+                    rows.append({"method": design, "width": width, "step": step, "metric": metric, "mean": mean})
+    return rows
+
+
 def write(folder: Path, path: Path) -> None:
     """Put all points that are there into the result file."""
-    rows = collect(folder)
     facts = {"device": device_name(), "commit": git_commit(), "episodes": "5-way, 10 + 10 labelled images per class"}
-    atomic_write(path, json.dumps({"study": "conditioning_curves", "provenance": facts, "points": rows}) + "\n")
+    text = json.dumps({"study": "conditioning_curves", "provenance": facts, "rows": rows_of(collect(folder))}, indent=1)
+    atomic_write(path, text.replace("NaN", "null") + "\n")
 
 
 def main() -> int:
@@ -130,11 +160,15 @@ def main() -> int:
     parser.add_argument("--widths", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--episodes", type=int, default=30, help="unseen episodes a source")
+    parser.add_argument("--collect", action="store_true", help="write the result file from the points that are there")
     parser.add_argument("--folder", type=Path, default=ROOT / "reports" / "runs" / "conditioning_curves")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
+    if options.collect:
+        write(options.folder, options.out)
+        return 0
     pool = Pool(PoolConfig())
     for seed in options.seeds:
         for width in options.widths:

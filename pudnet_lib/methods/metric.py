@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.predict import PredictConfig, extract_features, recalibrate
+from pudnet_lib.core.predict import PredictConfig, extract_features, predict_backbone
 
 #: First a classifier over all training classes, then episodes; half of the steps each.
 CLASSES_THEN_EPISODES = (LossWeights(0, 1, 0), LossWeights(1, 0, 0))
@@ -62,15 +61,11 @@ def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | No
     Returns:
         uint8 images (N, C, H, W) to logits (N, K).
     """
-    config, device = config or PredictConfig(), model.device
+    config = config or PredictConfig()
     sketch, sketch_labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
-    model.eval()
-    with torch.no_grad():
-        parameters = model(sketch.to(device), sketch_labels.to(device))
-    backbone = model.materialise({name: tensor.detach().clone() for name, tensor in parameters.items()})
-    recalibrate(backbone, dataset.images, config.batch_size, config.seed)
+    backbone = predict_backbone(model, sketch, sketch_labels, dataset.images, config)
     support = extract_features(backbone, dataset.images, config.batch_size)  # (M, F)
-    return MetricClassifier(backbone, model, support, dataset.labels.to(device), dataset.num_classes)
+    return MetricClassifier(backbone, model, support, dataset.labels.to(model.device), dataset.num_classes)
 
 
 class MetricFit:

@@ -311,18 +311,16 @@ class Runs(tuple[Run, ...]):
         return pd.concat([run.log() for run in self], ignore_index=True)
 
 
-def meta_train(
+def plan(
     methods: Mapping[str, Recipe],
     pool: Pool | PoolConfig,
     steps: int,
     seeds: Sequence[int] = (0,),
     target: TargetConfig | None = None,
     episodes: EpisodeConfig | None = None,
-    jobs: int = 1,
-    progress: bool = True,
     **trainer: Any,
 ) -> Runs:
-    """Meta-train a dict of recipes on the same episodes; what the cache has is not trained again.
+    """Say what ``meta_train`` would train, without training it; for studies whose runs differ in more than the recipe.
 
     Args:
         methods: Name to recipe. What needs no meta-training is carried along, with the first seed.
@@ -331,12 +329,10 @@ def meta_train(
         seeds: Seeds, one run each.
         target: The target network.
         episodes: What an episode of meta-training holds.
-        jobs: Runs side by side.
-        progress: Show one bar for all.
         **trainer: Further fields of ``MetaConfig``.
 
     Returns:
-        The runs; interrupted, what is trained stays in the cache, and a run that was cut off goes on.
+        The runs.
 
     Raises:
         PudNetError: If a recipe starts from a method that is not in the dict, or an input is bad.
@@ -354,12 +350,59 @@ def meta_train(
             if origin.kind.model:
                 training = train_config(origin, target, config, steps, seed, episodes, **trainer)
             runs.append(Run(name, recipe, seed, target, training))
-    missing = {run.training: run.name for run in reversed(runs) if run.training and not is_trained(run.training)}
-    missing = dict(reversed(missing.items()))
-    items = [(training, None if jobs > 1 or isinstance(pool, PoolConfig) else pool) for training in missing]
-    labels = [f"{name}, seed {t.episode_seed}" for t, name in missing.items()]
-    parallel(_train_item, items, jobs, "meta-training" if progress else "", labels=labels)
     return Runs(runs)
+
+
+def train_runs(runs: Sequence[Run], jobs: int = 1, progress: bool = True, pool: Pool | None = None) -> Runs:
+    """Train what the cache lacks, behind one bar.
+
+    Args:
+        runs: From ``plan``, of one study or of several.
+        jobs: Runs side by side.
+        progress: Show the bar.
+        pool: The images, if all runs have the same and they are loaded already.
+
+    Returns:
+        The same runs. Interrupted, what is trained stays in the cache, and a run that was cut off goes on.
+    """
+    missing: dict[TrainConfig, str] = {}
+    for run in runs:
+        if run.training and not is_trained(run.training):
+            missing.setdefault(run.training, f"{run.name}, seed {run.seed}")
+    items = [(training, None if jobs > 1 else pool) for training in missing]
+    parallel(_train_item, items, jobs, "meta-training" if progress else "", labels=list(missing.values()))
+    return Runs(runs)
+
+
+def meta_train(
+    methods: Mapping[str, Recipe],
+    pool: Pool | PoolConfig,
+    steps: int,
+    seeds: Sequence[int] = (0,),
+    target: TargetConfig | None = None,
+    episodes: EpisodeConfig | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+    **trainer: Any,
+) -> Runs:
+    """Meta-train a dict of recipes on the same episodes; what the cache has is not trained again.
+
+    Args:
+        methods: Name to recipe; see ``plan`` for the others.
+        pool: The images.
+        steps: Steps of each run, the base's included.
+        seeds: Seeds, one run each.
+        target: The target network.
+        episodes: What an episode of meta-training holds.
+        jobs: Runs side by side.
+        progress: Show one bar for all.
+        **trainer: Further fields of ``MetaConfig``.
+
+    Returns:
+        The runs, whose ``outcome`` holds the trained model.
+    """
+    runs = plan(methods, pool, steps, seeds, target, episodes, **trainer)
+    return train_runs(runs, jobs, progress, pool if isinstance(pool, Pool) else None)
 
 
 def is_trained(config: TrainConfig) -> bool:
