@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
