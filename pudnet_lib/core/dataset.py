@@ -6,14 +6,16 @@ map) and are turned into floats a batch at a time, on the device that computes.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pudnet_lib.core.hooks import hook
 from pudnet_lib.errors import PudNetError
 
 # One fixed normalisation for every source (our choice): a dataset's own mean and spread are evidence of what kind of
@@ -34,18 +36,99 @@ def normalise(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         floats = images.float().mul_(1 / (255 * PIXEL_STD)).sub_(PIXEL_MEAN / PIXEL_STD)
     else:
+        if not images.is_floating_point():
+            check_pixels(images)
         floats = (images - PIXEL_MEAN) / PIXEL_STD
     return floats.contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
+def check_pixels(images: Tensor, name: str = "images") -> None:
+    """Refuse pixels of another range than every network reads: integers other than uint8, floats outside [0, 1]."""
+    if images.is_floating_point():
+        low, high = (float(v) for v in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
+        if not (low >= 0 and high <= 1):  # also false for NaN
+            fix = (
+                "Divide by 255"
+                if 1 < high <= 255 and low >= 0
+                else "Map -1..1 by (x + 1) / 2"
+                if high <= 1
+                else "Rescale"
+            )
+            found = f"range over [{low:g}, {high:g}]" if low == low else "hold NaN or infinite values"
+            raise PudNetError(f"{name}: pixels {found}; expected [0, 1] or uint8. {fix}, and leave no NaN.")
+    elif images.dtype != torch.uint8:
+        raise PudNetError(
+            f"{name}: images have dtype {str(images.dtype)[6:]}; expected uint8 or floats in [0, 1]. "
+            "If they lie in 0..255, convert them: images.astype('uint8'), or images.to(torch.uint8)."
+        )
+
+
+def _as_images(images: Any, name: str) -> Tensor:
+    """(N, C, H, W) uint8 of arrays (N, H, W, C), (N, C, H, W) or (N, H, W), uint8 or floats in [0, 1]."""
+    if not isinstance(images, Tensor):
+        try:
+            array = np.asarray(images)
+            images = torch.from_numpy(array if array.flags.writeable else array.copy())
+        except (TypeError, ValueError) as error:
+            raise PudNetError(f"{name}: images are no array ({error}); expected N images of one size.") from error
+    images = images[:, None] if images.ndim == 3 else images
+    if images.ndim != 4:
+        raise PudNetError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W) or (N, H, W, C).")
+    if len(images) == 0:
+        raise PudNetError(f"{name}: there are no images; expected at least one.")
+    if images.shape[1] > 5 and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2).contiguous()
+    if images.shape[1] not in (1, 3):
+        raise PudNetError(
+            f"{name}: images have {images.shape[1]} channels; expected 1 (gray) or 3 (RGB). "
+            "Pick or merge channels before building the dataset."
+        )
+    check_pixels(images, name)
+    return (images * 255).round().to(torch.uint8) if images.is_floating_point() else images
+
+
+def _as_labels(labels: Any, class_names: Sequence[str] | None, count: int, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """(N,) int64 and the K names, of numbers or of names."""
+    if not isinstance(labels, Tensor):
+        found = np.asarray(labels)
+        if found.dtype.kind in "USO":
+            texts = [str(label) for label in found.tolist()]
+            class_names = sorted(set(texts)) if class_names is None else class_names
+            if unknown := set(texts) - set(class_names):
+                raise PudNetError(
+                    f"{name}: the label {min(unknown)!r} is not among the class names {list(class_names)}."
+                )
+            found = np.array([list(class_names).index(text) for text in texts], dtype=np.int64)
+        labels = torch.from_numpy(found.astype(np.int64) if found.dtype.kind in "iub" else found)
+    if labels.shape != (count,) or labels.is_floating_point():
+        raise PudNetError(
+            f"{name}: labels have shape {tuple(labels.shape)} and dtype {labels.dtype}; expected ({count},) int64 or "
+            "names, one label per image."
+        )
+    labels = labels.long()
+    low, high = int(labels.min()), int(labels.max())
+    names = tuple(map(str, range(high + 1))) if class_names is None else tuple(map(str, class_names))
+    if low < 0 or high >= len(names):
+        wrong = low if low < 0 else high
+        raise PudNetError(
+            f"{name}: label {wrong} is out of range; expected 0..{len(names) - 1} for {len(names)} class names."
+        )
+    plain = [unicodedata.normalize("NFC", n) for n in names]
+    if len(set(plain)) < len(plain):
+        twice = next(n for n in plain if plain.count(n) > 1)
+        raise PudNetError(f"{name}: two classes are called {twice!r}; give them names of their own.")
+    return labels, names
+
+
+@dataclass(frozen=True, repr=False)
 class ImageDataset:
-    """Labelled images of one source; immutable.
+    """Labelled images of one source; immutable. Arrays, lists and names of classes become what is stated here.
 
     Attributes:
-        images: (N, C, H, W) uint8, C in {1, 3}; may be backed by a read-only memory map.
-        labels: (N,) int64 in 0..K-1.
-        class_names: The K names.
+        images: (N, C, H, W) uint8, C in {1, 3}; may be backed by a read-only memory map. Given as such, as (N, H, W, C)
+            or (N, H, W), an array or a tensor, uint8 or floats in [0, 1].
+        labels: (N,) int64 in 0..K-1; given as N numbers or names.
+        class_names: The K distinct names; by default the names among the labels, or the numbers.
         name: The source's name, for messages and tables.
         items: (N,) int64, the thing that an image shows; images of one item (the same emoji drawn by two vendors) stay
             on one side of every split. Default: each image is its own item.
@@ -53,64 +136,40 @@ class ImageDataset:
         report: What their loader noticed, if it was a folder: see ``pudnet_lib.images.FolderReport``.
 
     Raises:
-        PudNetError: If a shape, a dtype or a label is not as stated.
+        PudNetError: If a shape, the pixels' type or range, a label or a name is not as stated.
     """
 
     images: Tensor
     labels: Tensor
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = None  # type: ignore[assignment]
     name: str = "images"
     items: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     licence: str = "unknown"
-    report: Any = field(default=None, repr=False, compare=False)
+    report: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.ndim != 4:
-            raise PudNetError(f"{self.name}: images have shape {tuple(images.shape)}; expected (N, C, H, W).")
-        if images.dtype != torch.uint8:
-            raise PudNetError(
-                f"{self.name}: images have dtype {images.dtype}; expected uint8. "
-                "Use ImageDataset.from_float for floating-point images in [0, 1]."
-            )
-        if images.shape[1] not in (1, 3):
-            raise PudNetError(
-                f"{self.name}: images have {images.shape[1]} channels; expected 1 (gray) or 3 (RGB). "
-                "Pick or merge channels before building the dataset."
-            )
-        if len(images) == 0:
-            raise PudNetError(f"{self.name}: there are no images; expected at least one.")
-        if labels.shape != (len(images),) or labels.dtype != torch.int64:
-            raise PudNetError(
-                f"{self.name}: labels have shape {tuple(labels.shape)} and dtype {labels.dtype}; "
-                f"expected ({len(images)},) int64, one label per image."
-            )
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(self.class_names):
-            wrong = low if low < 0 else high
-            raise PudNetError(
-                f"{self.name}: label {wrong} is out of range; expected 0..{len(self.class_names) - 1} "
-                f"for {len(self.class_names)} class names."
-            )
-        if len(self.items) == 0:
-            object.__setattr__(self, "items", torch.arange(len(images)))
-        elif self.items.shape != labels.shape:
-            raise PudNetError(f"{self.name}: items have shape {tuple(self.items.shape)}; expected ({len(images)},).")
+        images = _as_images(self.images, self.name)
+        labels, names = _as_labels(self.labels, self.class_names, len(images), self.name)
+        items = self.items if len(self.items) else torch.arange(len(images))
+        if items.shape != labels.shape:
+            raise PudNetError(f"{self.name}: items have shape {tuple(items.shape)}; expected ({len(images)},).")
+        for key, value in {"images": images, "labels": labels, "class_names": names, "items": items}.items():
+            object.__setattr__(self, key, value)
 
     @classmethod
     def from_float(
         cls, images: Tensor, labels: Tensor, class_names: Sequence[str], name: str = "images"
     ) -> ImageDataset:
         """Build a dataset from images (N, C, H, W) in [0, 1], rounded to uint8; a NaN or another range is an error."""
-        if images.numel() == 0:
-            raise PudNetError(f"{name}: there are no images (shape {tuple(images.shape)}); expected at least one.")
-        if not bool(torch.isfinite(images).all()):
-            bad = int((~torch.isfinite(images.flatten(1)).all(1)).sum())
-            raise PudNetError(f"{name}: {bad} of {len(images)} images hold NaN or infinite pixels; expected [0, 1].")
-        low, high = float(images.min()), float(images.max())
-        if low < 0 or high > 1:
-            raise PudNetError(f"{name}: pixels range over [{low:g}, {high:g}]; expected [0, 1]. Divide by 255?")
-        return cls((images * 255).round().to(torch.uint8), labels.long(), tuple(class_names), name)
+        return cls(images, labels, tuple(class_names), name)
+
+    def __repr__(self) -> str:
+        some = ", ".join(self.class_names[:3]) + (", …" if self.num_classes > 3 else "")
+        size = "×".join(map(str, self.images.shape[1:]))
+        return f"ImageDataset {self.name!r}: {len(self):,} images of {size}, {self.num_classes} classes ({some})"
+
+    def _repr_html_(self) -> str:
+        return str(hook("mosaic", repr)(self))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,13 +200,12 @@ class ImageDataset:
 
     def subset(self, indices: Tensor, name: str | None = None) -> ImageDataset:
         """Take the images of ``indices`` (M,), in that order, and keep all class names."""
-        return ImageDataset(
-            self.images[indices],
-            self.labels[indices],
-            self.class_names,
-            name or self.name,
-            self.items[indices],
-            self.licence,
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            name=name or self.name,
+            items=self.items[indices],
         )
 
     def select_classes(self, classes: Sequence[int], name: str | None = None) -> ImageDataset:
@@ -160,13 +218,13 @@ class ImageDataset:
         keep = torch.nonzero(new_label[self.labels] >= 0).flatten()
         if len(keep) == 0:
             raise PudNetError(f"{self.name}: none of the classes {wanted} has an image.")
-        return ImageDataset(
-            self.images[keep],
-            new_label[self.labels[keep]],
-            tuple(self.class_names[c] for c in wanted),
-            name or self.name,
-            self.items[keep],
-            self.licence,
+        return replace(
+            self,
+            images=self.images[keep],
+            labels=new_label[self.labels[keep]],
+            class_names=tuple(self.class_names[c] for c in wanted),
+            name=name or self.name,
+            items=self.items[keep],
         )
 
     def at_most(self, per_class: int, seed: int = 0) -> ImageDataset:
@@ -185,7 +243,7 @@ class ImageDataset:
             images = self.images.expand(-1, 3, -1, -1)  # a view: no memory until a batch is taken
         else:
             images = self.images.float().mean(1, keepdim=True).round().to(torch.uint8)
-        return ImageDataset(images, self.labels, self.class_names, self.name, self.items, self.licence)
+        return replace(self, images=images)
 
     def sketch_with_labels(self, per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Draw the sketch: the few images that the hypernetwork looks at (paper, Section 3; 10 per class in the code).

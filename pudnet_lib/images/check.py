@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
+from pudnet_lib.core import hooks
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.images.reading import Counts, FolderReport
 from pudnet_lib.images.sources import load_images
@@ -43,6 +50,22 @@ def checked(folder: str | Path, size: int = 32, progress: bool = False) -> tuple
     levels = int(images.images.max()) - int(images.images.min()) + 1
     split = Counts(source="own", train=len(train), test=len(test))
     return FolderReport(images.name, counts, split, none, 0, levels), images
+
+
+def mosaic(images: ImageDataset, per_class: int = 12, classes: int = 6) -> str:
+    """A dataset's line and its first images as HTML, a row for each class: what a notebook shows."""
+    rows = images.indices_by_class()[:classes]
+    tiles = np.full((len(rows), per_class, images.size + 2, images.images.shape[3] + 2, 3), 255, np.uint8)
+    for row, ids in enumerate(rows):
+        some = images.images[ids[:per_class]].expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+        tiles[row, : len(some), 1:-1, 1:-1] = some.numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(tiles.swapaxes(1, 2).reshape(len(rows) * tiles.shape[2], -1, 3)).save(buffer, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f'<div>{html.escape(repr(images))}</div><img alt="the first images" src="{source}">'
+
+
+hooks.register(mosaic=mosaic)
 
 
 def contact_sheet(images: ImageDataset, per_class: int = 10, classes: int = 8) -> Figure:

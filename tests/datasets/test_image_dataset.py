@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -90,8 +91,15 @@ def test_sketch_and_at_most_take_each_image_once(counts: list[int], per_class: i
 
 
 BAD = [
-    (lambda: ImageDataset(PIXELS[0], LABELS, ("a", "b")), r"expected \(N, C, H, W\)"),
-    (lambda: ImageDataset(PIXELS.float(), LABELS, ("a", "b")), "from_float"),
+    (lambda: ImageDataset(PIXELS[0, 0], LABELS, ("a", "b")), r"expected \(N, C, H, W\)"),
+    (lambda: ImageDataset(PIXELS.float(), LABELS, ("a", "b")), r"\[0, 255\]; expected \[0, 1\].*Divide by 255"),
+    (lambda: ImageDataset(PIXELS / 127.5 - 1, LABELS, ("a", "b")), r"\(x \+ 1\) / 2"),
+    (lambda: ImageDataset(PIXELS.long(), LABELS, ("a", "b")), r"dtype int64; expected uint8.*astype"),
+    (lambda: ImageDataset(PIXELS.numpy().astype("int32"), LABELS, ("a", "b")), r"dtype int32; expected uint8.*astype"),
+    (lambda: ImageDataset([PIXELS[0].numpy(), PIXELS[:2].numpy()], LABELS[:2]), "one size"),
+    (lambda: ImageDataset(PIXELS, ["a", "b", "c"], ("a", "b")), "label 'c' is not among"),
+    (lambda: ImageDataset(PIXELS, LABELS, ("caf\u00e9", "cafe\u0301")), "two classes are called"),
+    (lambda: normalise(PIXELS.long()), "expected uint8"),
     (lambda: ImageDataset(PIXELS.expand(3, 2, 1, 1), LABELS, ("a", "b")), "2 channels; expected 1"),
     (lambda: ImageDataset(PIXELS.expand(3, 5, 1, 1), LABELS, ("a", "b")), "5 channels; expected 1"),
     (lambda: ImageDataset(PIXELS[:0], LABELS[:0], ("a", "b")), "no images"),
@@ -102,7 +110,7 @@ BAD = [
     (lambda: ImageDataset(PIXELS, LABELS, ("a", "b"), items=torch.tensor([1])), r"items have shape \(1,\)"),
     (
         lambda: ImageDataset.from_float(torch.full((1, 1, 1, 1), float("nan")), torch.tensor([0]), ["a"]),
-        "1 of 1 images",
+        "NaN",
     ),
     (lambda: ImageDataset.from_float(torch.full((1, 1, 1, 1), 7.0), torch.tensor([0]), ["a"]), "Divide by 255"),
     (lambda: ImageDataset.from_float(torch.empty(0, 1, 2, 2), torch.tensor([]), ["a"]), "no images"),
@@ -113,3 +121,23 @@ BAD = [
 def test_bad_input_is_named(build, message: str):
     with pytest.raises(PudNetError, match=message):
         build()
+
+
+def test_arrays_of_every_layout_are_one_dataset():
+    """Ten lines of numpy are enough: pixels as they come, labels as names or numbers."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), np.uint8)
+    wanted = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    for one in (pixels, pixels.transpose(0, 3, 1, 2), list(pixels), pixels / 255, torch.from_numpy(pixels)):
+        data = ImageDataset(one, ["dog", "cat", "dog", "cat"])
+        assert torch.equal(data.images, wanted)
+        assert (data.class_names, data.labels.tolist()) == (("cat", "dog"), [1, 0, 1, 0])
+    gray = ImageDataset(pixels[..., 0], [0, 1, 1, 2])
+    assert (tuple(gray.images.shape), gray.class_names) == ((4, 1, 8, 6), ("0", "1", "2"))
+    assert ImageDataset(pixels, np.array([1, 0, 1, 0], np.uint8), ["cat", "dog"]).class_names == ("cat", "dog")
+
+
+def test_a_dataset_prints_as_one_line_and_shows_itself_in_a_notebook():
+    data = ImageDataset(np.zeros((4, 8, 8, 3), np.uint8), ["<b>", "cat", "dog", "owl"], name="pets")
+    assert str(data) == "ImageDataset 'pets': 4 images of 3×8×8, 4 classes (<b>, cat, dog, …)"
+    assert "<img" in data._repr_html_()
+    assert "<b>" not in data._repr_html_()
