@@ -21,7 +21,7 @@ _HOMES = {
     "load_pudnet": "pudnet_lib.shipped",
     "Headline": "pudnet_lib.results",
     "publish": "pudnet_lib.results",
-    "predict": "pudnet_lib.core.predict",
+    "predict": "pudnet_lib.face",
     "Recipe": "pudnet_lib.methods.registry",
     "recipe_table": "pudnet_lib.methods.registry",
     "meta_train": "pudnet_lib.methods.training",
@@ -31,6 +31,9 @@ _HOMES = {
     "difference": "pudnet_lib.evaluate",
     "current_profile": "pudnet_lib.profiles",
     "pick": "pudnet_lib.profiles",
+    "load": "pudnet_lib.face",
+    "save": "pudnet_lib.face",
+    "trust_report": "pudnet_lib.trust",
 }
 __all__ = sorted(_HOMES)
 

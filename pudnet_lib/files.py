@@ -1,26 +1,40 @@
-"""Checkpoints: safetensors with a JSON description in the same file, written atomically, never a pickle.
+"""Files: safetensors with a JSON description and a checksum inside, written atomically, never a pickle.
 
-Our choice. One file holds everything, so that a crash cannot separate weights from their configuration.
+Our choice. One file holds everything, so that a crash cannot separate weights from their configuration; the checksum
+covers every byte of it, so that a damaged file is refused instead of answering. What a file says is checked against the
+schema of the dataclass that it becomes before anything is built.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import json
+import math
 import os
 import uuid
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from pudnet_lib.core import hooks
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
 
 FORMAT = 1
+#: How the kit's temporary files start; what is older than a day may be swept.
+TEMPORARY = ".pudnet-"
+#: Whole numbers in a description are at most this, those that count layers or steps at most the second.
+MOST, MOST_DEEP = 16_384, 1_000
+_DEEP = ("depth", "states", "refine", "steps_chosen")
+_FREE = ("seed", "seconds", "images", "looked_at")
+_BLANK = b"0" * 64
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -33,7 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         PudNetError: If the disk is full or the place can't be written; nothing half-written stays.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:  # unlike tempfile's, readable for whom the user's umask lets
@@ -53,7 +67,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Save tensors and their description.
+    """Save tensors, their description and a checksum of both.
 
     Args:
         path: The file, usually ``*.safetensors``.
@@ -64,12 +78,19 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: M
         PudNetError: If the file can't be written.
     """
     contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    metadata = {"pudnet": json.dumps({"format": FORMAT, **description}, sort_keys=True)}
-    write_atomically(Path(path), save(contents, metadata))
+    text = json.dumps({"format": FORMAT, **description}, sort_keys=True)
+    content = save(contents, {"pudnet": text, "checksum": _BLANK.decode()})
+    where = content.index(b'"checksum":"') + 12  # the description's own quotes are escaped
+    write_atomically(Path(path), content[:where] + _digest(content).encode() + content[where + 64 :])
+
+
+def _digest(content: bytes | bytearray) -> str:
+    """SHA-256 of a file's bytes, the checksum itself taken as zeros."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Load what ``save_tensors`` wrote.
+    """Load what ``save_tensors`` wrote, once its checksum has been found right.
 
     Args:
         path: The file.
@@ -80,9 +101,32 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         PudNetError: If the file is missing, is a pickle, is damaged, or was written by something else.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise PudNetError(f"There is no checkpoint {path}. Give the path of a .safetensors file that the kit wrote.")
+    try:
+        _refuse_pickle(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            _verify(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise PudNetError(f"{path} is damaged or no safetensors file ({error}). Copy or train it anew.") from error
+    except OSError as error:
+        raise PudNetError(f"{path} can't be read: {error.strerror or error}.") from error
+    if "pudnet" not in metadata:
+        raise PudNetError(f"{path} was not written by this kit: its description is missing. Load it yourself.")
+    try:
+        description = json.loads(metadata["pudnet"])
+    except (ValueError, RecursionError) as error:
+        raise PudNetError(f"{path}: its description is no JSON ({error}). Copy or train it anew.") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else description
+        raise PudNetError(f"{path} has format {found!r}; this version of the kit reads {FORMAT}.")
+    return tensors, description
+
+
+def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(9)
     # A safetensors file starts with 8 bytes of length, which may look like a pickle's start, and a brace.
@@ -91,18 +135,92 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is a pickle (a torch.save file), which can run any code when opened; the kit reads safetensors "
             "only. Convert it where you trust it: safetensors.torch.save_file(torch.load(...), 'x.safetensors')."
         )
+
+
+def _verify(path: Path, metadata: Mapping[str, str]) -> None:
+    given = metadata.get("checksum")
+    if given is None:
+        if "pudnet" in metadata:
+            warnings.warn(f"{path.name} has no checksum: whether it is whole can't be told.", stacklevel=4)
+        return
+    content = bytearray(path.read_bytes())
+    where = content.find(b'"checksum":"' + given.encode() + b'"') + 12
+    content[where : where + len(given)] = _BLANK
+    if where < 12 or _digest(content) != given:
+        raise PudNetError(f"{path} is damaged: its checksum is not that of its content. Copy or train it anew.")
+
+
+def config_from_dict(kind: type[Any], values: Any, where: str = "") -> Any:
+    """Build a frozen config dataclass, nested ones included, from plain values, all types and bounds checked.
+
+    Args:
+        kind: The dataclass.
+        values: Field name to value; lists become tuples.
+        where: What the values are, for messages, such as ``"config."``.
+
+    Returns:
+        An instance of ``kind``.
+
+    Raises:
+        PudNetError: If a name is unknown (the message has the nearest one) or a value is not what the field holds.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    _check_names(kind, values, where)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise PudNetError(f"{path} is damaged or no safetensors file ({error}). Copy or train it anew.") from error
-    if "pudnet" not in metadata:
-        raise PudNetError(f"{path} was not written by this kit: its description is missing. Load it yourself.")
-    description: dict[str, Any] = json.loads(metadata["pudnet"])
-    if description.get("format") != FORMAT:
-        raise PudNetError(f"{path} has format {description.get('format')}; this version of the kit reads {FORMAT}.")
-    return tensors, description
+        built = TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        text = first["msg"].removeprefix("Value error, ")
+        field = ".".join(map(str, first["loc"]))
+        raise PudNetError(f"{where}{field or kind.__name__}: {text} (found {_short(first['input'])}).") from None
+    _check_bounds(values, where)
+    return built
+
+
+def _check_names(kind: type[Any], values: Any, where: str) -> None:
+    if not isinstance(values, Mapping):
+        raise PudNetError(f"{where.rstrip('.') or kind.__name__} is {_short(values)}; expected an object of fields.")
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise unknown_name(f"field of {kind.__name__}", str(name), [f.name for f in dataclasses.fields(kind)])
+        for inner in (hints[name], *get_args(hints[name])):  # a dataclass, or a dataclass or None
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner) and value is not None:
+                _check_names(inner, value, f"{where}{name}.")
+
+
+def _check_bounds(values: Any, where: str) -> None:
+    """No number that would fill the memory, run for ever or is no number."""
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        if isinstance(value, Mapping):
+            _check_bounds(value, f"{where}{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise PudNetError(f"{where}{name} is {value}; expected a finite number.")
+        elif isinstance(value, int) and not isinstance(value, bool) and name not in _FREE:
+            most = MOST_DEEP if name in _DEEP else MOST
+            if not -1 <= value <= most:
+                raise PudNetError(f"{where}{name} is {value}; expected at most {most}.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+class _ShapesOnly(torch.overrides.TorchFunctionMode):
+    """Under it a module's constructor runs on ``meta``: numbers that are read from a tensor are 1."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reads = (Tensor.item, Tensor.__float__, Tensor.__int__, Tensor.__bool__)
+        return 1.0 if func in reads and args[0].is_meta else func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build a module without its memory, to compare shapes before anything large is made."""
+    with torch.device("meta"), _ShapesOnly():
+        yield
 
 
 hooks.register(save_tensors=save_tensors, load_tensors=load_tensors)  # for a training run's state

@@ -1,28 +1,41 @@
-"""When not to trust a prediction: cross-validated accuracy, distance to the meta-training pool, and advice in words.
+"""When not to trust a prediction: accuracy, distance to the meta-training pool, and advice in words.
 
-Our choice; the paper has no counterpart. Three measurements, all on the dataset's own training images: the accuracy of
-the whole prediction under cross-validation; that of class means of raw pixels, which any useful network must beat; how
-far the dataset's embedding is from those of the pool. The thresholds of the advice are ours; the inter-dataset
-experiment measures how often the advice was right, and how well the estimate agrees with test images.
+Our choice; the paper has no counterpart. The accuracy is measured on the user's own test part where there is one, else
+by cross-validation in which *each fold is predicted anew*: a refined network has been fitted to its images' labels, and
+so any estimate from the finished network would praise itself (random labels give 100 %). Beside it: class means of raw
+pixels, which any useful network must beat, and how far the images' embedding is from those of pool episodes with the
+same number of classes and images. The thresholds of the advice are ours.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
+from pudnet_lib.core.pudnet import PudNet
+from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.pool_distance import PoolDistance, pool_distance
+from pudnet_lib.images.packs import pack_names
+from pudnet_lib.images.sources import load_images
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
+Pool = tuple[ImageDataset, ...]
+#: Nearest pool episodes over which a distance is averaged, and episodes that are embedded per source.
+NEIGHBOURS, EPISODES = 5, 32
+#: The predictor that needs no predicting: ImageNet-pretrained features.
+PRETRAINED = "ImageNet-pretrained features"
 
 
 @dataclass(frozen=True)
@@ -32,9 +45,9 @@ class TrustConfig:
     Attributes:
         folds: Folds of the cross-validation.
         max_images: At most so many images take part in it, the same number of each class.
-        fine_tune_from: Images a class from which fine-tuning is advised.
-        scratch_from: Images a class from which training from scratch is advised where the prediction fails.
-        far: Distance to the pool, in medians of the pool's own, from which a dataset counts as far.
+        fine_tune_from: Images per class from which fine-tuning is advised.
+        scratch_from: Images per class from which training from scratch is advised where the prediction fails.
+        far: Distance to the pool, in medians of the pool's own, from which images count as far.
         good: Accuracy in % from which nothing more is advised.
         seed: Seed of the folds.
         predict: How the network is predicted in each fold.
@@ -59,16 +72,19 @@ class TrustReport:
     """What ``trust_report`` found; accuracies in %.
 
     Attributes:
-        accuracy: Cross-validated accuracy of the prediction.
+        accuracy: Of the prediction, on ``images`` images that it did not learn from.
         low: Lower end of its 95 % interval (Wilson).
         high: Upper end.
-        images: Images that were classified under cross-validation.
+        images: Images that were classified.
+        balanced: Mean of the classes' accuracies.
+        balanced_low: Lower end of its 95 % interval.
+        per_class: Class name to accuracy.
         chance: Share of the largest class among them: what a constant answer reaches.
-        pixel_accuracy: Accuracy of class means of raw pixels on the same images.
-        images_per_class: Median number of images a class.
+        pixel_accuracy: Balanced accuracy of class means of raw pixels.
+        images_per_class: Median number of labelled images per class.
         distance: To the pool, in medians of the pool's own; None where the model does not look at images.
         nearest: The pool's source that is nearest; empty where there is no distance.
-        whole: True if each fold was predicted anew; False if only class means were taken anew.
+        measured: ``"test part"`` or ``"cross-validation"``.
         advice: The better choice.
         reasons: Why, one sentence each.
     """
@@ -77,27 +93,35 @@ class TrustReport:
     low: float
     high: float
     images: int
+    balanced: float
+    balanced_low: float
+    per_class: dict[str, float]
     chance: float
     pixel_accuracy: float
     images_per_class: int
     distance: float | None
     nearest: str
-    whole: bool
+    measured: Literal["test part", "cross-validation"]
     advice: Advice
     reasons: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """The report as sentences, for the command line and the model card."""
-        method = "predicted anew in each fold" if self.whole else "class means without the image itself"
+    def lines(self, escape: Callable[[object], str] = str) -> list[str]:
+        """The report as sentences, for the command line and the card, which gives a function to escape names."""
+        how = {
+            "test part": f"on the {self.images} images of its own test part",
+            "cross-validation": f"on {self.images} of its own images under cross-validation (each fold predicted anew)",
+        }[self.measured]
         lines = [
-            f"Estimated accuracy: {self.accuracy:.1f} % [{self.low:.1f}, {self.high:.1f}] on {self.images} of its own "
-            f"training images under cross-validation ({method}); always the largest class: {self.chance:.1f} %; class "
-            f"means of raw pixels: {self.pixel_accuracy:.1f} %."
+            f"Estimated accuracy: {self.accuracy:.1f} % [{self.low:.1f}, {self.high:.1f}] {how}; always the largest "
+            f"class: {self.chance:.1f} %; class means of raw pixels: {self.pixel_accuracy:.1f} %."
         ]
+        order = sorted(self.per_class, key=self.per_class.__getitem__)
+        worst = ", ".join(f"{escape(name)} {self.per_class[name]:.0f} %" for name in order[:3])
+        lines.append(f"Each class alone, the mean (balanced accuracy): {self.balanced:.1f} %; the weakest: {worst}.")
         if self.distance is not None:
             lines.append(
                 f"Distance to the meta-training pool: {self.distance:.1f} times the usual distance within it; nearest "
-                f"source: {self.nearest}."
+                f"source: {escape(self.nearest)}."
             )
         return [*lines, f"Advice: {self.advice}. {' '.join(self.reasons)}"]
 
@@ -107,70 +131,149 @@ class TrustReport:
 
 
 def trust_report(
-    model: ParameterModel | None,
     network: PredictedNetwork,
-    dataset: ImageDataset,
+    images: ImageDataset,
+    model: ParameterModel | None = None,
     config: TrustConfig | None = None,
-    pool: tuple[ImageDataset, ...] | None = None,
+    pool: Pool | None = None,
+    test: ImageDataset | None = None,
 ) -> TrustReport:
     """Estimate how far to trust a predicted network. Model, network and global generators don't change.
 
     Args:
-        model: What predicted it; each fold is then predicted anew, and the distance measured. None: class means of the
-            network's own features, each without the image itself, which is optimistic where the sketch's labels went
-            into the network.
         network: The predicted network.
-        dataset: The images for which it was predicted.
+        images: The images for which it was predicted.
+        model: What predicted it; by default the shipped predictor that the network's origin names.
         config: How.
-        pool: The training classes of the sources of the meta-training; by default the embedded packs'.
+        pool: The training classes of the sources of the meta-training; by default what the model's notes say.
+        test: Images of the same classes that the network was not predicted from: they are then measured instead of a
+            cross-validation.
 
     Returns:
         The report.
 
     Raises:
-        PudNetError: If the dataset's classes are not the network's, or no class has two images (items).
+        PudNetError: If the model is not known and there are no test images, the images' classes are not the network's,
+            or no class has two images (items).
     """
     config = config or TrustConfig()
-    if dataset.class_names != network.class_names:
-        raise PudNetError(
-            f"{dataset.name} has classes {list(dataset.class_names[:3])}… and the network "
-            f"{list(network.class_names[:3])}…; give the dataset for which it was predicted."
-        )
-    some = dataset.at_most(max(2, config.max_images // dataset.num_classes), config.seed)
-    usable = _spread_over_items(some)
-    if not bool(usable.any()):
-        raise PudNetError(f"{dataset.name}: no class has two images to tell apart; cross-validation needs two a class.")
-    if model is None:
-        features = extract_features(network.backbone, some.images).cpu()
-        right = leave_one_item_out(features, some.labels, some.items, some.num_classes)
+    for data in (images, *([test] if test is not None else [])):
+        if data.class_names != network.class_names:
+            raise PudNetError(
+                f"{data.name} has classes {list(data.class_names[:3])}… and the network "
+                f"{list(network.class_names[:3])}…; give the images for which it was predicted."
+            )
+    fixed = network.origin.get("predictor") == PRETRAINED  # its features were fitted to none of these images
+    model = model or (None if fixed else _own_model(network, test))
+    if test is not None:
+        labels, right = test.labels, classify_all(network, test.images, config.predict.batch_size) == test.labels
+        pixels = _pixel_means(images, test)
     else:
-        right = cross_validate(model, some, config)
-    pixels = (some.images.float() / 255 - 0.5).flatten(1)  # (N, C·H·W), as dark as bright, for the cosine
-    pixel_right = leave_one_item_out(pixels, some.labels, some.items, some.num_classes)
-    hits, count = int(right[usable].sum()), int(usable.sum())
+        some = images.at_most(max(2, config.max_images // images.num_classes), config.seed)
+        usable = spread_over_items(some)
+        if not bool(usable.any()):
+            raise PudNetError(
+                f"{images.name}: no class has two images to tell apart; cross-validation needs two per class."
+            )
+        labels = some.labels[usable]
+        right = (_fixed_features(network, some, config) if model is None else cross_validate(model, some, config))[usable]
+        features = (some.images.float() / 255 - 0.5).flatten(1)  # (N, C·H·W), as dark as bright, for the cosine
+        pixels = leave_one_item_out(features, some.labels, some.items, some.num_classes)[usable]
+    distance = None if model is None else pool_distance(model, images, config.predict, pool)
+    facts = _facts(labels, right, images.class_names) | {
+        "pixel_accuracy": _facts(labels, pixels, images.class_names)["balanced"],
+        "images_per_class": int(images.class_counts().median()),
+    }
+    advice, reasons = advise(facts, distance, config)
+    return TrustReport(
+        **facts,
+        distance=None if distance is None else distance.ratio,
+        nearest="" if distance is None else distance.nearest,
+        measured="cross-validation" if test is None else "test part",
+        advice=advice,
+        reasons=reasons,
+    )
+
+
+def _fixed_features(network: PredictedNetwork, data: ImageDataset, config: TrustConfig) -> Tensor:
+    """Cross-validate the head alone: LDA or class means, taken anew in each fold."""
+    from pudnet_lib.methods.pretrained_features import lda
+
+    features = extract_features(network.backbone, data.images, 50).cpu()
+    if not hasattr(network, "bias"):
+        return leave_one_item_out(features, data.labels, data.items, data.num_classes)
+    fold, right = fold_of(data, config.folds, config.seed), torch.zeros(len(data), dtype=torch.bool)
+    for index in range(config.folds):
+        held, left = fold == index, fold != index
+        if bool(held.any()):
+            rule = lda(features[left], data.labels[left], data.num_classes)
+            right[held] = F.linear(features[held], *rule).argmax(1) == data.labels[held]
+    return right
+
+
+def _own_model(network: PredictedNetwork, test: ImageDataset | None) -> ParameterModel | None:
+    """The shipped predictor that the network's origin names."""
+    from pudnet_lib.shipped import load_shipped, shipped_models
+
+    name = network.origin.get("predictor", "")
+    if name in shipped_models():
+        return load_shipped(name)
+    if test is not None:
+        return None
+    raise PudNetError(
+        "This network was fitted to these very images, and its origin names no predictor of the kit: an estimate from "
+        "it would only praise itself. Pass model=, what predicted it, or test=, labelled images that it has not seen."
+    )
+
+
+def classify_all(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Most probable class of each image, (N,) int64, on the CPU."""
+    return classify_logits(network, images, batch_size).argmax(1)
+
+
+def classify_logits(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits of images, (N, K), on the CPU."""
+    device = next(iter(network.state_dict().values())).device
+    with torch.no_grad():
+        return torch.cat([network(part.to(device)).cpu() for part in images.split(batch_size)])
+
+
+def _facts(labels: Tensor, right: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracy, balanced accuracy and chance in %, from which images (N,) bool were right."""
+    hits, count = int(right.sum()), len(labels)
     bounds = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    distance = None if model is None else pool_distance(model, dataset, config.predict, pool)
-    facts: dict[str, Any] = {
+    counts = torch.bincount(labels, minlength=len(names)).double()
+    per_class = torch.bincount(labels, right.double(), minlength=len(names))
+    known = counts > 0
+    share = per_class[known] / counts[known]
+    smooth = (per_class[known] + 2) / (counts[known] + 4)  # Agresti and Coull: no class is certain
+    half = 1.96 * float((smooth * (1 - smooth) / (counts[known] + 4)).sum().sqrt()) / int(known.sum())
+    kept = [name for name, there in zip(names, known.tolist(), strict=True) if there]
+    return {
         "accuracy": 100 * hits / count,
         "low": 100 * float(bounds.low),
         "high": 100 * float(bounds.high),
         "images": count,
-        "chance": 100 * float(torch.bincount(some.labels[usable]).max()) / count,
-        "pixel_accuracy": 100 * float(pixel_right[usable].float().mean()),
-        "images_per_class": int(dataset.class_counts().median()),
+        "balanced": 100 * float(share.mean()),
+        "balanced_low": 100 * max(0.0, float(share.mean()) - half),
+        "per_class": {name: 100 * value for name, value in zip(kept, share.tolist(), strict=True)},
+        "chance": 100 * float(counts.max()) / count,
     }
-    advice, reasons = advise(facts, distance, config)
-    far = (None, "") if distance is None else (distance.ratio, distance.nearest)
-    return TrustReport(
-        **facts, distance=far[0], nearest=far[1], whole=model is not None, advice=advice, reasons=reasons
-    )
 
 
-def advise(facts: dict[str, Any], distance: PoolDistance | None, config: TrustConfig) -> tuple[Advice, tuple[str, ...]]:
+def _pixel_means(images: ImageDataset, test: ImageDataset) -> Tensor:
+    flat = [(data.images.float() / 255 - 0.5).flatten(1) for data in (images, test)]
+    means = torch.stack([flat[0][ids].mean(0) for ids in images.indices_by_class()])
+    return (F.normalize(flat[1], dim=1) @ F.normalize(means, dim=1).T).argmax(1) == test.labels
+
+
+def advise(
+    facts: Mapping[str, Any], distance: PoolDistance | None, config: TrustConfig
+) -> tuple[Advice, tuple[str, ...]]:
     """Turn measurements into advice.
 
     Args:
-        facts: accuracy, low, chance, pixel_accuracy, images_per_class, as in ``TrustReport``.
+        facts: accuracy, balanced, balanced_low, per_class, pixel_accuracy, images_per_class, as in ``TrustReport``.
         distance: To the pool; None where there is none.
         config: The thresholds.
 
@@ -178,32 +281,33 @@ def advise(facts: dict[str, Any], distance: PoolDistance | None, config: TrustCo
         The advice and its reasons.
     """
     reasons = []
-    good = facts["accuracy"] >= config.good and facts["low"] > facts["chance"]
-    failed = not good and facts["low"] <= max(facts["chance"], facts["pixel_accuracy"])
-    if facts["low"] <= facts["chance"]:
+    guessing = facts["balanced_low"] <= 100 / len(facts["per_class"])
+    good = min(facts["accuracy"], facts["balanced"]) >= config.good and not guessing
+    failed = not good and (guessing or facts["balanced_low"] <= facts["pixel_accuracy"])
+    if guessing:
         reasons.append("The prediction is not reliably better than guessing.")
     elif failed:
         reasons.append("Its features are not reliably better than raw pixels.")
-    if distance is not None and distance.ratio > config.far:
+    if distance is not None and distance.far(config.far):
         reasons.append("The images are unlike all that the predictor was trained with.")
-    if good and facts["low"] <= facts["pixel_accuracy"]:
+    if good and facts["balanced_low"] <= facts["pixel_accuracy"]:
         reasons.append("Raw pixels do as well: these images are easy, and say little about the prediction.")
     per_class = facts["images_per_class"]
     if failed and per_class >= config.scratch_from:
-        return "train from scratch", (*reasons, f"{per_class} images a class are enough to train on.")
+        return "train from scratch", (*reasons, f"{per_class} images per class are enough to train on.")
     if failed and per_class < config.fine_tune_from:
-        reasons.append(f"{per_class} images a class are few for fine-tuning (from {config.fine_tune_from} on).")
+        reasons.append(f"{per_class} images per class are few for fine-tuning (from {config.fine_tune_from} on).")
         return "collect more images", tuple(reasons)
-    if failed or (facts["accuracy"] < config.good and per_class >= config.fine_tune_from):
-        return "fine-tune it", (*reasons, f"{per_class} images a class are enough for fine-tuning.")
-    if facts["accuracy"] < config.good:
-        reasons.append(f"It makes errors, but {per_class} images a class are few for fine-tuning.")
+    if failed or (not good and per_class >= config.fine_tune_from):
+        return "fine-tune it", (*reasons, f"{per_class} images per class are enough for fine-tuning.")
+    if not good:
+        reasons.append(f"It makes errors, but {per_class} images per class are few for fine-tuning.")
     else:
         reasons.append("There is little left to gain.")
     return "use it as it is", tuple(reasons)
 
 
-def _spread_over_items(data: ImageDataset) -> Tensor:
+def spread_over_items(data: ImageDataset) -> Tensor:
     """Which images (N,) belong to a class with another item: the only ones that can be left out of it."""
     pairs = torch.stack([data.labels, data.items], 1).unique(dim=0)  # each item of each class once
     return torch.bincount(pairs[:, 0], minlength=data.num_classes)[data.labels] >= 2
@@ -223,10 +327,10 @@ def leave_one_item_out(features: Tensor, labels: Tensor, items: Tensor, num_clas
     """
     onehot = F.one_hot(labels, num_classes).to(features)  # (N, K)
     sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
-    _, episode = torch.stack([items, labels], 1).unique(dim=0, return_inverse=True)  # (N,) number of (item, class)
-    item_sums = torch.zeros(int(episode.max()) + 1, features.shape[1]).to(features).index_add_(0, episode, features)
-    left = counts[labels] - torch.bincount(episode).to(counts)[episode]  # (N,) images left of the own class
-    own = sums[labels] - item_sums[episode]  # (N, F); a cosine needs no division by the count
+    _, number = torch.stack([items, labels], 1).unique(dim=0, return_inverse=True)  # (N,) number of (item, class)
+    item_sums = torch.zeros(int(number.max()) + 1, features.shape[1]).to(features).index_add_(0, number, features)
+    left = counts[labels] - torch.bincount(number).to(counts)[number]  # (N,) images left of the own class
+    own = sums[labels] - item_sums[number]  # (N, F); a cosine needs no division by the count
     unit = F.normalize(features, dim=1)
     logits = unit @ F.normalize(sums, dim=1).T  # (N, K)
     own_logit = (unit * F.normalize(own, dim=1)).sum(1)
@@ -235,16 +339,7 @@ def leave_one_item_out(features: Tensor, labels: Tensor, items: Tensor, num_clas
 
 
 def fold_of(data: ImageDataset, folds: int, seed: int = 0) -> Tensor:
-    """Deal a dataset's images into folds: classes evenly, images of one item together.
-
-    Args:
-        data: The images.
-        folds: How many.
-        seed: Seed of the deal.
-
-    Returns:
-        (N,) int64 fold of each image; -1 for images of a class of one item, which is never left out.
-    """
+    """Deal images into folds (N,): classes evenly, items together; -1 for a class of one item, never left out."""
     generator, fold = torch.Generator().manual_seed(seed), torch.full((len(data),), -1)
     for ids in data.indices_by_class():
         items, inverse = data.items[ids].unique(return_inverse=True)
@@ -267,11 +362,119 @@ def cross_validate(model: ParameterModel, data: ImageDataset, config: TrustConfi
     fold, right = fold_of(data, config.folds, config.seed), torch.zeros(len(data), dtype=torch.bool)
     for index in range(config.folds):
         held = torch.nonzero(fold == index).flatten()
-        if len(held) == 0:
-            continue
-        network = predict(model, data.subset(torch.nonzero(fold != index).flatten()), config.predict)
-        with torch.no_grad():
-            for part in held.split(config.predict.batch_size):
-                answers = network(data.images[part].to(network.means.device)).argmax(1).cpu()
-                right[part] = answers == data.labels[part]
+        if len(held):
+            network = predict(model, data.subset(torch.nonzero(fold != index).flatten()), config.predict)
+            right[held] = classify_all(network, data.images[held], config.predict.batch_size) == data.labels[held]
     return right
+
+
+@dataclass(frozen=True)
+class PoolDistance:
+    """Mean distance of images' embedding to the nearest pool episodes, in units of what pool episodes have.
+
+    Attributes:
+        ratio: The distance over the pool's own median.
+        nearest: The source of the nearest episode.
+        share: Share of the pool's episodes that are as far or farther from the others.
+    """
+
+    ratio: float
+    nearest: str
+    share: float
+
+    def far(self, ratio: float) -> bool:
+        """Whether no pool episode of the same size is as far, and the distance is above a ratio."""
+        return self.ratio > ratio and self.share == 0
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """Pool episodes: vectors (M, G·D) standardised by centre and spread, their sources, their own distances (M,)."""
+
+    vectors: Tensor
+    centre: Tensor
+    spread: Tensor
+    sources: tuple[str, ...]
+    own: Tensor
+
+
+_CACHE: weakref.WeakKeyDictionary[PudNet, dict[Any, _Embedded]] = weakref.WeakKeyDictionary()
+
+
+def default_pool(notes: Mapping[str, Any] | None = None, size: int = 32, channels: int = 3) -> Pool | None:
+    """The training classes of a predictor's sources; None where one of them does not come with the kit."""
+    known = (notes or {}).get("train", {}).get("pool", {})
+    names = known.get("sources", pack_names())
+    if not set(names) <= set(pack_names()):
+        return None
+    data = [load_images(name, split="train", size=known.get("size", size), channels=channels) for name in names]
+    return tuple(d.select_classes(default_class_split(d.name, d.num_classes).train) for d in data)
+
+
+def _embed(model: PudNet, sketch: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.embed(sketch.to(model.device), labels.to(model.device)).flatten().cpu()  # (G·D,)
+
+
+def _nearest(distances: Tensor) -> Tensor:
+    """Mean of the smallest few of each row."""
+    return distances.topk(min(NEIGHBOURS, distances.shape[-1]), largest=False).values.mean(-1)
+
+
+def pool_embeddings(
+    model: PudNet, pool: Pool, ways: int = 5, per_class: int = 10, episodes: int = EPISODES
+) -> _Embedded:
+    """Embed episodes of each source with so many classes (fewer where a source has fewer) and sketch images per class.
+
+    Kept until the model's weights change or the model goes.
+    """
+    if episodes * len(pool) < 2:
+        raise PudNetError("A distance to the pool needs at least two episodes; give more episodes or sources.")
+    weights = tuple(p._version for p in model.parameters())
+    key = (tuple((d.name, len(d), d.class_names) for d in pool), ways, per_class, episodes, weights)
+    kept = _CACHE.setdefault(model, {})
+    if key not in kept:
+        drawn = []
+        for source, data in enumerate(pool):
+            how = EpisodeConfig(min(ways, data.num_classes), per_class, support_per_class=1, query_per_class=1)
+            sampler = EpisodeSampler([data], how, seed=source)
+            drawn += [(sampler.episode(i), data.name) for i in range(episodes)]
+        raw = torch.stack([_embed(model, e.sketch, e.sketch_labels) for e, _ in drawn])  # (M, G·D)
+        centre, spread = raw.mean(0), raw.std(0).clamp_min(1e-6)
+        vectors = (raw - centre) / spread
+        own = _nearest(torch.cdist(vectors, vectors).fill_diagonal_(float("inf")))
+        if any(k[-1] != weights for k in kept) or len(kept) > 8:
+            kept.clear()  # a model that is still being trained would fill the memory
+        kept[key] = _Embedded(vectors, centre, spread, tuple(name for _, name in drawn), own)
+    return kept[key]
+
+
+def pool_distance(
+    model: ParameterModel, images: ImageDataset, config: PredictConfig | None = None, pool: Pool | None = None
+) -> PoolDistance | None:
+    """Measure how far images are from the pool's episodes of the same number of classes and images.
+
+    Args:
+        model: The predictor.
+        images: Their sketch is embedded.
+        config: Size and seed of the sketch.
+        pool: The sources' training classes; by default what the model's notes say.
+
+    Returns:
+        The distance; None if the model does not look at images (a shared network, a constant embedding), or its pool
+        does not come with the kit.
+    """
+    if not isinstance(model, PudNet) or model.config.embedding == "constant":
+        return None
+    config = config or PredictConfig()
+    pool = pool or default_pool(getattr(model, "notes", None), images.size, images.channels)
+    if not pool:
+        return None
+    sketch, labels = images.sketch_with_labels(config.sketch_per_class, config.seed)
+    per_class = max(1, round(float(np.median(torch.bincount(labels).numpy()))))
+    known = pool_embeddings(model, pool, images.num_classes, per_class)
+    distances = torch.cdist(((_embed(model, sketch, labels) - known.centre) / known.spread)[None], known.vectors)[0]
+    here = float(_nearest(distances))
+    usual = max(float(known.own.median()), 1e-6)
+    nearest = known.sources[int(distances.argmin())]
+    return PoolDistance(here / usual, nearest, float((known.own >= here).float().mean()))

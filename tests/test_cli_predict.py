@@ -49,7 +49,9 @@ def test_folder_to_onnx_that_classifies_a_new_picture(folder, model_path, tmp_pa
     text = capsys.readouterr().out
     for expected in ("24 images, 3 classes", "Estimated accuracy: ", "Distance to the meta-training pool", "Advice: "):
         assert expected in text
-    assert {p.name for p in out.iterdir()} == {"README.md", "network.onnx", "network.pt2", "network.safetensors"}
+    assert {p.name for p in out.iterdir()} == {
+        "README.md", "network.onnx", "network_any_size.onnx", "network.pt2", "network.safetensors"
+    }  # fmt: skip
     assert "Estimated accuracy: " in (out / "README.md").read_text()
     network = load_network(out / "network.safetensors")
     session = onnxruntime.InferenceSession(out / "network.onnx", providers=["CPUExecutionProvider"])
@@ -79,9 +81,9 @@ def test_bad_zip_is_one_line_and_writes_nothing(model_path, tmp_path, capsys):
 
 
 def test_missing_onnx_packages_stop_the_command_before_any_work(folder, tmp_path, monkeypatch, capsys):
-    from pudnet_lib.export import onnx_file
+    from pudnet_lib.export import onnx_files
 
-    monkeypatch.setattr(onnx_file, "_NEEDED", ("no_such_package",))
+    monkeypatch.setattr(onnx_files, "_NEEDED", ("no_such_package",))
     assert run("predict", folder, "--out", tmp_path / "out", "--onnx") == 2
     assert "pudnet-kit[export]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import PredictedNetwork, predict
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export import model_card, onnx_file, to_onnx, to_torch_export
+from pudnet_lib.export import card, onnx, onnx_files, torch_export
 from pudnet_lib.images import load_images
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -36,13 +37,13 @@ def network(pudnet, emoji) -> PredictedNetwork:
 @pytest.fixture(scope="module")
 def onnx_path(network, emoji, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "network.onnx"
-    assert to_onnx(network, path, emoji.images) <= 1e-4
+    assert onnx(network, path, emoji.images) <= 1e-4
     return path
 
 
 def test_torch_export_gives_the_same_logits_for_any_number_of_images(network, emoji, tmp_path):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    to_torch_export(network, tmp_path / "network.pt2")
+    torch_export(network, tmp_path / "network.pt2")
     files = {"pudnet.json": ""}
     program = torch.export.load(tmp_path / "network.pt2", extra_files=files).module()
     floats = emoji.images.float() / 255
@@ -67,18 +68,65 @@ def test_onnx_gives_the_same_logits_on_real_images_for_any_number_of_them(networ
             np.testing.assert_allclose(logits, network(images).numpy(), atol=1e-4)
 
 
+def picture_of(emoji, index: int, width: int, height: int) -> Image.Image:
+    plain = Image.fromarray(emoji.images[index].permute(1, 2, 0).numpy())
+    return plain.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_onnx_file_prepares_pictures_of_any_size_as_the_kit_does(channels, pudnet, emoji, tmp_path):
+    import onnxruntime
+
+    network = predict(pudnet(target=TargetConfig(width=4, channels=channels)), emoji.with_channels(channels))
+    assert onnx(network, tmp_path / "any.onnx", any_size=True) <= 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "any.onnx", providers=["CPUExecutionProvider"])
+    for index, (width, height) in enumerate([(97, 61), (33, 120), (32, 32), (20, 24), (640, 480)]):
+        picture = picture_of(emoji, index, width, height)
+        for mode in ("RGB", "L", "RGBA"):
+            converted = picture.convert(mode)
+            if mode == "RGBA":
+                converted.putalpha(Image.linear_gradient("L").resize(picture.size))
+            array = np.asarray(converted)
+            (logits,) = session.run(None, {"picture": array.reshape(*array.shape[:2], -1)})
+            expected = network.classify(converted)
+            chances = torch.tensor(logits[0]).softmax(0)
+            assert network.class_names[int(chances.argmax())] == expected.label, (width, height, mode)
+            assert float(chances.max()) == pytest.approx(expected.probabilities[expected.label], abs=0.03)
+
+
+def test_exported_files_and_cards_say_how_a_picture_is_prepared(network, onnx_path):
+    import onnxruntime
+
+    told = json.loads(onnxruntime.InferenceSession(onnx_path).get_modelmeta().custom_metadata_map["pudnet"])["prepare"]
+    assert len(told) == 5
+    assert all(step in card(network) for step in told)
+    assert "middle square" in " ".join(told)
+    assert "EXIF" in told[0]
+
+
+def test_names_of_users_never_become_markup_in_a_card(images):
+    origin = {"dataset": "<img src=x> | [a](b)", "model": "*M*", "licence": "`x`"}
+    network = PredictedNetwork(nn.Flatten(), torch.randn(2, 3), 1.0, ("a|b", "<b>"), 1, 3, origin=origin)
+    text = card(network)
+    assert "<img" not in text
+    assert "<b>" not in text
+    assert r"\[a\](b)" in text
+    assert r"a\|b" in text
+    assert r"\*M\*" in text
+
+
 def test_onnx_file_that_computes_something_else_is_not_written(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_difference", lambda *_: 0.5)
-    monkeypatch.setattr(onnx_file, "onnx_bytes", lambda _: b"")
+    monkeypatch.setattr(onnx_files, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(onnx_files, "onnx_bytes", lambda _: b"")
     with pytest.raises(PudNetError, match=r"differ from PyTorch's by 0\.5"):
-        to_onnx(network, tmp_path / "x.onnx")
+        onnx(network, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_onnx_packages_are_named(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(onnx_files, "_NEEDED", ("onnx", "no_such_package"))
     with pytest.raises(PudNetError, match=r"needs no_such_package.*pudnet-kit\[export\]"):
-        to_onnx(network, tmp_path / "x.onnx")
+        onnx(network, tmp_path / "x.onnx")
 
 
 class BranchOnPixels(nn.Module):
@@ -96,24 +144,24 @@ class BranchOnPixels(nn.Module):
 def test_backbone_that_cannot_be_traced_is_named():
     network = PredictedNetwork(BranchOnPixels(), torch.randn(2, 4), 10.0, ("a", "b"), 8, 3)
     with pytest.raises(PudNetError, match="can't trace this BranchOnPixels"):
-        to_torch_export(network)
+        torch_export(network)
 
 
 def test_model_card_states_what_was_measured(network, emoji):
-    card = model_card(network)
-    assert card.startswith("---\nlibrary_name: pudnet-kit\n")
-    assert "convnet3, width 4 (420 parameters)" in card  # 3·4·9 + 2 · 4·4·9 weights and 3 · 2·4 of batch norm
-    assert f"3: {', '.join(emoji.class_names)}" in card
-    assert "No trust report was made" in card
-    assert f"{sum(network.seconds.values()):.3f} s" in card
+    text = card(network)
+    assert text.startswith("---\nlibrary_name: pudnet-kit\n")
+    assert "convnet3, width 4 (420 parameters)" in text  # 3·4·9 + 2 · 4·4·9 weights and 3 · 2·4 of batch norm
+    assert f"3: {', '.join(emoji.class_names)}" in text
+    assert "No trust report was made" in text
+    assert f"{sum(network.seconds.values()):.3f} s" in text
 
 
 def test_model_card_tells_refined_from_predicted_in_one_pass(network, pudnet, emoji):
     assert network.origin["looked_at"] <= 3 * 10  # 3 classes, 10 images each at the most
-    assert f"from {network.origin['looked_at']} images of the dataset in one forward pass" in model_card(network)
+    assert f"from {network.origin['looked_at']} images of the dataset in one forward pass" in card(network)
     refined = predict(pudnet(refine=2), emoji)
-    assert "then refined in 2 gradient steps on the same images" in model_card(refined)
-    assert "one forward pass" not in model_card(refined)
+    assert "then refined in 2 gradient steps on the same images" in card(refined)
+    assert "one forward pass" not in card(refined)
 
 
 def test_example_uses_the_onnx_file_without_the_kit(network, emoji, onnx_path, tmp_path):
@@ -131,7 +179,7 @@ def test_example_uses_the_onnx_file_without_the_kit(network, emoji, onnx_path, t
 
 
 def test_example_uses_the_torch_export_file_without_the_kit(network, emoji, tmp_path, capsys, monkeypatch):
-    to_torch_export(network, tmp_path / "network.pt2")
+    torch_export(network, tmp_path / "network.pt2")
     picture = tmp_path / "picture.png"
     Image.fromarray(emoji.images[5].permute(1, 2, 0).numpy()).save(picture)
     source = (EXAMPLES / "use_with_torch_only.py").read_text()

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export import model_card
-from pudnet_lib.export.hub import from_pretrained, push_to_hub, save_pretrained
+from pudnet_lib.export import card, from_pretrained, push_to_hub, save_pretrained
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -40,7 +39,7 @@ def test_a_predicted_network_comes_back_with_its_classes(pudnet, images, tmp_pat
     again = from_pretrained(save_pretrained(network, tmp_path))
     assert again.class_names == data.class_names
     assert torch.equal(again(data.images), network(data.images))
-    assert (tmp_path / "README.md").read_text() == model_card(network)
+    assert (tmp_path / "README.md").read_text() == card(network)
 
 
 def test_networks_of_ones_own_need_the_module(images, tmp_path):

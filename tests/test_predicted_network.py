@@ -14,7 +14,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load_network, save_network
+from pudnet_lib.export import load_network, save_network
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def test_a_new_process_loads_it_and_gives_the_same_bits(network, images, tmp_pat
     save_network(network, tmp_path / "n.safetensors")
     script = (
         "import sys, torch; from safetensors.torch import load_file, save_file;"
-        "from pudnet_lib.export.models import load_network; torch.set_num_threads(1);"
-        "n = load_network(sys.argv[1]); x = load_file(sys.argv[2])['x'];"
+        "from pudnet_lib import load; torch.set_num_threads(1);"
+        "n = load(sys.argv[1]); x = load_file(sys.argv[2])['x'];"
         "save_file({'y': n(x).detach()}, sys.argv[3]); print(n.class_names)"
     )
     from safetensors.torch import load_file, save_file

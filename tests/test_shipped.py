@@ -10,6 +10,7 @@ from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import predict
 from pudnet_lib.core.supervised import accuracy
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.export import save_model
 from pudnet_lib.images import load_images
 from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
@@ -51,5 +52,13 @@ def test_shipped_predictor_is_far_above_chance_on_classes_it_never_saw():
 def test_unknown_models_and_controls_are_refused():
     with pytest.raises(PudNetError, match="Did you mean 'pudnet'"):
         load_pudnet("pudnett")
-    with pytest.raises(PudNetError, match="is a SharedNetwork"):
-        load_pudnet("shared")
+    with pytest.raises(PudNetError, match="no checkpoint"):
+        load_pudnet("missing.safetensors")
+
+
+def test_load_pudnet_loads_what_pudnet_train_wrote(pudnet, tmp_path):
+    save_model(pudnet(), tmp_path / "run" / "model.safetensors", steps=3)
+    for name in (tmp_path / "run", str(tmp_path / "run" / "model.safetensors")):
+        model = load_pudnet(name)
+        assert model.config == pudnet().config
+        assert model.notes == {"steps": 3}

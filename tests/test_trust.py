@@ -8,12 +8,25 @@ import torch.nn.functional as F
 
 from pudnet_lib.core import PudNet
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.pool_distance import NEIGHBOURS, PoolDistance, pool_distance, pool_embeddings
-from pudnet_lib.trust import TrustConfig, advise, cross_validate, fold_of, leave_one_item_out, trust_report
+from pudnet_lib.shipped import load_pudnet
+from pudnet_lib.trust import (
+    NEIGHBOURS,
+    PoolDistance,
+    TrustConfig,
+    _facts,
+    advise,
+    cross_validate,
+    default_pool,
+    fold_of,
+    leave_one_item_out,
+    pool_distance,
+    pool_embeddings,
+    trust_report,
+)
 
 
 def test_leave_one_out_on_four_points_by_hand():
@@ -70,7 +83,7 @@ def test_report_on_images_that_are_easy(pudnet, images):
     model, data = pudnet(), images(3, 8)
     network = predict(model, data)
     before, state = torch.random.get_rng_state(), {n: t.clone() for n, t in model.state_dict().items()}
-    report = trust_report(model, network, data, TrustConfig(folds=4), pool=(images(4, 8, seed=5), images(3, 8, seed=6)))
+    report = trust_report(network, data, model, TrustConfig(folds=4), pool=(images(4, 8, seed=5), images(3, 8, seed=6)))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
     assert report.images == 24
@@ -84,24 +97,69 @@ def test_report_on_images_that_are_easy(pudnet, images):
     assert report.as_dict()["reasons"] == list(report.reasons)
 
 
-def test_report_without_the_model_uses_the_networks_features(pudnet, images):
-    data = images(2, 5)
-    report = trust_report(None, predict(pudnet(), data), data)
-    assert (report.whole, report.distance, report.images) == (False, None, 10)
+def test_an_estimate_never_reuses_what_the_network_was_fitted_to(images):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (80, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    data = ImageDataset(noise, torch.arange(80) % 2, ("a", "b"), "noise")
+    network = predict(load_pudnet(), data)
+    assert network.origin["predictor"] == "pudnet"
+    report = trust_report(network, data)  # the shipped predictor is loaded by itself
+    assert report.measured == "cross-validation"
+    assert report.accuracy < 75
+    assert "not reliably better than guessing" in " ".join(report.reasons)
+
+
+def test_a_network_of_an_unknown_predictor_is_refused_or_measured(pudnet, images):
+    data, more = images(2, 5), images(2, 9)
+    network = predict(pudnet(), data)
+    with pytest.raises(PudNetError, match=r"Pass model=.* or test="):
+        trust_report(network, data)
+    report = trust_report(network, data, test=more)
+    assert (report.measured, report.images, report.distance) == ("test part", 18, None)
+    assert "18 images of its own test part" in report.lines()[0]
+    assert report.accuracy == pytest.approx(100 * float((network(more.images).argmax(1) == more.labels).float().mean()))
 
 
 def test_report_of_a_shared_network_has_no_distance(images):
     model, data = SharedNetwork(SharedConfig(TargetConfig("convnet3", 4))), images(2, 5)
-    assert trust_report(model, predict(model, data), data).distance is None
+    assert trust_report(predict(model, data), data, model).distance is None
 
 
 def test_report_refuses_other_classes_and_single_images(pudnet, images):
-    data = images(3, 4)
-    network = predict(pudnet(), data)
-    with pytest.raises(PudNetError, match="give the dataset for which it was predicted"):
-        trust_report(None, network, images(2, 4))
-    with pytest.raises(PudNetError, match="needs two a class"):
-        trust_report(None, network, with_items(data, [0] * 4 + [1] * 4 + [2] * 4))
+    model, data = pudnet(), images(3, 4)
+    network = predict(model, data)
+    with pytest.raises(PudNetError, match="give the images for which it was predicted"):
+        trust_report(network, images(2, 4), model)
+    with pytest.raises(PudNetError, match="needs two per class"):
+        trust_report(network, with_items(data, [0] * 4 + [1] * 4 + [2] * 4), model)
+
+
+def test_imbalance_is_not_guessing_and_a_constant_answer_is():
+    labels = torch.tensor([0] * 300 + [1] * 4)
+    right = torch.ones(304, dtype=torch.bool)
+    right[-1] = False  # 303 of 304
+    facts = _facts(labels, right, ("many", "few"))
+    assert facts["per_class"] == {"many": 100.0, "few": 75.0}
+    assert facts["balanced"] == 87.5
+    assert facts["accuracy"] == pytest.approx(100 * 303 / 304)
+    more = {"pixel_accuracy": 50.0, "images_per_class": 152}
+    assert "guessing" not in " ".join(advise(facts | more, None, TrustConfig())[1])
+    constant = _facts(labels, labels == 0, ("many", "few"))
+    assert constant["accuracy"] > 98
+    assert "guessing" in " ".join(advise(constant | more, None, TrustConfig())[1])
+
+
+def test_two_classes_of_the_pool_itself_are_not_called_unlike_the_pool():
+    model, pool = load_pudnet(), default_pool()
+    assert pool is not None
+    far = 0
+    for number, data in enumerate(pool):
+        for seed in range(6):
+            order = torch.randperm(data.num_classes, generator=torch.Generator().manual_seed(100 * number + seed))
+            some = data.select_classes(order[:2].tolist()).at_most(20, seed)
+            found = pool_distance(model, some, None, pool)
+            far += found is not None and found.far(TrustConfig().far)
+    assert far == 0
 
 
 def test_pool_is_embedded_once_until_the_weights_change(pudnet, images, monkeypatch):
@@ -131,9 +189,9 @@ def test_distance_of_a_member_is_ordinary_and_that_of_other_images_is_not(pudnet
 
 def test_distance_equals_a_plain_loop(pudnet, images):
     model, pool, data = pudnet(), (images(4, 8, seed=1), images(4, 8, seed=2, name="other")), images(3, 8)
-    known, found = pool_embeddings(model, pool), pool_distance(model, data, None, pool)
+    known, found = pool_embeddings(model, pool, 3, 8), pool_distance(model, data, None, pool)
     with torch.no_grad():
-        here = (model.embed(data.sketch(10)).flatten() - known.centre) / known.spread
+        here = (model.embed(data.sketch(8)).flatten() - known.centre) / known.spread
     all_distances = [sorted(float((v - w).norm()) for w in known.vectors)[1:] for v in known.vectors]  # [0] is itself
     mean = [distances[:NEIGHBOURS] for distances in all_distances]
     usual = sorted(sum(m) / NEIGHBOURS for m in mean)[(len(mean) - 1) // 2]
@@ -142,7 +200,10 @@ def test_distance_equals_a_plain_loop(pudnet, images):
     assert found.ratio == pytest.approx(sum(nearest) / NEIGHBOURS / usual, rel=1e-3)
 
 
-FACTS = {"accuracy": 80.0, "low": 75.0, "chance": 20.0, "pixel_accuracy": 50.0, "images_per_class": 10}
+FACTS = {
+    "accuracy": 80.0, "balanced": 80.0, "balanced_low": 75.0, "per_class": dict.fromkeys("abcde", 80.0),
+    "pixel_accuracy": 50.0, "images_per_class": 10,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -150,11 +211,11 @@ FACTS = {"accuracy": 80.0, "low": 75.0, "chance": 20.0, "pixel_accuracy": 50.0, 
     [
         ({}, "use it as it is"),
         ({"images_per_class": 30}, "fine-tune it"),
-        ({"images_per_class": 30, "accuracy": 97.0}, "use it as it is"),
-        ({"accuracy": 97.0, "low": 93.0, "pixel_accuracy": 94.0}, "use it as it is"),
-        ({"low": 19.0}, "collect more images"),
-        ({"low": 45.0, "images_per_class": 30}, "fine-tune it"),
-        ({"low": 45.0, "images_per_class": 200}, "train from scratch"),
+        ({"images_per_class": 30, "accuracy": 97.0, "balanced": 97.0}, "use it as it is"),
+        ({"accuracy": 97.0, "balanced": 97.0, "balanced_low": 93.0, "pixel_accuracy": 94.0}, "use it as it is"),
+        ({"balanced_low": 19.0}, "collect more images"),
+        ({"balanced_low": 45.0, "images_per_class": 30}, "fine-tune it"),
+        ({"balanced_low": 45.0, "images_per_class": 200}, "train from scratch"),
     ],
 )
 def test_advice(changes, expected):

@@ -63,6 +63,7 @@ class ParameterModel(nn.Module):
         scale: τ, the learnable factor of the cosine, initially 10 ([code]).
         own_target: Whether the target is a module of the user's own.
         sees_support: Whether its sketch is all labelled images of an episode, the support included.
+        name: Of a predictor that comes with the kit; goes into the origin of what it predicts.
         refinement_steps: Gradient steps on the labelled sketch that follow its forward pass.
     """
 
@@ -70,6 +71,7 @@ class ParameterModel(nn.Module):
     own_target: bool = False
     sees_support: bool = False
     refinement_steps: int = 0
+    name: str = ""
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
         super().__init__()

@@ -139,7 +139,10 @@ class PredictedNetwork(nn.Module):
         if image.is_floating_point() and not bool(torch.isfinite(image).all()):
             raise PudNetError("The image holds NaN or infinite pixels; expected [0, 1].")
         with torch.no_grad():
-            probabilities = self(image[None].to(self.means.device)).softmax(1)[0].cpu()
+            logits = self(image[None].to(self.means.device))[0].cpu()
+        if not bool(torch.isfinite(logits).all()):
+            raise PudNetError("The network's logits are not finite: its weights are damaged. Predict or copy it anew.")
+        probabilities = logits.softmax(0)
         order = probabilities.argsort(descending=True).tolist()
         ranked = {self.class_names[i]: float(probabilities[i]) for i in order}
         return Classification(self.class_names[order[0]], ranked)
@@ -292,6 +295,8 @@ def predict(
         "dataset": dataset.name,
         "images": len(dataset),
         "model": type(model).__name__,
+        "predictor": model.name,
+        "predictor": model.name,
         "looked_at": len(images),
         "refinement_steps": model.refinement_steps,
     }

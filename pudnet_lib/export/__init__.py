@@ -1,7 +1,21 @@
-"""Take a predicted network away: torch.export, ONNX, and a model card."""
+"""Take a predicted network away: one file, torch.export, ONNX, a model card, the Hub."""
 
-from pudnet_lib.export.card import model_card
-from pudnet_lib.export.onnx_file import to_onnx
-from pudnet_lib.export.program import to_torch_export
+from pudnet_lib.export.cards import card, predictor_card
+from pudnet_lib.export.hub import from_pretrained, push_to_hub, save_pretrained
+from pudnet_lib.export.models import load_model, load_network, save_model, save_network
+from pudnet_lib.export.onnx_files import onnx
+from pudnet_lib.export.program import torch_export
 
-__all__ = ["model_card", "to_onnx", "to_torch_export"]
+__all__ = [
+    "card",
+    "from_pretrained",
+    "load_model",
+    "load_network",
+    "onnx",
+    "predictor_card",
+    "push_to_hub",
+    "save_model",
+    "save_network",
+    "save_pretrained",
+    "torch_export",
+]

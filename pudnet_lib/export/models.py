@@ -1,23 +1,26 @@
-"""Save and load whole parameter models (PudNet, shared network) by their configuration. Our choice."""
+"""Save and load predictors (PudNet, shared network) and predicted networks, each as one checked file. Our choice."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
+from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.layout import Unsupported
-from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictedNetwork
+from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
 
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = {
     "pudnet": (PudNet, PudNetConfig),
@@ -25,29 +28,44 @@ _KINDS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 
-def config_from_dict(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build a frozen config dataclass, nested ones included, from plain values.
+@dataclasses.dataclass(frozen=True)
+class ModelFacts:
+    """What a predictor's file says of it; ``config`` is checked by its own dataclass."""
 
-    Args:
-        kind: The dataclass.
-        values: Field name to value; lists become tuples.
+    kind: Literal["pudnet", "shared"]
+    config: dict[str, Any]
+    predicts: dict[str, tuple[int, ...]]
+    own_target: bool
 
-    Returns:
-        An instance of ``kind``.
 
-    Raises:
-        PudNetError: If a name is unknown; the message has the nearest one.
-    """
-    hints = get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise unknown_name(f"field of {kind.__name__}", name, known)
-        if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            value = config_from_dict(hints[name], value)
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
+@dataclasses.dataclass(frozen=True)
+class NetworkFacts:
+    """What a predicted network's file says of it."""
+
+    class_names: tuple[str, ...]
+    image_size: int
+    channels: Literal[1, 3]
+    target: TargetConfig | None
+    origin: dict[str, Any]
+    seconds: dict[str, float]
+    head: Literal["class means", "LDA"] = "class means"
+    features: Literal["", "efficientnet-lite0"] = ""
+
+    def __post_init__(self) -> None:
+        names = [unicodedata.normalize("NFC", name) for name in self.class_names]
+        if len(names) < 2 or len(set(names)) < len(names) or not all(0 < len(name) <= 1000 for name in names):
+            raise PudNetError("class_names must be two names or more, all of them different and none empty")
+        if not 1 <= self.image_size <= 4096:
+            raise PudNetError(f"image_size is {self.image_size}; expected 1 to 4096 pixels")
+        for name, kind in {
+            "dataset": str,
+            "model": str,
+            "licence": str,
+            "looked_at": int,
+            "refinement_steps": int,
+        }.items():
+            if name in self.origin and (not isinstance(self.origin[name], kind) or isinstance(self.origin[name], bool)):
+                raise PudNetError(f"origin.{name} is {self.origin[name]!r}; expected {kind.__name__}")
 
 
 def describe(model: ParameterModel) -> dict[str, Any]:
@@ -60,37 +78,52 @@ def describe(model: ParameterModel) -> dict[str, Any]:
 
 
 def build(
-    description: Mapping[str, Any], target: nn.Module | None = None, unsupported: Unsupported = "refuse"
+    description: Mapping[str, Any],
+    target: nn.Module | None = None,
+    unsupported: Unsupported = "refuse",
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> ParameterModel:
-    """Build a model, freshly initialised, from its description.
+    """Build a model, freshly initialised, from its description; shapes are compared before anything large is made.
 
     Args:
         description: As made by ``describe``.
         target: The user's own target network, if the model was built for one.
         unsupported: As at the time when the model was built.
+        tensors: The file's tensors, whose shapes must be the model's.
 
     Returns:
         The model.
 
     Raises:
-        PudNetError: If the kind is unknown, or the target is missing or has another architecture.
+        PudNetError: If a field is not what it must be, or the target is missing or has another architecture.
     """
-    if description.get("kind") not in _KINDS:
+    if isinstance(description, Mapping) and description.get("kind") not in [*_KINDS]:
         raise unknown_name("kind of model", str(description.get("kind")), _KINDS)
-    if description["own_target"] and target is None:
+    facts: ModelFacts = config_from_dict(ModelFacts, description, "model.")
+    if facts.own_target and target is None:
         raise PudNetError("This checkpoint predicts a network of your own; pass that module as target=....")
-    cls, config_cls = _KINDS[description["kind"]]
-    model: ParameterModel = cls(config_from_dict(config_cls, description["config"]), target, unsupported)
-    shapes = {t.name: list(t.shape) for t in model.layout.predicted}
-    if shapes != description["predicts"]:
-        wanted = dict(description["predicts"])
-        differing = sorted(n for n in {*shapes, *wanted} if shapes.get(n) != wanted.get(n))
+    cls, config_cls = _KINDS[facts.kind]
+    config = config_from_dict(config_cls, facts.config, "model.config.")
+    if target is None:
+        with shapes_only():
+            _check_shapes(cls(config, None, unsupported), facts, tensors)
+    model: ParameterModel = cls(config, target, unsupported)
+    _check_shapes(model, facts, tensors)
+    return model
+
+
+def _check_shapes(model: ParameterModel, facts: ModelFacts, tensors: Mapping[str, Tensor] | None) -> None:
+    shapes = {t.name: tuple(t.shape) for t in model.layout.predicted}
+    if shapes != facts.predicts:
+        differing = sorted(n for n in {*shapes, *facts.predicts} if shapes.get(n) != facts.predicts.get(n))
         first = differing[0]
         raise PudNetError(
             f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first {first!r} with "
-            f"shape {wanted.get(first)} there and {shapes.get(first)} here. Build the target as it was in training."
+            f"shape {facts.predicts.get(first)} there and {shapes.get(first)} here. Build the target as it was in "
+            "training."
         )
-    return model
+    if tensors is not None:
+        compare_shapes(model, tensors, "The checkpoint")
 
 
 def save_model(model: ParameterModel, path: Path | str, **notes: Any) -> None:
@@ -104,8 +137,8 @@ def save_model(model: ParameterModel, path: Path | str, **notes: Any) -> None:
     save_tensors(path, model.state_dict(), {"model": describe(model), "notes": notes})
 
 
-def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy tensors into a module, with an error that names what does not match."""
+def compare_shapes(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise an error that names what does not match between a module and a file's tensors."""
     own = model.state_dict()
     missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     shapes = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
@@ -114,6 +147,11 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
             f"{origin} does not fit this {type(model).__name__}: missing {missing[:3]}, unexpected {extra[:3]}, other "
             f"shapes {shapes[:3]}. Build the model with the configuration that is in the checkpoint."
         )
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy tensors into a module, with an error that names what does not match."""
+    compare_shapes(model, tensors, origin)
     model.load_state_dict(dict(tensors))
 
 
@@ -136,16 +174,65 @@ def load_model(
     tensors, description = load_tensors(path)
     if "model" not in description:
         raise PudNetError(f"{path} is no model file of the kit (a training state, perhaps?). Expected 'model'.")
-    model = build(description["model"], target, unsupported)
+    notes = description.get("notes", {})
+    if not isinstance(notes, dict):
+        raise PudNetError(f"{path}: notes is {type(notes).__name__}; expected an object.")
+    model = _named(path, build, description["model"], target, unsupported, tensors)
     load_state(model, tensors, str(path))
-    return model.eval(), description["notes"]
+    model.notes = notes
+    return model.eval(), notes
+
+
+def _named(path: Path | str, call: Any, *given: Any) -> Any:
+    """Put the file's name before an error about what stands in it."""
+    try:
+        return call(*given)
+    except PudNetError as error:
+        raise PudNetError(f"{path}: {error}") from error
+
+
+class LinearNetwork(PredictedNetwork):
+    """A predicted network whose head is linear (LDA) in place of class means: ``means`` holds its weights (K, F)."""
+
+    bias: Tensor
+
+    @classmethod
+    def of(cls, network: PredictedNetwork, weight: Tensor, bias: Tensor) -> LinearNetwork:
+        """The same backbone and facts with another head."""
+        made = cls(
+            network.backbone, weight, float(network.scale), network.class_names, network.image_size, network.channels,
+            network.target, network.origin, network.seconds,
+        )  # fmt: skip
+        made.register_buffer("bias", bias.detach())
+        return made.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images (N, C, H, W) to logits (N, K)."""
+        if images.shape[1] != self.channels:
+            raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
+        return F.linear(self.backbone(normalise(images)), self.means, self.bias)
 
 
 def save_network(network: PredictedNetwork, path: Path | str) -> None:
-    """Save a predicted network as one safetensors file with its JSON description inside."""
-    target = None if network.target is None else dataclasses.asdict(network.target)
-    about = {"class_names": list(network.class_names), "image_size": network.image_size, "channels": network.channels}
-    about |= {"target": target, "origin": network.origin, "seconds": network.seconds}
+    """Save a predicted network as one safetensors file with its JSON description inside.
+
+    Args:
+        network: The network.
+        path: The file.
+
+    Raises:
+        PudNetError: If it can't be written.
+    """
+    about = {
+        "class_names": list(network.class_names),
+        "image_size": network.image_size,
+        "channels": network.channels,
+        "target": None if network.target is None else dataclasses.asdict(network.target),
+        "origin": network.origin,
+        "seconds": network.seconds,
+        "head": "LDA" if isinstance(network, LinearNetwork) else "class means",
+        "features": "efficientnet-lite0" if type(network.backbone).__name__ == "PretrainedBackbone" else "",
+    }
     save_tensors(path, network.state_dict(), {"network": about})
 
 
@@ -164,13 +251,46 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
     """
     tensors, description = load_tensors(path)
     if "network" not in description:
-        raise PudNetError(f"{path} holds no predicted network; expected a file that save_network wrote.")
-    about = dict(description["network"])
-    target = None if about["target"] is None else TargetConfig(**about["target"])
-    if target is None and backbone is None:
+        raise PudNetError(f"{path} holds no predicted network; expected a file that save(network, path) wrote.")
+    facts: NetworkFacts = _named(path, config_from_dict, NetworkFacts, description["network"], "network.")
+    if facts.features:
+        from pudnet_lib.auto import PretrainedBackbone
+
+        backbone = PretrainedBackbone()
+    if facts.target is None and backbone is None:
         raise PudNetError(f"{path} holds a network of your own; pass that module as backbone=....")
-    module = build_target(target) if target is not None else copy.deepcopy(backbone)
+    means = tensors.get("means", torch.empty(0))
+    if means.ndim != 2 or len(means) != len(facts.class_names):
+        raise PudNetError(
+            f"{path}: class_names has {len(facts.class_names)} names and the class means shape {tuple(means.shape)}."
+        )
+    if facts.target is not None:
+        with shapes_only():
+            sketch = _assemble(build_target(facts.target), means.to("meta"), facts)
+        compare_shapes(sketch, tensors, str(path))
+        _try_one(sketch, facts, path)
+    module = build_target(facts.target) if facts.target is not None else copy.deepcopy(backbone)
     assert module is not None
-    network = PredictedNetwork(module, torch.empty_like(tensors["means"]), 0.0, **about | {"target": target})
+    network = _assemble(module, torch.empty_like(means), facts)
     load_state(network, tensors, str(path))
     return network.eval()
+
+
+def _assemble(module: nn.Module, means: Tensor, facts: NetworkFacts) -> PredictedNetwork:
+    network = PredictedNetwork(
+        module, means, 0.0, facts.class_names, facts.image_size, facts.channels, facts.target, facts.origin,
+        facts.seconds,
+    )  # fmt: skip
+    return network if facts.head != "LDA" else LinearNetwork.of(network, means, means.new_zeros(len(means)))
+
+
+def _try_one(network: PredictedNetwork, facts: NetworkFacts, path: Path | str) -> None:
+    """Run one picture without memory: channels, size and features must go together."""
+    try:
+        with torch.no_grad():
+            network.backbone(torch.zeros(1, facts.channels, facts.image_size, facts.image_size, device="meta"))
+    except (RuntimeError, ValueError) as error:
+        raise PudNetError(
+            f"{path}: image_size {facts.image_size} with {facts.channels} channels does not go through this network "
+            f"({str(error).splitlines()[0]})."
+        ) from error

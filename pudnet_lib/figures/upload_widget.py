@@ -130,7 +130,7 @@ def predict_upload(model: ParameterModel, files: Sequence[Upload], labels: str =
     channels = int(getattr(getattr(model.config, "target", None), "channels", 3))
     dataset = dataset_from_upload(files, labels, channels=channels)
     network = predict(model, dataset)
-    return UploadResult(dataset, network, trust_report(model, network, dataset))
+    return UploadResult(dataset, network, trust_report(network, dataset, model))
 
 
 def summary(result: UploadResult) -> str:

@@ -7,9 +7,12 @@ data, the seconds and the measured results with all controls.
 from __future__ import annotations
 
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
-from pudnet_lib.core import ParameterModel, PudNet
+from torch import nn
+
+from pudnet_lib.core import ParameterModel
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.export.models import load_model
 
@@ -21,51 +24,42 @@ def shipped_models() -> list[str]:
 
 
 def load_shipped(name: str) -> ParameterModel:
-    """Load a model that comes with the kit.
-
-    Args:
-        name: One of ``shipped_models()``.
-
-    Returns:
-        The model, in evaluation mode, on the CPU.
+    """Load a model that comes with the kit, in evaluation mode, on the CPU; its ``notes`` say how it was trained.
 
     Raises:
         PudNetError: If there is no such model.
     """
     if name not in shipped_models():
-        raise unknown_name("shipped model", name, shipped_models())
+        raise unknown_name("shipped model", name, shipped_models(), "Or give a .safetensors file or a run's folder.")
     with as_file(files(__package__) / f"{name}.safetensors") as path:
-        return load_model(path)[0]
+        model = load_model(path)[0]
+    model.name = name  # goes into the origin of what it predicts
+    return model
 
 
 def shipped_notes(name: str) -> dict[str, Any]:
-    """Read a shipped model's notes: its whole training configuration, steps, seconds, validation accuracy.
+    """Read a shipped model's notes: its whole training configuration, steps, seconds, validation accuracy."""
+    notes: dict[str, Any] = load_shipped(name).notes
+    return notes
+
+
+def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) -> ParameterModel:
+    """Load a predictor.
 
     Args:
-        name: One of ``shipped_models()``.
+        name: One that comes with the kit (``shipped_models()``; by default ConvNet-3, meta-trained on Fashion, emoji
+            and glyphs), a .safetensors file, or the folder of a run of ``pudnet train``.
+        target: The user's own target network, if the predictor was built for one.
 
     Returns:
-        The notes.
-    """
-    if name not in shipped_models():
-        raise unknown_name("shipped model", name, shipped_models())
-    with as_file(files(__package__) / f"{name}.safetensors") as path:
-        return load_model(path)[1]
-
-
-def load_pudnet(name: str = "pudnet") -> PudNet:
-    """Load the shipped predictor (ConvNet-3, meta-trained on Fashion, emoji and glyphs).
-
-    Args:
-        name: Which of the shipped PudNets.
-
-    Returns:
-        The hypernetwork, in evaluation mode, on the CPU.
+        The predictor, in evaluation mode, on the CPU.
 
     Raises:
-        PudNetError: If there is no such model, or it is no PudNet.
+        PudNetError: If there is no such model.
     """
-    model = load_shipped(name)
-    if not isinstance(model, PudNet):
-        raise unknown_name("shipped PudNet", name, ["pudnet"], f"{name!r} is a {type(model).__name__}.")
-    return model
+    path = Path(name).expanduser()
+    if path.is_dir() and (path / "model.safetensors").is_file():
+        path = path / "model.safetensors"
+    if path.is_file() or path.suffix == ".safetensors":
+        return load_model(path, target)[0]
+    return load_shipped(str(name))

@@ -92,7 +92,7 @@ def calibrate(
             episode = sampler.episode(index)
             data = episode_dataset(episode, train)
             network = predict(model, data)
-            report = trust_report(model, network, data, TrustConfig(seed=seed), tuple(pool))
+            report = trust_report(network, data, model, TrustConfig(seed=seed), tuple(pool))
             rows.append({
                 "dataset": train.name, "episode": index, "per_class": size, "images_per_class": report.images_per_class,
                 "estimate": report.accuracy, "low": report.low, "high": report.high,

