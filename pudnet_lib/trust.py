@@ -25,10 +25,10 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.core.pudnet import PudNet
-from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.packs import pack_names
 from pudnet_lib.images.sources import load_images
+from pudnet_lib.images.splits import default_class_split
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
 Pool = tuple[ImageDataset, ...]
@@ -176,7 +176,9 @@ def trust_report(
                 f"{images.name}: no class has two images to tell apart; cross-validation needs two per class."
             )
         labels = some.labels[usable]
-        right = (_fixed_features(network, some, config) if model is None else cross_validate(model, some, config))[usable]
+        right = (_fixed_features(network, some, config) if model is None else cross_validate(model, some, config))[
+            usable
+        ]
         features = (some.images.float() / 255 - 0.5).flatten(1)  # (N, C·H·W), as dark as bright, for the cosine
         pixels = leave_one_item_out(features, some.labels, some.items, some.num_classes)[usable]
     distance = None if model is None else pool_distance(model, images, config.predict, pool)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.predict import predict
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import card, from_pretrained, push_to_hub, save_pretrained

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pudnet_lib.core import PudNet
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.predict import predict
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.shipped import load_pudnet

@@ -296,7 +296,6 @@ def predict(
         "images": len(dataset),
         "model": type(model).__name__,
         "predictor": model.name,
-        "predictor": model.name,
         "looked_at": len(images),
         "refinement_steps": model.refinement_steps,
     }

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.layout import Unsupported
-from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
