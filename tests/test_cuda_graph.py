@@ -9,6 +9,7 @@ from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.speed import RecordedForward
@@ -21,7 +22,9 @@ def sketch(seed: int = 2) -> torch.Tensor:
 
 
 def model_with(refine: int) -> PudNet:
-    return PudNet(PudNetConfig(TargetConfig(width=3), refine=refine, refine_learned=False)).eval()
+    return PudNet(
+        PudNetConfig(TargetConfig(width=3), refine=LastBlock(refine, choose_steps=False) if refine else None)
+    ).eval()
 
 
 class Recorder:

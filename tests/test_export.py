@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import PredictedNetwork, predict
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import card, onnx, onnx_files, torch_export
@@ -159,7 +160,7 @@ def test_model_card_states_what_was_measured(network, emoji):
 def test_model_card_tells_refined_from_predicted_in_one_pass(network, pudnet, emoji):
     assert network.origin["looked_at"] <= 3 * 10  # 3 classes, 10 images each at the most
     assert f"from {network.origin['looked_at']} images of the dataset in one forward pass" in card(network)
-    refined = predict(pudnet(refine=2), emoji)
+    refined = predict(pudnet(refine=LastBlock(2)), emoji)
     assert "then refined in 2 gradient steps on the same images" in card(refined)
     assert "one forward pass" not in card(refined)
 

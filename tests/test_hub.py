@@ -12,6 +12,7 @@ from torch import nn
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import card, from_pretrained, push_to_hub, save_pretrained
@@ -22,7 +23,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 def test_a_predictor_comes_back_from_a_folder_in_the_hubs_layout(pudnet, images, tmp_path):
     from huggingface_hub import constants
 
-    model, data = pudnet(refine=1, residual=True), images(3, 6)
+    model, data = pudnet(refine=LastBlock(1), residual=True), images(3, 6)
     folder = save_pretrained(model, tmp_path / "new" / "predictor")
     names = {constants.SAFETENSORS_SINGLE_FILE, constants.CONFIG_NAME, "README.md"}
     assert {path.name for path in folder.iterdir()} == names

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Recurrence = Literal["ahru", "gru", "none"]
@@ -27,12 +28,20 @@ class AHRU(nn.Module):
         alpha: α, the share of the dataset's embedding in every code; 0 switches the adaptation off.
         recurrence: ``"ahru"``; ``"gru"`` is a plain GRU (no adaptation, hidden state not normalised); ``"none"`` an
             independent two-layer perceptron a code (the ablations of paper Section 4.5 [rec]).
+        normalise_codes: Bring a_t to unit variance before the mixing (our choice), so that the embedding can't drown.
     """
 
     def __init__(
-        self, layers: int, dim: int, states: int = 2, alpha: float = 0.1, recurrence: Recurrence = "ahru"
+        self,
+        layers: int,
+        dim: int,
+        states: int = 2,
+        alpha: float = 0.1,
+        recurrence: Recurrence = "ahru",
+        normalise_codes: bool = False,
     ) -> None:
         super().__init__()
+        self.normalise_codes = normalise_codes
         self.layers, self.alpha, self.recurrence = layers, alpha if recurrence == "ahru" else 0.0, recurrence
         self.norm_scale = nn.Parameter(torch.ones(layers, dim))  # LN_t: one affine a layer
         self.norm_shift = nn.Parameter(torch.zeros(layers, dim))
@@ -49,15 +58,18 @@ class AHRU(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embeddings of B datasets (B, G, D) to their codes z (B, L, D)."""
-        mean = embedding.mean(1)  # (B, D)
-        if self.recurrence == "none":
-            hidden = torch.einsum("bd,lde->ble", mean, self.first).relu()
-            codes = torch.einsum("bld,lde->ble", hidden, self.second)  # (B, L, D)
-        else:
-            codes = torch.stack(self._steps(embedding), 1)  # (B, L, D)
+        codes, mean = self.outputs(embedding), embedding.mean(1)  # (B, L, D), (B, D)
+        if self.normalise_codes:
+            codes = F.layer_norm(codes, codes.shape[-1:])
         mixed = (1 - self.alpha) * codes + self.alpha * mean[:, None] if self.alpha else codes
-        normed = torch.nn.functional.layer_norm(mixed, mixed.shape[-1:])
-        return normed * self.norm_scale + self.norm_shift
+        return F.layer_norm(mixed, mixed.shape[-1:]) * self.norm_scale + self.norm_shift
+
+    def outputs(self, embedding: Tensor) -> Tensor:
+        """What the recurrence gives before the dataset is mixed in: a_1 … a_L, (B, L, D)."""
+        if self.recurrence == "none":
+            hidden = torch.einsum("bd,lde->ble", embedding.mean(1), self.first).relu()
+            return torch.einsum("bld,lde->ble", hidden, self.second)
+        return torch.stack(self._steps(embedding), 1)
 
     def _steps(self, embedding: Tensor) -> list[Tensor]:
         # The functions and not the modules: the loop is so short that the modules' calls were a third of its time.
@@ -72,6 +84,6 @@ class AHRU(nn.Module):
                 if norm is not None:
                     x = torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
                 hidden[g] = x
-            x = torch.nn.functional.linear(x, self.out.weight, self.out.bias).relu()  # a_t, the next input
+            x = F.linear(x, self.out.weight, self.out.bias).relu()  # a_t, the next input
             codes.append(x)
         return codes

@@ -15,6 +15,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -33,6 +34,7 @@ from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.heads import CLASS_LOSS_ALONE, EpisodeLosses, LossWeights, losses_of_logits
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import ParameterModel, seeded
+from pudnet_lib.core.pudnet import COLLAPSED, PudNet, liveness
 from pudnet_lib.errors import PudNetError, unknown_name
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -126,7 +128,7 @@ class MetaResult:
 
     Attributes:
         history: One row a step: step, loss, cosine, auxiliary, consistency, accuracy, rate, seconds, and
-            ``validation`` (accuracy in 0..1) where it was measured.
+            ``validation`` (accuracy in 0..1) and a hypernetwork's ``Liveness`` where they were measured.
         seconds: Wall-clock seconds over all the run's parts, validation excluded.
         steps: Steps done.
     """
@@ -303,6 +305,26 @@ def validate(
     return float(total) / episodes
 
 
+def _alive(model: PudNet, sampler: EpisodeSampler, device: torch.device) -> dict[str, float]:
+    """The liveness of a hypernetwork that sees data, on sketches of all sources; a collapsed one is warned of."""
+    if model.config.embedding == "constant":
+        return {}
+    count = max(4, min(8, len(sampler.pool)))
+    episodes = [sampler.episode(i, source=i % len(sampler.pool)).to(device) for i in range(count)]
+    was_training = model.training
+    found = liveness(model.eval(), [(e.sketch, getattr(e, "sketch_labels", None)) for e in episodes])
+    model.train(was_training)
+    if found.spread < COLLAPSED and not model.config.residual:
+        warnings.warn(
+            f"The hypernetwork has collapsed: predicted weights differ by {100 * found.spread:.2g} % of their length "
+            f"between sketches (|a_t| {found.code_norm:.3g} beside |α ē| {found.embedding_norm:.3g}, {found.dead:.0%} "
+            "of a_t zero), so that it sees no data. Lower learning_rate (the tensors in the target keep their own), or "
+            "set normalise_codes=True.",
+            stacklevel=4,
+        )
+    return found._asdict()
+
+
 # ---- the loop ----
 
 
@@ -394,6 +416,8 @@ def _loop(
                     row["validation"] = log.timed(
                         lambda: validate(step, validation, config.validation_episodes, fabric.device, fabric)
                     )
+                if isinstance(model, PudNet) and (done == config.steps or row.keys() & {"validation"}):
+                    row |= log.timed(lambda: _alive(model, validation or sampler, fabric.device))
                 log.add(done, row, seconds + elapsed())
                 whole = True
                 stop = "validation" in row and enough()
@@ -634,7 +658,10 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # ---- the log ----
 
-FIELDS = ("step", "loss", "cosine", "auxiliary", "consistency", "accuracy", "rate", "seconds", "validation")
+FIELDS = (
+    "step", "loss", "cosine", "auxiliary", "consistency", "accuracy", "rate", "seconds", "validation",
+    "spread", "dead", "code_norm", "embedding_norm",
+)  # fmt: skip
 
 
 class MetaLog:
@@ -676,8 +703,8 @@ class MetaLog:
         if len(self.rows) - self._written >= 100:
             self.flush()
 
-    def timed(self, call: Callable[[], float]) -> float:
-        """Run a validation outside the training clock."""
+    def timed(self, call: Callable[[], Any]) -> Any:
+        """Run a measurement outside the training clock."""
         began = time.perf_counter()
         value = call()
         self.validation_seconds += time.perf_counter() - began

@@ -7,7 +7,8 @@ prediction and evaluation know this contract only, so all are treated alike.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,10 @@ from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.heads import class_means, cosine_logits
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.layout import ParameterLayout, Unsupported
+from pudnet_lib.core.norms import BatchNorm, swap
+from pudnet_lib.core.refine import LastBlock, refine
 from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
 
 Parameters = dict[str, Tensor]
 
@@ -46,6 +49,7 @@ def batch_statistics_template(target: nn.Module) -> nn.Module:
             layer.running_mean = layer.running_var = layer.num_batches_tracked = None
         for name, tensor in layer.named_parameters(recurse=False):
             setattr(layer, name, nn.Parameter(tensor.detach().to("meta")))
+    swap(template, nn.BatchNorm2d, BatchNorm)
     return template.train()
 
 
@@ -62,15 +66,11 @@ class ParameterModel(nn.Module):
         feature_dim: F, the length of the target's features.
         scale: τ, the learnable factor of the cosine, initially 10 ([code]).
         own_target: Whether the target is a module of the user's own.
-        sees_support: Whether its sketch is all labelled images of an episode, the support included.
         name: Of a predictor that comes with the kit; goes into the origin of what it predicts.
-        refinement_steps: Gradient steps on the labelled sketch that follow its forward pass.
     """
 
     config: Any
     own_target: bool = False
-    sees_support: bool = False
-    refinement_steps: int = 0
     name: str = ""
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
@@ -81,8 +81,8 @@ class ParameterModel(nn.Module):
         values = dict(target.named_parameters())
         names = (*self.layout.shared, *self.layout.kept)
         self.shared = nn.ParameterDict({n.replace(".", "/"): values[n].detach().clone() for n in names})
-        self.buffer_names = [n for n, _ in self._template[0].named_buffers()]
-        for name, tensor in self._template[0].named_buffers():
+        self.buffer_names = [n for n, _ in self.template.named_buffers()]
+        for name, tensor in self.template.named_buffers():
             self.register_buffer(f"kept/{name.replace('.', '/')}", tensor.clone())
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.feature_dim = _feature_dim(target)
@@ -97,7 +97,33 @@ class ParameterModel(nn.Module):
         Returns:
             Name to tensor, for ``torch.func.functional_call`` on the target.
         """
+        parameters = self.initial(sketch, labels)
+        if self.refine is None or self.training:
+            return parameters
+        return refine(self, parameters, sketch, labels, self.refine)[0]
+
+    def initial(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """The prediction before it is refined; what a kind of model has to supply."""
         raise NotImplementedError
+
+    @property
+    def refine(self) -> LastBlock | None:
+        """How predictions are refined on the labelled images; part of the config, and may be set."""
+        return getattr(self.config, "refine", None)
+
+    @refine.setter
+    def refine(self, value: LastBlock | None) -> None:
+        self.config = dataclasses.replace(self.config, refine=value)
+
+    @property
+    def sees_support(self) -> bool:
+        """Whether its sketch is all labelled images of an episode, the support included."""
+        return self.refine is not None
+
+    @property
+    def template(self) -> nn.Module:
+        """The target's structure, its parameters on ``meta``, its batch norms on the batch's own statistics."""
+        return self._template[0]
 
     def shared_parameters(self) -> Parameters:
         """The learned tensors that are the same for every dataset, by their names in the target."""
@@ -117,7 +143,7 @@ class ParameterModel(nn.Module):
         Returns:
             (N, F) features.
         """
-        out: Tensor = functional_call(self._template[0], parameters | self._kept_buffers(), (normalise(images),))
+        out: Tensor = functional_call(self.template, parameters | self.kept_buffers(), (normalise(images),))
         return out
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
@@ -144,7 +170,7 @@ class ParameterModel(nn.Module):
 
     def features_of_episodes(self, parameters: Parameters, images: Tensor) -> Tensor:
         """``features`` of B episodes (B, N, C, H, W), each with its own parameters and statistics: (B, N, F)."""
-        out: Tensor = hook("features_of_episodes")(self._template[0], parameters, images)
+        out: Tensor = hook("features_of_episodes")(self.template, parameters, images)
         return out
 
     def materialise(self, parameters: Parameters) -> nn.Module:
@@ -156,7 +182,7 @@ class ParameterModel(nn.Module):
         Returns:
             The network in evaluation mode; its batch norms' running statistics are still those of a new layer.
         """
-        network = copy.deepcopy(self._template[0])
+        network = copy.deepcopy(self.template)
         device = self.device
         for prefix, layer in network.named_modules():
             dot = f"{prefix}." if prefix else ""
@@ -167,13 +193,30 @@ class ParameterModel(nn.Module):
                 layer.running_mean = torch.zeros(layer.num_features, device=device)
                 layer.running_var = torch.ones(layer.num_features, device=device)
                 layer.num_batches_tracked = torch.tensor(0, device=device)
-        for name, tensor in self._kept_buffers().items():
+        for name, tensor in self.kept_buffers().items():
             owner, _, short = name.rpartition(".")
             setattr(network.get_submodule(owner), short, tensor.clone())
+        swap(network, BatchNorm, nn.BatchNorm2d)
         return network.eval()
 
-    def _kept_buffers(self) -> Parameters:
+    def kept_buffers(self) -> Parameters:
+        """Buffers of the user's own target, by their names in it."""
         return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
+
+    def describe(self) -> str:
+        """The model as a short table: part, what it maps to what, number of parameters."""
+        rows = [*self.parts(), ("learned for all", f"{len(self.shared)} tensors", count(self.shared.values()))]
+        rows.append(("scale of the cosine", "τ", 1))
+        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {n:>10,}" for a, b, n in rows]
+        target = "your network" if self.own_target else f"{self.config.target.name}, width {self.config.target.width}"
+        total, predicted = count(self.parameters()), self.layout.num_predicted
+        head = f"{type(self).__name__}: {total:,} parameters, for {predicted:,} convolution weights of {target}"
+        return "\n".join([head, *lines])
+
+    def parts(self) -> list[tuple[str, str, int]]:
+        """Rows of ``describe``: what stands in the target as it is, layer by layer."""
+        return [(t.name, f"({', '.join(map(str, t.shape))})", t.numel) for t in self.layout.predicted]
 
     @property
     def channels(self) -> int | None:
@@ -184,6 +227,11 @@ class ParameterModel(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters live."""
         return self.scale.device
+
+
+def count(tensors: Iterable[Tensor]) -> int:
+    """Number of scalars."""
+    return sum(t.numel() for t in tensors)
 
 
 def _feature_dim(target: nn.Module) -> int:
@@ -202,12 +250,28 @@ def _feature_dim(target: nn.Module) -> int:
     return int(shape[1])
 
 
+def configured(
+    kind: type[Any], config: Any, target: nn.Module | None, switches: dict[str, Any]
+) -> tuple[Any, nn.Module | None]:
+    """Put a model's config together: a config, or a target network in its place, and fields by name over it."""
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name in switches:
+        if name not in known:
+            raise unknown_name(f"field of {kind.__name__}", name, known)
+    if isinstance(config, nn.Module):
+        target, config = config, None
+        if isinstance(getattr(target, "config", None), TargetConfig):
+            switches = {"target": target.config, **switches}
+    return dataclasses.replace(config or kind(), **switches), target
+
+
 @dataclass(frozen=True)
 class SharedConfig:
-    """The shared network's configuration: the target network, and the seed of its initial weights."""
+    """The shared network's configuration: the target network, the seed of its initial weights, the refinement."""
 
     target: TargetConfig = field(default_factory=TargetConfig)
     seed: int = 0
+    refine: LastBlock | None = None
 
 
 class SharedNetwork(ParameterModel):
@@ -216,22 +280,25 @@ class SharedNetwork(ParameterModel):
     A control, not in the paper (our choice): meta-trained on the same episodes and losses, without a hypernetwork.
 
     Args:
-        config: Which network.
+        config: Which network; or the target network itself.
         target: A target network of the user's own, instead of ``config.target``.
         unsupported: What to do with tensors that PudNet could not predict.
+        **switches: Fields of ``SharedConfig``, over those of ``config``.
     """
 
     def __init__(
         self,
-        config: SharedConfig | None = None,
+        config: SharedConfig | nn.Module | None = None,
         target: nn.Module | None = None,
         unsupported: Unsupported = "refuse",
+        **switches: Any,
     ) -> None:
-        config = config or SharedConfig()
+        config, target = configured(SharedConfig, config, target, switches)
         with seeded(config.seed):
             module = build_target(config.target) if target is None else target
             super().__init__(module, unsupported)
-            self.config, self.own_target = config, target is not None
+            self.config = config
+            self.own_target = target is not None and getattr(target, "config", None) != config.target
             values = dict(module.named_parameters())
             self.weights = nn.ParameterDict(
                 {t.name.replace(".", "/"): values[t.name].detach().clone() for t in self.layout.predicted}
@@ -241,6 +308,6 @@ class SharedNetwork(ParameterModel):
         """All of the target's tensors."""
         return [*super().direct_parameters(), *self.weights.parameters()]
 
-    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+    def initial(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Return the learned parameters; the sketch is not looked at."""
         return {n.replace("/", "."): w for n, w in self.weights.items()} | self.shared_parameters()

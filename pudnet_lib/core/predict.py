@@ -20,6 +20,8 @@ from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.core.heads import class_means, cosine_logits
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.norms import precise_statistics
+from pudnet_lib.core.refine import refine
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 
@@ -167,7 +169,7 @@ def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed
         norm.momentum = None  # a cumulative average
         norm.train()  # the batch norms alone: dropout stays off
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
+    with torch.no_grad(), precise_statistics(backbone):
         for index, part in enumerate(order.split(batch_size)):
             if index == 0 or 2 * len(part) >= batch_size:
                 backbone(normalise(images[part.to(images.device)].to(_device(backbone))))
@@ -211,7 +213,7 @@ def predict_backbone(
     images: Tensor | None,
     config: PredictConfig | None = None,
     watch: Stopwatch | None = None,
-) -> nn.Module:
+) -> tuple[nn.Module, int]:
     """Predict a network without a head: what classification and denoising have in common. No side effect.
 
     Args:
@@ -221,17 +223,24 @@ def predict_backbone(
         images: (N, C, H, W) the dataset's images, for batch norm's statistics; None leaves them at mean 0 and
             variance 1, which are no dataset's.
         config: How.
-        watch: Gets the seconds of generate, assemble, recalibrate.
+        watch: Gets the seconds of generate, refine, assemble, recalibrate.
 
     Returns:
-        The network in evaluation mode, on the model's device.
+        The network in evaluation mode, on the model's device, and the number of refinement steps.
     """
     config, watch, was_training = config or PredictConfig(), watch or Stopwatch(model.device), model.training
     model.eval()
     try:
+        given = sketch.to(model.device), None if labels is None else labels.to(model.device)
+        steps = 0 if model.refine is None else model.refine.steps
         with watch.part("generate"), torch.no_grad():
-            given = sketch.to(model.device), None if labels is None else labels.to(model.device)
-            parameters = hook("recorded_forward")(model, *given) if config.cuda_graph else model(*given)
+            if config.cuda_graph:
+                parameters = hook("recorded_forward")(model, *given)
+            else:
+                parameters = model(*given) if model.refine is None else model.initial(*given)
+        if model.refine is not None and not config.cuda_graph:
+            with watch.part("refine"):
+                parameters, steps = refine(model, parameters, *given, model.refine)
     finally:
         model.train(was_training)
     with watch.part("assemble"):
@@ -244,7 +253,7 @@ def predict_backbone(
                 order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
                 images = images[order[: config.recalibration_images]]
             recalibrate(backbone, images, config.batch_size, config.seed)
-    return backbone
+    return backbone, steps
 
 
 def predict(
@@ -287,7 +296,7 @@ def predict(
         per_class = config.sketch_per_class + config.support(model)
         images, labels = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
     own = dataset.images if config.recalibrate else None
-    backbone = predict_backbone(model, images, labels, own, config, watch)
+    backbone, steps = predict_backbone(model, images, labels, own, config, watch)
     with watch.part("class_means"):
         features = extract_features(backbone, dataset.images, config.batch_size)
         means = class_means(features, dataset.labels.to(features.device), dataset.num_classes)
@@ -297,7 +306,7 @@ def predict(
         "model": type(model).__name__,
         "predictor": model.name,
         "looked_at": len(images),
-        "refinement_steps": model.refinement_steps,
+        "refinement_steps": steps,
     }
     target = None if model.own_target else model.config.target
     scale = float(model.scale.detach())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from pudnet_lib.core.encoder import DatasetEncoder, EncoderNorm, Pooling
 from pudnet_lib.core.generator import FilterNorm, WeightGenerator, hidden_of_layers
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.layout import PredictedTensor, Unsupported
-from pudnet_lib.core.model import ParameterModel, Parameters, seeded
-from pudnet_lib.core.refine import Refiner
+from pudnet_lib.core.model import ParameterModel, Parameters, configured, count, seeded
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
 
@@ -48,11 +48,9 @@ class PudNetConfig:
         generator_width: Channels before a generator's last step ([code]: 16).
         filter_norm: ``"none"`` or ``"standardise"``.
         residual: Learned base weights plus a generated residual.
-        refine: Gradient steps on the labelled sketch after the first prediction (our choice; 0 in the paper).
-        refine_rate: Share of a layer's norm that the first of them may change.
-        refine_decay: Length of a step over that of the step before.
-        refine_learned: Meta-train the steps' lengths, one a filter.
-        refine_support: Refine on all labelled images, support included: those that every rival learns from.
+        refine: Gradient steps on the labelled images after the first prediction (our choice; none in the paper).
+        normalise_codes: Bring a_t to unit variance before the embedding is mixed in (our choice): at a high learning
+            rate a_t grows until the embedding drowns in it, and the hypernetwork sees no data any more.
         seed: Seed of the initial weights.
         share_generators: Layers of the same shape share a generator; a deep target then needs less memory (our choice).
         encoder_norm: ``"layer"``, or ``"batch"`` for the released code's fault, as an ablation.
@@ -68,11 +66,8 @@ class PudNetConfig:
     generator_width: int = 16
     filter_norm: FilterNorm = "none"
     residual: bool = False
-    refine: int = 0
-    refine_rate: float = 0.05
-    refine_decay: float = 1.0
-    refine_learned: bool = True
-    refine_support: bool = False
+    refine: LastBlock | None = None
+    normalise_codes: bool = False
     seed: int = 0
     share_generators: bool = False
     encoder_norm: EncoderNorm = "layer"
@@ -90,25 +85,32 @@ class PudNetConfig:
 class PudNet(ParameterModel):
     """The hypernetwork.
 
+    ``PudNet(ConvNet3(width=4), alpha=0.1)`` and ``PudNet(PudNetConfig(TargetConfig("convnet3", 4), alpha=0.1))`` are
+    the same.
+
     Args:
-        config: Its switches.
+        config: Its switches; or the target network itself, the switches then by name.
         target: A target network of the user's own, instead of ``config.target``; it is copied, never changed.
         unsupported: What to do with tensors that can't be predicted; see ``ParameterLayout.of``.
+        **switches: Fields of ``PudNetConfig``, over those of ``config``.
+
+    Raises:
+        PudNetError: If there is no such switch; the message has the nearest name.
     """
 
     def __init__(
         self,
-        config: PudNetConfig | None = None,
+        config: PudNetConfig | nn.Module | None = None,
         target: nn.Module | None = None,
         unsupported: Unsupported = "refuse",
+        **switches: Any,
     ) -> None:
-        config = config or PudNetConfig()
+        config, target = configured(PudNetConfig, config, target, switches)
         with seeded(config.seed):
-            module = build_target(config.target) if target is None else target
+            own = isinstance(target, nn.Module)
+            module = target if isinstance(target, nn.Module) else build_target(config.target)
             super().__init__(module, unsupported)
-            self.config, self.own_target = config, target is not None
-            self.sees_support = bool(config.refine and config.refine_support)
-            self.refinement_steps = config.refine
+            self.config, self.own_target = config, own and getattr(target, "config", None) != config.target
             layers = len(self.layout.predicted)
             if config.embedding == "constant":
                 self.constant = nn.Parameter(torch.randn(config.states, config.dim))
@@ -116,14 +118,10 @@ class PudNet(ParameterModel):
                 self.encoder = DatasetEncoder(
                     config.dim, config.states, config.target.channels, config.pooling, config.encoder_norm
                 )
-            self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence)
+            self.ahru = AHRU(layers, config.dim, config.states, config.alpha, config.recurrence, config.normalise_codes)
             self.generators = nn.ModuleList(_generators(self.layout.predicted, config))
             if config.residual:  # start where a shared network of the same seed starts
                 self._set_bases(dict(module.named_parameters()))
-            self.refiner: Refiner | None = None
-            if config.refine:
-                lengths = (config.refine_rate, config.refine_decay, config.refine_learned)
-                self.refiner = Refiner(self.layout.predicted, config.refine, *lengths)
 
     def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
         """Embed a sketch.
@@ -180,6 +178,20 @@ class PudNet(ParameterModel):
         bases = [g.base for g in self.generators if isinstance(g, WeightGenerator) and g.base is not None]
         return [*super().direct_parameters(), *bases]
 
+    def parts(self) -> list[tuple[str, str, int]]:
+        """Rows of ``describe``: the paper's three parts; a generator's count holds a learned base."""
+        g, d, layers = self.config.states, self.config.dim, len(self.layout.predicted)
+        if self.config.embedding == "constant":
+            first = ("constant embedding", f"({g}, {d})", self.constant.numel())
+        else:
+            sketch = f"(S, {self.config.target.channels}, H, W) -> ({g}, {d})"
+            first = ("dataset encoder", sketch, count(self.encoder.parameters()))
+        rows = [first, ("AHRU", f"({g}, {d}) -> ({layers}, {d})", count(self.ahru.parameters()))]
+        for tensor, generator in zip(self.layout.predicted, self.generators, strict=True):
+            shapes = f"({d},) -> ({', '.join(map(str, tensor.shape))})"
+            rows.append((f"generator of {tensor.name}", shapes, count(generator.parameters())))
+        return rows
+
     def generate(self, embeddings: Tensor) -> Parameters:
         """Generate the parameters for B embeddings at once.
 
@@ -210,18 +222,52 @@ class PudNet(ParameterModel):
         """How many episodes go through the target at once; see ``ParameterModel.episodes_at_once``."""
         mixes = self.config.encoder_norm == "batch"  # an encoder that normalises over all images it is given
         many = hook("episodes_at_once")
-        return 1 if mixes or many is None or self.refiner is not None else int(many(self._template[0], images))
+        return 1 if mixes or many is None or self.refine is not None else int(many(self.template, images))
 
-    def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
-        """Predict all parameters of the target; see ``ParameterModel.forward``."""
+    def initial(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
+        """Predict all parameters of the target in one forward pass."""
         generated = self.generate(self.embed(sketch, labels)[None])
-        parameters = {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()
-        if self.refiner is None or (self.training and not self.refiner.learned):
-            return parameters
-        if labels is None:
-            raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
-        refined: Parameters = self.refiner(parameters, lambda p: self.features(p, sketch), labels, self.scale)
-        return refined
+        return {name: weight[0] for name, weight in generated.items()} | self.shared_parameters()
+
+
+#: A plain design whose predictions differ by less than this share of their length has collapsed: it sees no data.
+COLLAPSED = 0.01
+
+
+class Liveness(NamedTuple):
+    """What tells a living hypernetwork from a collapsed one, over some sketches.
+
+    Attributes:
+        spread: How far predicted weights lie from their mean, as a share of its length (root mean square).
+        dead: Share of the recurrence's outputs a_t that are exactly zero.
+        code_norm: Mean length of (1 - α) a_t.
+        embedding_norm: Mean length of α ē, what the data add to it.
+    """
+
+    spread: float
+    dead: float
+    code_norm: float
+    embedding_norm: float
+
+
+def liveness(model: PudNet, sketches: Sequence[tuple[Tensor, Tensor | None]]) -> Liveness:
+    """Measure how much of what a hypernetwork sees reaches the weights.
+
+    Args:
+        model: The hypernetwork; not changed.
+        sketches: At least two sketches (S, C, H, W) with labels (S,) or None, better of different sources.
+
+    Returns:
+        The four numbers.
+    """
+    with torch.no_grad():
+        embeddings = torch.stack([model.embed(images, labels) for images, labels in sketches])  # (B, G, D)
+        weights = torch.cat([w.flatten(1) for w in model.generate(embeddings).values()], 1)  # (B, predicted scalars)
+        codes, alpha = model.ahru.outputs(embeddings), model.ahru.alpha  # (B, L, D)
+        mean = weights.mean(0)
+        spread = (weights - mean).square().sum(1).mean().sqrt() / mean.norm()
+        lengths = (1 - alpha) * codes.norm(dim=-1).mean(), alpha * embeddings.mean(1).norm(dim=-1).mean()
+        return Liveness(float(spread), float((codes == 0).float().mean()), *map(float, lengths))
 
 
 def _generators(tensors: Sequence[PredictedTensor], config: PudNetConfig) -> list[WeightGenerator]:

@@ -1,72 +1,159 @@
-"""Refinement: the hypernetwork looks at its own first prediction on the labelled sketch and corrects it.
+"""Refinement: a model looks at its first prediction on the labelled images and corrects the last block.
 
-Not in the paper (our choice, the ``kit`` design). The correction of a layer is the gradient of the sketch's own
-class-mean loss, scaled to the layer's weights and by a factor for each of its filters; several such steps, ever
-shorter, follow one another. It is the one part of the model that knows *which classes* it sees: pooled image codes tell
-what kind of images they are, not how to tell them apart. What it costs is a forward and a backward pass a step.
+Not in the paper (our choice, the ``kit`` design, and a control of its own on the shared network). Each step is the
+gradient of the images' own leave-one-out loss, scaled to a share of the tensor's length; several steps, ever shorter,
+follow one another. It is the one part of the model that knows *which classes* it sees: pooled image codes tell what
+kind of images they are, not how to tell them apart. It takes no part in meta-training (docs/conditioning.md).
+
+The last block is worth as much as all layers, at a fraction of the time: what comes before it is computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from pudnet_lib.core.heads import leave_one_out_loss
-from pudnet_lib.core.layout import PredictedTensor
+from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.heads import class_means, cosine_logits, leave_one_out_loss
+from pudnet_lib.errors import PudNetError
+
+DEEP = 8  # predicted tensors from which on a target counts as deep
 
 
-class Refiner(nn.Module):
-    """Gradient steps on the sketch; first-order, no gradient flows through a gradient.
+@dataclass(frozen=True)
+class LastBlock:
+    """How a prediction is refined.
 
-    Args:
-        tensors: The predicted tensors.
-        steps: How many steps.
-        rate: Factor of the first step: the share of a layer's norm that it may change.
-        decay: Factor of a step over that of the step before.
-        learned: Meta-train one factor a step and filter, starting from these. Otherwise they stay, and the refinement
-            takes no part in meta-training: learned factors were no better (docs/conditioning.md).
+    Attributes:
+        steps: Gradient steps, at most.
+        rate: Share of a tensor's length that the first of them changes.
+        decay: Length of a step over that of the step before.
+        choose_steps: Take as many steps as serve held-out labelled images best, none included; None does so where the
+            target is deep, whose refinement may hurt.
+        layers: ``"last"``, or ``"all"`` convolutions, the comparison.
     """
 
-    def __init__(
-        self, tensors: Sequence[PredictedTensor], steps: int, rate: float, decay: float, learned: bool = False
-    ) -> None:
-        super().__init__()
-        self.tensors, self.steps, self.learned = tuple(tensors), steps, learned
-        start = rate * decay ** torch.arange(steps)[:, None]  # (steps, 1)
-        filters = (t.shape[1 if t.transposed else 0] for t in tensors)
-        self.factors = nn.ParameterList(nn.Parameter(start.repeat(1, n), requires_grad=learned) for n in filters)
+    steps: int = 10
+    rate: float = 0.1
+    decay: float = 0.85
+    choose_steps: bool | None = None
+    layers: Literal["last", "all"] = "last"
 
-    def forward(
-        self,
-        parameters: dict[str, Tensor],
-        features: Callable[[dict[str, Tensor]], Tensor],
-        labels: Tensor,
-        scale: Tensor,
-    ) -> dict[str, Tensor]:
-        """Correct parameters.
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.rate >= 0 or not 0 < self.decay <= 1 or self.layers not in ("last", "all"):
+            raise PudNetError(f"{self}: steps and rate are not negative, decay is in (0, 1], layers is last or all.")
 
-        Args:
-            parameters: Name to tensor, the first prediction.
-            features: Parameters to the sketch's features (S, F).
-            labels: (S,) the sketch's classes.
-            scale: τ.
 
-        Returns:
-            The corrected parameters; gradients flow through the weights and the factors while training.
-        """
-        detached = {name: tensor.detach() for name, tensor in parameters.items()}
-        for step in range(self.steps):
-            with torch.enable_grad():
-                leaves = {t.name: parameters[t.name].detach().requires_grad_() for t in self.tensors}
-                loss = leave_one_out_loss(features(detached | leaves), labels, scale.detach())
-                gradients = torch.autograd.grad(loss, list(leaves.values()))
-            corrected = {}
-            for tensor, factor, gradient in zip(self.tensors, self.factors, gradients, strict=True):
-                weight = parameters[tensor.name]
-                shape = (1, -1, 1, 1) if tensor.transposed else (-1, 1, 1, 1)
-                step_size = factor[step].view(shape) * weight.detach().norm() / gradient.norm().clamp_min(1e-12)
-                corrected[tensor.name] = weight - step_size * gradient
-            parameters = parameters | corrected
-        return parameters
+def refine(
+    model: Any, parameters: dict[str, Tensor], images: Tensor, labels: Tensor | None, config: LastBlock
+) -> tuple[dict[str, Tensor], int]:
+    """Correct a first prediction on labelled images.
+
+    Args:
+        model: The parameter model that made it.
+        parameters: Name to tensor.
+        images: (S, C, H, W).
+        labels: (S,) in 0..K-1.
+        config: How.
+
+    Returns:
+        The corrected parameters, and the number of steps taken: none where a class has fewer than two images (fewer
+        than three where the number is chosen), for each image is compared with the others of its class.
+
+    Raises:
+        PudNetError: If there are no labels.
+    """
+    if labels is None:
+        raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
+    names, features = _tail(model, parameters, images, config.layers)
+    fixed = {name: tensor.detach() for name, tensor in parameters.items()}
+    start, scale = {name: fixed[name] for name in names}, model.scale.detach()
+    steps, choose = config.steps, config.choose_steps
+    if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # a recorded graph can't look at labels
+        counts = labels.bincount()
+        least = int(counts[counts > 0].min())
+        if choose or (choose is None and len(model.layout.predicted) > DEEP):
+            steps = _chosen(features, start, labels, scale, config) if least > 2 else 0
+        elif least < 2:
+            steps = 0
+    every = torch.arange(len(labels), device=labels.device)
+    for step in range(steps):
+        start = _step(features, start, every, labels, scale, config.rate * config.decay**step)
+    return (parameters | start if steps else parameters), steps
+
+
+def _step(
+    features: Callable[[dict[str, Tensor], Tensor], Tensor],
+    weights: dict[str, Tensor],
+    rows: Tensor,
+    labels: Tensor,
+    scale: Tensor,
+    rate: float,
+) -> dict[str, Tensor]:
+    """One step on the images of ``rows``."""
+    with torch.enable_grad():
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        loss = leave_one_out_loss(features(leaves, rows), labels[rows], scale)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+    lengths = [rate * w.norm() / g.norm().clamp_min(1e-12) for w, g in zip(weights.values(), gradients, strict=True)]
+    moved = zip(weights.items(), lengths, gradients, strict=True)
+    return {name: weight - length * gradient for (name, weight), length, gradient in moved}
+
+
+def _chosen(features: Any, start: dict[str, Tensor], labels: Tensor, scale: Tensor, config: LastBlock) -> int:
+    """The number of steps with the smallest loss on held-out images, each image held out once in up to four folds."""
+    rank = (labels[:, None] == labels).tril(-1).sum(1)  # place of each image within its class
+    folds = min(4, int(labels.bincount()[labels.unique()].min()))
+    losses = torch.zeros(config.steps + 1, device=labels.device)
+    every = torch.arange(len(labels), device=labels.device)
+    for fold in range(folds):
+        kept, held = every[rank % folds != fold], every[rank % folds == fold]
+        weights = start
+        for step in range(config.steps + 1):
+            with torch.no_grad():
+                found = features(weights, every)  # (S, F): batch statistics of all images, as later
+                logits = cosine_logits(found[held], class_means(found[kept], labels[kept]), scale)
+                losses[step] += F.cross_entropy(logits, labels[held], reduction="sum")
+            if step < config.steps:
+                weights = _step(features, weights, kept, labels, scale, config.rate * config.decay**step)
+    return int(losses.argmin())
+
+
+def _tail(
+    model: Any, parameters: dict[str, Tensor], images: Tensor, layers: str
+) -> tuple[list[str], Callable[[dict[str, Tensor], Tensor], Tensor]]:
+    """Names of the tensors to refine, and what computes features of some of the images from new values of them.
+
+    A target that names its ``last_block`` and pools its output to features is run from there, everything before it
+    once; any other is run whole, and its last convolution is refined.
+    """
+    fixed = {name: tensor.detach() for name, tensor in parameters.items()}
+    predicted = [t.name for t in model.layout.predicted]
+    template = model.template
+    prefix = getattr(template, "last_block", None)
+    if layers == "all" or prefix is None:
+        names = predicted if layers == "all" else predicted[-1:]
+        return names, lambda new, rows: model.features(fixed | new, images[rows])
+    block: nn.Module = template.get_submodule(prefix)
+    seen: list[Tensor] = []
+    handle = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        with torch.no_grad():
+            functional_call(template, fixed | model.kept_buffers(), (normalise(images),))
+    finally:
+        handle.remove()
+    maps = seen[0]  # (S, C, h, w), under the batch statistics of all images
+    dot = f"{prefix}."
+    own = {n.removeprefix(dot): t for n, t in (fixed | model.kept_buffers()).items() if n.startswith(dot)}
+
+    def features(new: dict[str, Tensor], rows: Tensor) -> Tensor:
+        found: Tensor = functional_call(block, own | {n.removeprefix(dot): t for n, t in new.items()}, (maps[rows],))
+        return found.mean((2, 3))
+
+    return [name for name in predicted if name.startswith(dot)], features

@@ -27,6 +27,7 @@ from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.core.heads import cosine_logits
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import seeded
+from pudnet_lib.core.norms import precise_statistics
 from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
@@ -349,7 +350,7 @@ def train_network(
     """
     if train.num_classes < 2:
         raise PudNetError(f"{train.name} has one class only; a classifier needs at least two.")
-    with hook("kept_memory", nullcontext)():
+    with hook("kept_memory", nullcontext)(), precise_statistics(network):
         return _train(network, train, test, config, progress)
 
 

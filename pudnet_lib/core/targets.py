@@ -62,7 +62,8 @@ def build_target(config: TargetConfig) -> nn.Module:
 
     Returns:
         A module from normalised images (N, C, H, W) to features (N, F), or to images (N, C, H, W) for the U-Net, with
-        attributes ``feature_dim`` (F, or C) and ``config``.
+        attributes ``feature_dim`` (F, or C), ``config`` and, where the features are the pixels' mean of one module's
+        output, ``last_block``, that module's name.
     """
     network = _BUILDERS[config.name](config)
     network.config = config  # type: ignore[assignment]
@@ -79,7 +80,7 @@ class ConvNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], channels: int = 3) -> None:
         super().__init__()
-        self.feature_dim = widths[-1]
+        self.feature_dim, self.last_block = widths[-1], f"blocks.{len(widths) - 1}"
         self.blocks = nn.Sequential(*(self._block(a, b) for a, b in zip([channels, *widths], widths, strict=False)))
 
     @staticmethod
@@ -165,6 +166,7 @@ class ResNet(nn.Module):
                 blocks.append(_Block(inside, width * 2**stage, 2 if stage and not i else 1, bottleneck))
                 inside = width * 2**stage * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.last_block = f"layer4.{depths[-1] - 1}"
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -23,6 +23,7 @@ from pudnet_lib.core import PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, Precision, ScaleConfig
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.images.pool import Pool, PoolConfig
@@ -41,11 +42,7 @@ TARGETS = {
 }
 #: The kit's refinement: ten gradient steps on all labelled images, shorter and shorter, at prediction only.
 REFINED: dict[str, Any] = {
-    "pudnet.refine": 10,
-    "pudnet.refine_rate": 0.1,
-    "pudnet.refine_decay": 0.85,
-    "pudnet.refine_learned": False,
-    "pudnet.refine_support": True,
+    "pudnet.refine": LastBlock(steps=10, rate=0.1, decay=0.85),
 }
 #: Neither the auxiliary classifier nor the consistency with it.
 CLASS_LOSS_ALONE = LossWeights(auxiliary=0.0, consistency=0.0)
@@ -146,9 +143,7 @@ def train_config(contest: Contest, method: str, seed: int, source: str = "") -> 
     factors = RATE_FACTORS.get(contest.target.name, LONG_FACTORS if contest.steps >= LONG_STEPS else {})
     name = "shared network" if method == SPECIALIST else method
     config = with_rates(unscaled_config(contest, method, seed, source), factors.get(name, 1.0))
-    if isinstance(config, RivalConfig) or not config.pudnet.refine:
-        return config
-    return replace(config, pudnet=_with_steps(config.pudnet))
+    return config
 
 
 def with_rates(config: TrainConfig | RivalConfig, factor: float) -> TrainConfig | RivalConfig:
@@ -202,12 +197,7 @@ def unscaled_config(contest: Contest, method: str, seed: int, source: str = "") 
 
 def kit_config(target: TargetConfig) -> PudNetConfig:
     """The kit's design for a target."""
-    return _with_steps(replace_fields(TrainConfig(pudnet=PudNetConfig(target)), PREDICTORS["PudNet (kit)"]).pudnet)
-
-
-def _with_steps(config: PudNetConfig) -> PudNetConfig:
-    """Give the refinement's steps the length that suits the target."""
-    return replace(config, refine_rate=REFINE_FACTORS.get(config.target.name, 1.0) * config.refine_rate)
+    return replace_fields(TrainConfig(pudnet=PudNetConfig(target)), PREDICTORS["PudNet (kit)"]).pudnet
 
 
 def train(

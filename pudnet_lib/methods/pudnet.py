@@ -6,6 +6,7 @@ over the refined one, only the hypernetwork can have brought: the rest is the re
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.methods.class_attention import ClassAttention, ClassAttentionConfig
 from pudnet_lib.methods.registry import register
 
@@ -25,25 +27,22 @@ def predicted(
     return predict(model, dataset, sketch=sketch)
 
 
-def refined(model: ParameterModel, **refinement: Any) -> PudNet:
-    """Give a meta-trained shared network the refinement of a PudNet; no hypernetwork takes part.
+def refined(model: ParameterModel, **refinement: Any) -> ParameterModel:
+    """Give a copy of a meta-trained shared network PudNet's refinement; no hypernetwork takes part.
 
     Args:
         model: The shared network; not changed.
-        **refinement: Fields of ``PudNetConfig`` that describe the refinement.
+        **refinement: ``refine``, a ``LastBlock``.
 
     Returns:
-        A residual PudNet whose residual is zero and which sees no data before it refines, in evaluation mode.
+        The copy, in evaluation mode.
     """
-    target, seed = model.config.target, model.config.seed
-    found = PudNet(PudNetConfig(target, seed=seed, residual=True, embedding="constant", **refinement))
-    found.adopt(model)
+    found = copy.deepcopy(model)
+    found.refine = refinement.get("refine", LastBlock())
     return found.eval()
 
 
-REFINEMENT = ("refine", "refine_rate", "refine_decay", "refine_learned", "refine_support")
-
 register("pudnet", predicted, model=PudNet, config=PudNetConfig, conditioned=True)
 register("shared", predicted, model=SharedNetwork, config=SharedConfig)
-register("refined", predicted, derive=refined, options=REFINEMENT)
+register("refined", predicted, derive=refined, options=("refine",))
 register("class attention", predicted, model=ClassAttention, config=ClassAttentionConfig, conditioned=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pudnet_lib.core.refine import LastBlock
+
 #: Fields that a variant may set besides those of ``TrainConfig``: ``meta.steps_share`` (of the base's steps),
 #: ``recalibrate``, and ``sketch`` (images a class that an already meta-trained base looks at).
 BESIDES = ("meta.steps_share", "recalibrate", "sketch")
@@ -81,8 +83,8 @@ FACTORS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "batch norm": {"not recalibrated": {"recalibrate": False}},
     "refinement": {
-        "refined on the sketch": {"pudnet.refine": 1},
-        "refined thrice": {"pudnet.refine": 3},
+        "refined on the sketch": {"pudnet.refine": LastBlock(1)},
+        "refined thrice": {"pudnet.refine": LastBlock(3)},
     },
 }
 VARIANTS: dict[str, dict[str, Any]] = {name: change for episode in FACTORS.values() for name, change in episode.items()}

@@ -13,9 +13,7 @@ from pudnet_lib.methods.contenders import (
     PAPER,
     PREDICTORS,
     RATE_FACTORS,
-    REFINE_FACTORS,
     Contest,
-    kit_config,
     train_config,
     unscaled_config,
 )
@@ -56,14 +54,6 @@ def test_a_resnets_rates_are_multiplied_all_of_them():
 
 def test_every_method_has_its_factor():
     assert set(RATE_FACTORS["resnet18"]) == {*PREDICTORS, *RIVALS}
-
-
-def test_a_resnets_refinement_takes_shorter_steps():
-    wanted = pytest.approx(0.1 * REFINE_FACTORS["resnet18"])
-    assert train_config(RESNET, "PudNet (kit)", 0).pudnet.refine_rate == wanted
-    assert kit_config(RESNET.target).refine_rate == wanted
-    assert kit_config(TargetConfig()).refine_rate == 0.1
-    assert train_config(RESNET, "PudNet (paper)", 0).pudnet.refine_rate == 0.05  # it takes no steps
 
 
 def test_on_a_convnet_all_but_the_plain_design_have_the_class_loss_alone():

@@ -8,6 +8,7 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig, build_target
 
 SWITCHES = [
@@ -64,7 +65,7 @@ def test_episodes_of_other_shapes_and_of_other_tasks_go_alone(pudnet, sampler):
     assert step.parts(["another task's"]) == ["another task's"]  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("switches", [{"refine": 1}, {"encoder_norm": "batch"}], ids=str)
+@pytest.mark.parametrize("switches", [{"refine": LastBlock(1)}, {"encoder_norm": "batch"}], ids=str)
 def test_what_would_mix_episodes_goes_one_by_one(pudnet, switches: dict[str, object]):
     images = torch.zeros(4, 3, 8, 8)
     assert pudnet(**switches).episodes_at_once(images) == 1

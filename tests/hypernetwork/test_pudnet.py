@@ -16,6 +16,7 @@ from torch.func import functional_call
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import ConvNet3, TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import save_model
@@ -29,7 +30,7 @@ VARIANTS: list[dict[str, object]] = [
     {"alpha": 0.0},
     {"pooling": "mean_std"},
     {"pooling": "class", "filter_norm": "standardise"},
-    {"refine": 2},
+    {"refine": LastBlock(2)},
 ]
 
 
@@ -116,7 +117,7 @@ def build_all() -> list[ParameterModel]:
     tiny = TargetConfig(width=4)
     return [
         PudNet(PudNetConfig(tiny, dim=8)),
-        PudNet(PudNetConfig(tiny, dim=8, pooling="class", refine=1)),
+        PudNet(PudNetConfig(tiny, dim=8, pooling="class", refine=LastBlock(1))),
         PudNet(PudNetConfig(dim=8), target=Odd(), unsupported="keep"),
         SharedNetwork(SharedConfig(tiny)),
     ]
@@ -218,4 +219,4 @@ def test_bad_input_is_named(pudnet, call, message: str):
 
 def test_refinement_needs_labels(pudnet):
     with pytest.raises(PudNetError, match="sketch's labels"):
-        pudnet(refine=1)(SKETCH)
+        pudnet(refine=LastBlock(1)).eval()(SKETCH)

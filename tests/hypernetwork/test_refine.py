@@ -1,17 +1,19 @@
-"""The refinement: its loss equals a plain loop, factors of zero change nothing, it needs labels."""
+"""The refinement: what it moves, by how much, when it takes no step; one pass through the trunk is enough."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pudnet_lib.core import PudNet, PudNetConfig
+from pudnet_lib.core import PudNet, SharedNetwork
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.core.refine import LastBlock, refine
+from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 
 LABELS = torch.tensor([0, 0, 0, 1, 1])
+LAST = "blocks.2.0.weight"
 
 
 @pytest.fixture
@@ -19,8 +21,8 @@ def sketch() -> torch.Tensor:
     return torch.randint(0, 256, (5, 3, 16, 16), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
 
 
-def refined() -> PudNet:
-    return PudNet(PudNetConfig(TargetConfig(width=3), refine=1)).eval()
+def refined(**config: object) -> SharedNetwork:
+    return SharedNetwork(ConvNet3(3), refine=LastBlock(**config)).eval()  # type: ignore[arg-type]
 
 
 def test_loss_equals_a_plain_loop():
@@ -37,59 +39,92 @@ def test_loss_equals_a_plain_loop():
     )
 
 
-def test_a_step_lowers_the_sketchs_loss_and_zero_factors_change_nothing(sketch):
-    model = refined()
-    with torch.no_grad():
-        after = model(sketch, LABELS)
-        for factor in model.refiner.factors:
-            factor.zero_()
-        before = model(sketch, LABELS)
-        plain = model.generate(model.embed(sketch)[None])
-        losses = [leave_one_out_loss(model.features(p, sketch), LABELS, model.scale) for p in (before, after)]
-    assert all(torch.equal(before[name], weight[0]) for name, weight in plain.items())
+def test_only_the_last_block_moves_and_by_the_lengths_asked_for(sketch):
+    model = refined(steps=1, rate=0.2)
+    before, after = model.initial(sketch), model(sketch, LABELS)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [LAST]
+    torch.testing.assert_close((after[LAST] - before[LAST]).norm(), 0.2 * before[LAST].norm(), rtol=1e-4, atol=0)
+    losses = [leave_one_out_loss(model.features(p, sketch), LABELS, model.scale) for p in (before, after)]
     assert losses[1] < losses[0]
-    assert not any(t.requires_grad for name, t in after.items() if name in plain)
+
+
+@pytest.mark.parametrize("target", [TargetConfig("convnet3", 3), TargetConfig("resnet10", 2)], ids=str)
+def test_the_trunk_run_once_gives_the_steps_of_the_whole_network(sketch, target: TargetConfig):
+    fast = SharedNetwork(target=build_target(target), refine=LastBlock(3, choose_steps=False)).eval()
+    slow = SharedNetwork(target=build_target(target), refine=LastBlock(3, choose_steps=False)).eval()
+    slow.load_state_dict(fast.state_dict())
+    prefix = slow.template.last_block
+    names = [t.name for t in slow.layout.predicted if t.name.startswith(f"{prefix}.")]
+    weights = {n: t.detach() for n, t in slow.initial(sketch).items()}
+    for step in range(3):
+        leaves = {n: weights[n].clone().requires_grad_() for n in names}
+        loss = leave_one_out_loss(slow.features(weights | leaves, sketch), LABELS, slow.scale.detach())
+        for (n, leaf), g in zip(leaves.items(), torch.autograd.grad(loss, list(leaves.values())), strict=True):
+            weights[n] = (leaf - 0.1 * 0.85**step * leaf.norm() / g.norm() * g).detach()
+    for name, weight in fast(sketch, LABELS).items():
+        torch.testing.assert_close(weight, weights[name], atol=1e-4, rtol=1e-4)
+
+
+def test_all_layers_are_refined_on_request_and_another_network_has_its_last_convolution_refined(sketch):
+    every = refined(steps=1, layers="all")
+    moved = every(sketch, LABELS)
+    assert all(not torch.equal(moved[t.name], every.initial(sketch)[t.name]) for t in every.layout.predicted)
+    own = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+    )  # fmt: skip
+    model = PudNet(own, dim=8, refine=LastBlock(1)).eval()
+    before, after = model.initial(sketch), model(sketch, LABELS)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["3.weight"]
+
+
+def test_classes_with_one_image_mean_no_step(sketch):
+    labels = torch.tensor([0, 0, 0, 0, 1])
+    model = refined()
+    parameters, steps = refine(model, model.initial(sketch), sketch, labels, LastBlock())
+    assert steps == 0
+    assert torch.equal(parameters[LAST], model.initial(sketch)[LAST])
+    chosen = refine(model, model.initial(sketch), sketch, LABELS, LastBlock(choose_steps=True))
+    assert chosen[1] == 0  # two images: none is left to compare with where one is held out
+
+
+def test_the_number_of_steps_is_chosen_by_held_out_images(images):
+    data = images(3, 8, size=16)
+    model = refined(choose_steps=True)
+    _, steps = refine(model, model.initial(data.images), data.images, data.labels, LastBlock(4, choose_steps=True))
+    assert 0 <= steps <= 4
+    noise = torch.randint(0, 256, (40, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    huge = LastBlock(8, rate=3.0, decay=1.0, choose_steps=True)  # steps that can only hurt
+    assert refine(model, model.initial(noise), noise, torch.arange(40) % 4, huge)[1] < 8
 
 
 def test_other_labels_give_other_parameters(sketch):
     model = refined()
-    with torch.no_grad():
-        one, other = model(sketch, LABELS), model(sketch, torch.tensor([0, 1, 0, 1, 0]))
-    assert not torch.allclose(one["blocks.0.0.weight"], other["blocks.0.0.weight"])
+    assert not torch.allclose(model(sketch, LABELS)[LAST], model(sketch, torch.tensor([0, 1, 0, 1, 0]))[LAST])
 
 
-def test_gradients_reach_factors_and_generators(sketch):
-    model = refined().train()
-    sum(t.pow(2).sum() for t in model(sketch, LABELS).values()).backward()
-    assert all(f.grad is not None and f.grad.abs().sum() > 0 for f in model.refiner.factors)
-    assert model.generators[0].basis.grad.abs().sum() > 0
-
-
-def test_it_needs_the_sketchs_labels(sketch):
+def test_it_needs_the_sketchs_labels_and_takes_no_part_in_training(sketch):
     with pytest.raises(PudNetError, match="labels"):
         refined()(sketch)
+    model = refined().train()
+    assert torch.equal(model(sketch)[LAST], model.initial(sketch)[LAST])
+    with pytest.raises(PudNetError, match="decay"):
+        LastBlock(decay=0)
 
 
-def test_fixed_steps_get_shorter_and_stay_out_of_training(sketch):
-    lengths = {"refine": 3, "refine_rate": 0.2, "refine_decay": 0.5, "refine_learned": False}
-    model = PudNet(PudNetConfig(TargetConfig(width=3), **lengths)).eval()
-    assert torch.equal(model.refiner.factors[0], torch.tensor([0.2, 0.1, 0.05])[:, None].expand(3, 3))
-    assert not any(factor.requires_grad for factor in model.refiner.factors)
-    with torch.no_grad():
-        corrected = model(sketch, LABELS)
-        plain = model.train()(sketch, LABELS)
-        generated = model.generate(model.embed(sketch)[None])
-    for name, weight in generated.items():
-        assert torch.equal(plain[name], weight[0])
-        moved = ((corrected[name] - weight[0]).norm() / weight[0].norm()).item()
-        assert 0 < moved <= 1.2 * 1.1 * 1.05 - 1 + 1e-5
+def test_it_can_be_put_on_a_model_and_is_then_part_of_its_config(sketch):
+    model = SharedNetwork(ConvNet3(3)).eval()
+    assert not model.sees_support
+    model.refine = LastBlock(2)
+    assert model.config.refine == LastBlock(2)
+    assert model.sees_support
+    assert not torch.equal(model(sketch, LABELS)[LAST], model.initial(sketch)[LAST])
 
 
-def test_a_predicted_network_owns_its_parameters(sketch):
-    model = refined()
-    with torch.no_grad():
-        predicted = model(sketch, LABELS)
+def test_a_predicted_network_owns_its_parameters_and_says_how_many_steps(sketch):
+    model = refined(steps=2)
     own = {parameter.data_ptr() for parameter in model.parameters()}
     network = predict(model, ImageDataset(sketch, LABELS, ("a", "b"), "toy"))
+    assert network.origin["refinement_steps"] == 2
+    assert "refine" in network.seconds
     assert not own & {parameter.data_ptr() for parameter in network.backbone.parameters()}
-    assert all(isinstance(predicted[name], torch.nn.Parameter) for name in model.shared_parameters())

@@ -11,6 +11,7 @@ from safetensors.torch import save, save_file
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import build, config_from_dict, describe, load_model, save_model
@@ -138,7 +139,9 @@ def test_damaged_missing_and_foreign_files_are_named(tmp_path: Path):
         load_tensors(path)
 
 
-@pytest.mark.parametrize("switches", [{}, {"refine": 1, "pooling": "class", "residual": True}, {"recurrence": "none"}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"refine": LastBlock(1), "pooling": "class", "residual": True}, {"recurrence": "none"}]
+)
 def test_models_come_back_with_their_config(pudnet, tmp_path: Path, switches: dict[str, object]):
     model = pudnet(**switches)
     save_model(model, tmp_path / "m", seconds=1.5)

@@ -17,6 +17,7 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, MetaStep, interrupts_held, meta_train, validate
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.pool import Pool, PoolConfig
@@ -63,7 +64,7 @@ ASLEEP = ("encoder.", "ahru.", ".code.", ".mix.")
         ({}, ()),
         ({"pooling": "mean_std", "recurrence": "gru", "filter_norm": "standardise"}, ()),
         ({"pooling": "class", "recurrence": "none"}, ()),
-        ({"refine": 1}, ()),
+        ({"refine": LastBlock(1)}, ()),
         ({"embedding": "constant"}, ()),
         ({"residual": True}, ASLEEP),
     ],
