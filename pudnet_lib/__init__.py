@@ -18,6 +18,8 @@ _HOMES = {
     "PredictConfig": "pudnet_lib.core.predict",
     "PredictedNetwork": "pudnet_lib.core.predict",
     "PudNetError": "pudnet_lib.errors",
+    "SharedNetwork": "pudnet_lib.core",
+    "LastBlock": "pudnet_lib.core.refine",
     "load_pudnet": "pudnet_lib.shipped",
     "Headline": "pudnet_lib.results",
     "publish": "pudnet_lib.results",
