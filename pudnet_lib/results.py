@@ -88,6 +88,16 @@ def results_folder(profile: str) -> Path:
     return Path(named) if named else project_root() / "reports" / "runs" / profile / "by-hand" / "results"
 
 
+def below(folder: Path, name: str) -> Path:
+    """Resolve a name that a file gave below a folder; anything that leads out of it is refused."""
+    bad = not name or "\0" in name or Path(name).is_absolute()
+    if bad or folder.resolve() not in (folder / name).resolve().parents:
+        raise PudNetError(
+            f"{name!r} is no name of a file in {folder.name}/; the file that holds it was not written by the kit."
+        )
+    return folder / name
+
+
 def file_stem(name: str, variant: str = "") -> str:
     """Make a file name from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``.
 
@@ -305,6 +315,45 @@ def publish(
     return path
 
 
+def places(value: float) -> int:
+    """Tell how many decimals a number is written with: about three digits, the one rounding of figures and tables."""
+    size = abs(value)
+    return 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3
+
+
+def number(value: float | None) -> str:
+    """Write a number with about three digits and thousands separators; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return "—"
+    if float(value).is_integer() and abs(value) < 1e12:
+        return f"{value:,.0f}"
+    text = f"{value:,.{places(value)}f}"
+    return text if float(text.replace(",", "")) else f"{value:.2g}"
+
+
+def with_interval(mean: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Write ``74.6 ± 1.2``, or ``74.6 (73.1 to 77.0)`` where the interval is lopsided."""
+    if mean is None or low is None or high is None or not math.isfinite(mean + low + high):
+        return number(mean)
+    below_mean, above = mean - low, high - mean
+    digits = places(max(abs(mean), abs(low), abs(high)))
+    if abs(above - below_mean) > 0.1 * (above + below_mean):
+        return f"{mean:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    return f"{mean:,.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
+def duration(value: float | None) -> str:
+    """Write a time: ``0.05 s``, ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
+    if value is None:
+        return "—"
+    if value < 10:
+        return f"{value:.2g} s"
+    whole = round(value)
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def drawing(figure: Any, name: str) -> tuple[str, bytes]:
     """Draw a matplotlib figure (or a seaborn grid) as SVG, or as PNG where that would be very large.
 
@@ -340,7 +389,7 @@ def write_result(
     answer: str,
     rows: pd.DataFrame,
     provenance: Mapping[str, Any],
-    headline: Sequence[Headline] = (),
+    headline: Sequence[Headline | Mapping[str, Any]] = (),
     *,
     title: str = "",
     profile: str = "",
@@ -386,6 +435,7 @@ def write_result(
         "provenance": plain(provenance),
     }
     validate(result, str(path))
+    atomic_write(Path(path).with_suffix(".csv"), pd.DataFrame(result["rows"]).to_csv(index=False))
     for file, content in (drawings or {}).items():  # first: a result that exists names only figures that exist
         write_atomically(Path(path).parent / file, content)
     atomic_write(Path(path), json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

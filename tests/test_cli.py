@@ -13,8 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from pudnet_lib import cli
-from pudnet_lib.cli.options import attribute_docs, with_options
-from pudnet_lib.cli.progress import show_progress
+from pudnet_lib.cli import attribute_docs, show_progress, with_options
 
 RUN = CliRunner()
 

@@ -1,20 +1,16 @@
-"""What notebooks need to show and to hand over their results; loaded when first used."""
+"""Batches of notebooks behind one door: papermill, engines, report pages, kernels; notebooks need none of it."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pudnet_lib.batch.results import publish, summarise
-    from pudnet_lib.results import Headline
-
+# Goes with the last module-based notebook.
 _HOMES = {
     "Headline": "pudnet_lib.results",
     "publish": "pudnet_lib.batch.results",
     "summarise": "pudnet_lib.batch.results",
 }
-__all__ = ["Headline", "publish", "summarise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,7 @@
-"""Run one notebook in this process's child kernel: ``python -m pudnet_lib.batch.execute JOB.json``, used by runner.py.
+"""Run one notebook in this process's child kernel: ``python -m pudnet_lib.batch.execute JOB.json``, for runner.py.
 
-Our choice; the paper has no counterpart. Progress goes to stdout, one JSON line a cell; the outcome into
-``outcome.json``. A process whose parent has died ends itself and its kernel, so that a killed batch leaves nothing
-running.
+Progress goes to stdout, one JSON line a cell; the outcome into ``outcome.json``. A process whose parent has died ends
+itself and its kernel, so that a killed batch leaves nothing running.
 """
 
 from __future__ import annotations
@@ -11,24 +10,19 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.3)
-    os._exit(1)  # the kernel watches this process in the same way
+from pudnet_lib.batch.processes import JOB_VARIABLE, end_with_parent, kill, tree
 
 
 def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run a notebook with papermill.
+    """Run ``source.ipynb`` of a folder with papermill; ``executed.ipynb`` is written beside it, also after a failure.
 
     Args:
         job: ``parameters``, ``time_limit`` in seconds, ``cwd`` for the kernel.
-        folder: Holds ``source.ipynb``; ``executed.ipynb`` is written beside it, also after a failure.
+        folder: The job's.
 
     Returns:
         ``status`` ("ok", "failed" or "timeout"), ``error`` in one line, ``seconds``.
@@ -68,9 +62,14 @@ def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**outcome, "seconds": round(time.monotonic() - started, 2)}
 
 
+def _stop() -> None:
+    kill([p for p in tree(os.getpid(), os.environ.get(JOB_VARIABLE, "")) if p.pid != os.getpid()])
+    os._exit(1)
+
+
 def main(job_file: str) -> None:
     """Run the job that a file describes."""
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    end_with_parent(_stop)
     folder = Path(job_file).parent
     outcome = execute(json.loads(Path(job_file).read_text(encoding="utf-8")), folder)
     # The kernel is this process's only child, and it has ended.

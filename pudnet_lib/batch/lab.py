@@ -1,50 +1,50 @@
-"""Start JupyterLab so that its notebooks run in this environment.
-
-Our choice; the paper has no counterpart.
-"""
+"""``pudnet lab``: JupyterLab on the notebooks, in this environment; the server ends with the command."""
 
 from __future__ import annotations
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pudnet_lib.batch.kernels import own_kernel
-from pudnet_lib.batch.places import project_root
+from pudnet_lib.batch.processes import end_with_parent, own_kernel, temporary_folder
+from pudnet_lib.results import project_root
 
 
 def lab_command(options: Sequence[str], folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Make JupyterLab's command line and environment.
-
-    Args:
-        options: Further options.
-        folder: Holds the kernel of this environment while the server runs.
-
-    Returns:
-        The command and the whole environment.
-    """
+    """Make the server's command line and whole environment; ``folder`` holds the kernel while it runs."""
     notebooks = project_root() / "notebooks"
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={notebooks}", *options]
+    command = [sys.executable, "-m", "pudnet_lib.batch.lab", f"--ServerApp.root_dir={notebooks}", *options]
     return command, {**os.environ, **own_kernel(folder)}
 
 
 def start_lab(options: Sequence[str]) -> int:
-    """Run JupyterLab until it is stopped.
-
-    Args:
-        options: Options for JupyterLab.
-
-    Returns:
-        Its exit code.
-    """
-    with tempfile.TemporaryDirectory(prefix="pudnet-lab-") as folder:
-        command, environment = lab_command(options, Path(folder))
+    """Run JupyterLab until it is stopped; SIGTERM stops it at once, Ctrl-C asks as JupyterLab does. Its exit code."""
+    with temporary_folder() as folder:
+        command, environment = lab_command(options, folder)
         with subprocess.Popen(command, env=environment) as server:
-            while True:
-                try:
-                    return server.wait()
-                except KeyboardInterrupt:
-                    continue  # the server asks the same terminal whether it shall stop
+            before = signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+            try:
+                while True:
+                    try:
+                        return server.wait()
+                    except KeyboardInterrupt:
+                        continue  # the server asks the same terminal whether it shall stop
+            finally:
+                signal.signal(signal.SIGTERM, before)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)  # the server ends its kernels, too
+    time.sleep(10)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    end_with_parent(_stop)
+    sys.argv[0] = "jupyter-lab"
+    runpy.run_module("jupyterlab", run_name="__main__", alter_sys=False)

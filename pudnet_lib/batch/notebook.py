@@ -1,34 +1,30 @@
-"""What the kit reads from a notebook file, and how it cleans one: title, parameters, outputs.
-
-Our choice; the paper has no counterpart. Parameters are read by papermill; those it cannot read are an error, for they
-would be injected unchecked.
-"""
+"""What the kit reads from a notebook file, and how it cleans one: title, question, parameters, outputs."""
 
 from __future__ import annotations
 
 import ast
+import base64
+import copy
+import io
 import json
 import re
-import tempfile
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nbformat
 
 from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.files import write_atomically
 from pudnet_lib.profiles import checked
 
-#: Annotations that a parameters cell may use.
-TYPES: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "list": list,
-    "dict": dict,
-    "tuple": tuple,
-}
+#: Names that the annotations of a parameters cell may use.
+TYPES: dict[str, Any] = {t.__name__: t for t in (int, float, str, bool, list, dict, tuple)} | {"Literal": Literal}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+MAX_BYTES = 600_000
+#: Text that only a run's time or place explains.
+PROGRESS = re.compile(r"\d+%\||\bit/s\b|\bs/it\b|: \d+ ?%|\r")
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -41,9 +37,14 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
     except FileNotFoundError:
         raise PudNetError(f"There is no notebook {path}.") from None
-    except (nbformat.reader.NotJSONError, json.JSONDecodeError, KeyError, nbformat.ValidationError) as error:
+    except (nbformat.reader.NotJSONError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise PudNetError(f"{path} is no notebook ({str(error)[:80]}).") from None
     return notebook
+
+
+def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
+    """Write a notebook file atomically, as Jupyter does: indented by one, with a newline at the end."""
+    write_atomically(path, (nbformat.writes(notebook) + "\n").encode())
 
 
 def experiment_id(path: Path) -> str:
@@ -60,8 +61,7 @@ def title_of(notebook: nbformat.NotebookNode, default: str = "") -> str:
 
 def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """Find the cell tagged ``parameters``."""
-    tagged = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    return next(tagged, None)
+    return next((cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())), None)
 
 
 def declared_parameters(path: Path) -> dict[str, Any]:
@@ -74,113 +74,188 @@ def declared_parameters(path: Path) -> dict[str, Any]:
         Name → type; ``Any`` where neither an annotation nor a literal default tells it.
 
     Raises:
-        PudNetError: If no cell is tagged ``parameters``, or papermill cannot read a line of it.
+        PudNetError: If no cell is tagged ``parameters``, or a line of it is no plain Python.
     """
-    from papermill import inspect_notebook
-
     notebook = read_notebook(path)
     cell = parameters_cell(notebook)
     if cell is None:
         raise PudNetError(
             f"{path.name} has no cell tagged 'parameters'; add the tag in JupyterLab's property inspector."
         )
-    with tempfile.TemporaryDirectory() as folder:  # a stripped copy names a Python kernel, whatever the notebook names
-        strip(notebook)
-        copy = Path(folder) / "copy.ipynb"
-        nbformat.write(notebook, copy)
-        found = inspect_notebook(str(copy))
-    stored = (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name))
-    assigned = {node.id for node in stored if isinstance(node.ctx, ast.Store)}
-    unread = assigned - set(found)
-    if unread:
-        raise PudNetError(
-            f"{path.name}: papermill cannot read the parameter {', '.join(sorted(unread))}; write it as "
-            "`name: type = value  # comment` on one line, with a single '=' in it."
-        )
-    return {name: _type_of(entry["inferred_type_name"], entry["default"]) for name, entry in found.items()}
-
-
-def _type_of(annotation: str, default: str) -> Any:
-    if annotation in TYPES:
-        return TYPES[annotation]
+    where = f"{path.name}, cell {notebook.cells.index(cell) + 1} (parameters)"
     try:
-        value = ast.literal_eval(default)
-    except (ValueError, SyntaxError):
+        body = ast.parse(cell.source).body
+    except SyntaxError as error:
+        magic = re.search(r"^\s*[%!].*$", cell.source, re.MULTILINE)
+        if magic:
+            raise PudNetError(f"{where}: {magic[0].strip()!r} is no Python; move it to another cell.") from None
+        line = (error.text or "").strip()
+        raise PudNetError(
+            f"{where}, line {error.lineno}: {line!r} is no Python ({error.msg}); write `name: type = value`."
+        ) from None
+    found: dict[str, Any] = {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found[node.target.id] = _annotated(node.annotation)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                value = ast.literal_eval(node.value)
+            except ValueError:
+                value = None
+            found[node.targets[0].id] = Any if value is None else type(value)
+        elif isinstance(node, ast.Assign):
+            raise PudNetError(f"{where}: {ast.unparse(node)!r} sets no single name; write `name: type = value`.")
+    return found
+
+
+def _annotated(node: ast.expr) -> Any:
+    """Turn an annotation into a type; ``Any`` where it is none that a parameter can have."""
+    names = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    if not names <= set(TYPES) or any(isinstance(part, ast.Call | ast.Attribute) for part in ast.walk(node)):
         return Any
-    return Any if value is None else type(value)
+    try:
+        return eval(compile(ast.Expression(node), "annotation", "eval"), {"__builtins__": {}}, TYPES)  # names checked
+    except TypeError:
+        return Any
 
 
 def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check parameters against a notebook before it runs; fields of its experiment's config go into ``overrides``.
+    """Check parameters against a notebook before it runs.
 
     Args:
         path: The notebook.
         given: Name → value.
 
     Returns:
-        What papermill shall inject. ``profile`` and ``seed`` are left out where the notebook has none.
+        What papermill shall inject; ``profile`` is left out where the notebook has none.
 
     Raises:
         PudNetError: If a name is unknown (with the nearest one), or a value has the wrong type.
     """
-    declared = declared_parameters(path)
-    injected: dict[str, Any] = {}
-    overrides: dict[str, Any] = {}
+    declared, injected = declared_parameters(path), {}
     for name, value in given.items():
         if name in declared:
             injected[name] = checked(f"{name} of {path.name}", value, declared[name])
-        elif "overrides" in declared and name not in ("profile", "seed"):
-            overrides[name] = value
         elif name != "profile":
             raise unknown_name(f"parameter of {path.name}", name, declared)
-    if overrides:
-        _check_fields(path, given.get("profile"), overrides)
-        injected["overrides"] = {**injected.get("overrides", {}), **overrides}
     return injected
-
-
-def _check_fields(path: Path, profile: str | None, overrides: Mapping[str, Any]) -> None:
-    """Check fields against the config of the notebook's experiment."""
-    from importlib import import_module
-
-    from pudnet_lib.profiles import replace_fields
-
-    module = f"pudnet_lib.studies.{experiment_id(path)}"
-    try:
-        profiles = import_module(module).PROFILES
-    except ModuleNotFoundError:
-        raise PudNetError(f"{path.name}: {', '.join(overrides)} cannot be checked, for there is no {module}.") from None
-    replace_fields(profiles[profile] if profile in profiles else next(iter(profiles.values())), overrides)
 
 
 def strip(notebook: nbformat.NotebookNode) -> bool:
     """Remove what a run leaves behind: outputs, execution counts, widget state, the machine's kernel and versions.
 
     Args:
-        notebook: Changed in place.
+        notebook: A Python notebook, changed in place; jupytext's settings stay.
 
     Returns:
         Whether there was anything to remove.
+
+    Raises:
+        PudNetError: If it is another language's notebook.
     """
     before = nbformat.writes(notebook)
+    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
+    if language != "python":
+        raise PudNetError(f"This is a notebook in {language}; the kit cleans those in Python only.")
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         for key in ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled"):
             cell.metadata.pop(key, None)
+    kept = {key: value for key, value in notebook.metadata.items() if key == "jupytext"}
     notebook.metadata.clear()
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata.update(kept)
     notebook["nbformat"], notebook["nbformat_minor"] = 4, 5
     return bool(before != nbformat.writes(notebook))
 
 
 def strip_file(path: Path) -> bool:
     """Strip a notebook file in place, atomically; see ``strip``."""
-    from pudnet_lib.results import atomic_write
-
     notebook = read_notebook(path)
     changed = strip(notebook)
     if changed:
-        atomic_write(path, nbformat.writes(notebook) + "\n")
+        write_notebook(path, notebook)
     return changed
+
+
+def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
+    """Put the cleaned outputs of an executed copy into the notebook that it was made from.
+
+    Progress bars, warnings, widgets without their program, absolute paths, addresses, counts and times go; figures stay
+    as PNG of few colours.
+
+    Args:
+        source: The notebook.
+        executed: Its executed copy; cells are matched by id.
+        root: The project's folder, whose name no output shall hold.
+
+    Returns:
+        A copy of ``source`` with outputs.
+
+    Raises:
+        PudNetError: If it would be larger than a code host shows.
+    """
+    made = copy.deepcopy(source)
+    strip(made)
+    outputs = {cell.id: cell.get("outputs", []) for cell in executed.cells}
+    for cell in made.cells:
+        if cell.cell_type == "code":
+            cleaned = (_cleaned(output, root) for output in outputs.get(cell.id, []))
+            cell.outputs = [output for output in cleaned if output is not None]
+    size = len(nbformat.writes(made).encode())
+    if size > MAX_BYTES:
+        largest = max((c for c in made.cells if c.cell_type == "code"), key=lambda cell: len(json.dumps(cell.outputs)))
+        raise PudNetError(
+            f"With its outputs the notebook takes {size / 1000:.0f} kB; expected at most {MAX_BYTES / 1000:.0f} kB. "
+            f"The largest are those of the cell that starts with {largest.source.splitlines()[0]!r}: draw it smaller."
+        )
+    return made
+
+
+def _cleaned(output: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode | None:
+    """Clean one output; None where nothing of it stays."""
+    output = copy.deepcopy(output)
+    if output.output_type == "stream":
+        kept = [line for line in output.text.splitlines(keepends=True) if not PROGRESS.search(line)]
+        output.text = _placeless("".join(kept), root)
+        return output if output.name == "stdout" and output.text.strip() else None
+    if output.output_type == "error":
+        return output
+    if output.output_type == "execute_result":
+        output.execution_count = None
+    data = output.data
+    if WIDGET_VIEW in data or "application/javascript" in data:
+        return None
+    if "image/png" in data:
+        data["image/png"] = _small(data["image/png"])
+        for other in ("image/svg+xml", "text/html"):
+            data.pop(other, None)
+    for kind, value in data.items():
+        if kind.startswith("text/"):
+            data[kind] = _placeless(value, root)
+    return output
+
+
+def _placeless(text: str, root: Path) -> str:
+    """Replace absolute paths and addresses."""
+    places = {str(root): ".", sys.prefix: "ENVIRONMENT", str(Path.home()): "~"}
+    for place in sorted((p for p in places if len(p) > 1), key=len, reverse=True):
+        text = re.sub(rf"{re.escape(place)}(?=[/\s'\":,]|$)", places[place], text)
+    text = re.sub(r"(?<![\w./])/(?:tmp|home|root|Users|private|var|work|mnt|opt)/(?:[\w.+-]+/)*", "", text)
+    return re.sub(r"\b0x[0-9a-f]{6,16}\b", "0x0", text)
+
+
+def _small(picture: str) -> str:
+    """Reduce a PNG (base64) to 256 colours where that makes it smaller."""
+    from PIL import Image
+
+    content = base64.b64decode(picture)
+    buffer = io.BytesIO()
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
+    ground = Image.new("RGBA", image.size, "white")
+    Image.alpha_composite(ground, image).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
+    return base64.b64encode(min(content, buffer.getvalue(), key=len)).decode()

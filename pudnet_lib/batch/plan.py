@@ -1,8 +1,7 @@
 """What a batch has to run: notebooks × seeds × grid, each job with a content hash of all that it depends on.
 
-Our choice; the paper has no counterpart. The hash covers the notebook's cells, the package's code and data, the
-parameters and the versions of the packages that a number may depend on. A folder of images or a downloaded dataset is
-not part of it: use ``force``.
+The hash covers the notebook's cells, the package's code and data, the parameters and the versions of the packages that
+a number may depend on. A folder of images or a downloaded dataset is not part of it: use ``force``.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,23 +19,14 @@ from typing import Any
 import nbformat
 
 from pudnet_lib.batch.notebook import check_parameters, experiment_id, read_notebook, strip
-from pudnet_lib.batch.places import file_stem
 from pudnet_lib.batch.runner import Job
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.profiles import PROFILE_NAMES
-from pudnet_lib.results import versions
+from pudnet_lib.results import file_stem, versions
 
 PACKAGE = Path(__file__).parents[1]
 #: Parts of the package that no notebook's result depends on.
-BESIDE_THE_POINT = (
-    "cli/",
-    "__main__.py",
-    "batch/templates/",
-    *(
-        f"batch/{name}.py"
-        for name in ("batch", "cards", "claims", "compare", "engines", "lab", "pages", "plan", "site")
-    ),
-)
+BESIDE_THE_POINT = ("cli", "__main__.py", "batch/")
 TIME_LIMITS = {"smoke": 180.0, "laptop": 1200.0, "paper": 24 * 3600.0}
 
 
@@ -57,13 +49,18 @@ def digest(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], profi
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def all_notebooks(folder: Path) -> list[Path]:
+    """List the experiments: the notebooks of a folder, in order of their names."""
+    return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+
+
 def find_notebooks(wanted: Sequence[str], folder: Path) -> list[Path]:
     """Find notebooks by path, file name, number ("02") or experiment ("intra_dataset"); all of the folder by default.
 
     Raises:
         PudNetError: If one does not exist, with the nearest name, or there is none at all.
     """
-    there = sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
+    there = all_notebooks(folder)
     if not there and not wanted:
         raise PudNetError(f"There is no notebook in {folder}; run this in the project's folder.")
     found = []
@@ -84,10 +81,14 @@ def variants(seeds: Sequence[int], grid: Mapping[str, Sequence[Any]]) -> Iterato
     axes = {**grid, **({"seed": list(seeds)} if seeds else {})}
     for values in itertools.product(*axes.values()):
         chosen = dict(zip(axes, values, strict=True))
-        label = ", ".join(
-            f"{name}={json.dumps(v) if isinstance(v, list) else v}".replace(", ", ";") for name, v in chosen.items()
-        )
-        yield label, chosen
+        yield ", ".join(f"{name}={_word(value)}" for name, value in chosen.items()), chosen
+
+
+def _word(value: Any) -> str:
+    """Write a value so that no two values are written alike, and without the comma that separates parameters."""
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_/.~][\w/.~+ -]*", value)
+    text = value if plain and value not in ("true", "false", "null") else json.dumps(value, ensure_ascii=False)
+    return str(text).replace(", ", ";") if not isinstance(value, str) else str(text).replace(",", "\\u002c")
 
 
 def make_jobs(
@@ -105,7 +106,7 @@ def make_jobs(
         notebooks: Notebook files.
         profile: One of ``PROFILE_NAMES``.
         seeds: Fan out over these seeds.
-        grid: Fan out over these values of parameters or config fields.
+        grid: Fan out over these values of parameters.
         time_limit: Seconds a job; by default 180, 1200 or 86,400 by profile.
         idle_limit: Seconds without processor time after which a job counts as hung.
         threads: Cores a job may use; 0 for no limit.
@@ -114,7 +115,7 @@ def make_jobs(
         The jobs, in order.
 
     Raises:
-        PudNetError: If the profile, a parameter's name or a value's type is wrong.
+        PudNetError: If the profile, a parameter's name or a value's type is wrong, or two jobs would have one name.
     """
     if profile not in PROFILE_NAMES:
         raise unknown_name("profile", profile, PROFILE_NAMES)
@@ -138,4 +139,8 @@ def make_jobs(
                     threads=threads,
                 )
             )
+    twice = [name for name, count in Counter(job.name.casefold() for job in jobs).items() if count > 1]
+    twice += [n for n, count in Counter(experiment_id(p).casefold() for p in notebooks).items() if count > 1]
+    if twice:
+        raise PudNetError(f"Two jobs have the name {twice[0]}, and one would overwrite the other: rename one of them.")
     return jobs

@@ -1,8 +1,8 @@
-"""Run one job from outside: a subprocess with a hard time limit, watched for hangs, its files brought back.
+"""Run jobs from outside: a subprocess each, with a hard time limit, watched for hangs; here or on a dask cluster.
 
-Our choice; the paper has no counterpart. A job carries its notebook, and an outcome carries its files, so the same
-function runs here in a thread or on another machine in a dask worker. A notebook that hangs (no processor time used) is
-killed and run once more; a slow one is not.
+A job carries its notebook, and an outcome carries its files, so the same function runs in a thread of this machine or
+in a dask worker, which needs this package and nothing else. A notebook that hangs (no processor time used) is killed
+and run once more; a slow one is not.
 """
 
 from __future__ import annotations
@@ -11,29 +11,27 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from pudnet_lib.batch.kernels import own_kernel
+from pudnet_lib.batch.processes import JOB_VARIABLE, kill, own_kernel, temporary_folder, tree
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.parallel import dask_client
 
+#: Called with a job's name ("" for the whole batch) and a word on where it is.
+Progress = Callable[[str, str], None]
 #: Seconds that a notebook gets beyond its limit to end by itself.
 GRACE = 20.0
 
-
-_running: set[subprocess.Popen[bytes]] = set()
-
-
-def stop_all() -> None:
-    """Kill all jobs that this process has started."""
-    for process in list(_running):
-        _kill_tree(process)
+_running: dict[str, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Job:
     """One notebook with one set of parameters.
 
     Attributes:
-        name: Unique name: the notebook's stem, profile left out, and the variant.
+        name: Unique: the notebook's stem and the variant.
         source: The notebook's text.
         parameters: What papermill injects.
         profile: The profile.
@@ -67,16 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job.
-
-    Attributes:
-        status: "ok", "failed" or "timeout".
-        error: One line.
-        seconds: Wall-clock seconds of the last attempt.
-        peak_memory_mb: The kernel's largest resident memory, MB.
-        attempts: 2 after a hang.
-        files: Path relative to the job's folder → content: executed notebook, results, log.
-    """
+    """What became of a job: status "ok", "failed" or "timeout", one line of error, its files by relative path."""
 
     status: str
     error: str = ""
@@ -86,36 +75,96 @@ class Outcome:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def run_job(job: Job, progress: Callable[[str], None] | None = None) -> Outcome:
-    """Run a notebook; retry a hang once.
+def run_local(jobs: Sequence[Job], parallel: int, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs on this machine, some at a time; yield each with its outcome, as they end."""
+    pool = ThreadPoolExecutor(parallel)
+    try:
+        futures = {pool.submit(run_job, job, lambda word, name=job.name: progress(name, word)): job for job in jobs}  # type: ignore[misc]
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:  # also after Ctrl-C
+        pool.shutdown(wait=False, cancel_futures=True)
+        for tag, process in list(_running.items()):
+            kill(tree(process.pid, tag))
+
+
+def run_dask(
+    jobs: Sequence[Job], scheduler: str, progress: Progress, gpus: int = 0, every: float = 60.0
+) -> Iterator[tuple[Job, Outcome]]:
+    """Run jobs on a dask cluster; yield each with its outcome, as they end: a lost worker is a failed outcome.
 
     Args:
-        job: The job.
-        progress: Called with a word on where it is, such as "cell 3".
+        jobs: The jobs.
+        scheduler: The scheduler's address, such as "tcp://head:8786".
+        progress: Told every minute how many jobs wait, too.
+        gpus: What a job takes of a worker's resource GPU.
+        every: Seconds between two such words.
 
-    Returns:
-        The outcome; this function does not raise for anything that a notebook does.
+    Raises:
+        PudNetError: If dask is not installed, the scheduler does not answer, or no worker offers the GPUs.
     """
+    with dask_client(scheduler) as client:
+        from distributed import wait
+
+        if gpus:
+            offers = [
+                float(w["resources"].get("GPU", 0)) for w in client.scheduler_info(n_workers=-1)["workers"].values()
+            ]
+            if max(offers, default=0) < gpus:
+                offered = ", ".join(f"{offer:g}" for offer in sorted(offers, reverse=True)[:8]) or "no worker is there"
+                raise PudNetError(
+                    f"No dask worker at {scheduler} offers GPU={gpus}; the {len(offers)} workers offer: {offered}. "
+                    f"Start some with `dask worker {scheduler} --resources GPU={gpus}`, or leave --gpus out."
+                )
+        resources = {"GPU": gpus} if gpus else None
+        # Impure: a second batch runs again what the first one failed at.
+        left = {
+            client.submit(run_job, job, key=f"{job.name}-{job.digest[:12]}", pure=False, resources=resources): job
+            for job in jobs
+        }
+        for job in jobs:
+            progress(job.name, "sent")
+        while left:
+            try:
+                done = wait(list(left), timeout=every, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                progress("", f"{len(left)} of {len(jobs)} jobs wait or run on {scheduler}")
+                continue
+            for future in done:
+                job = left.pop(future)
+                failed = future.status != "finished"
+                yield (
+                    job,
+                    Outcome("failed", f"the worker broke off: {future.exception()}") if failed else future.result(),
+                )
+
+
+def run_job(job: Job, progress: Callable[[str], None] | None = None) -> Outcome:
+    """Run a notebook, and once more after a hang; this function does not raise for anything that a notebook does."""
     say = progress or (lambda word: None)
-    with tempfile.TemporaryDirectory(prefix="pudnet-", ignore_cleanup_errors=True) as folder:
-        first, hung = _attempt(job, Path(folder) / "1", say)
-        if not hung:
-            return first
-        say("hung; running once more")
-        second, hung_again = _attempt(job, Path(folder) / "2", say)
+    try:
+        with temporary_folder() as folder:
+            first, hung = _attempt(job, folder / "1", say)
+            if not hung:
+                return first
+            say("hung; running once more")
+            second, hung_again = _attempt(job, folder / "2", say)
+    except (OSError, PudNetError) as error:  # a full disk, say, is no reason to end the batch
+        return Outcome("failed", f"could not be run: {error}")
     note = "hung twice" if hung_again else "hung once, then ran through" if second.status == "ok" else second.error
     return Outcome(**{**vars(second), "attempts": 2, "error": note})
 
 
 def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcome, bool]:
-    folder.mkdir()
-    (folder / "results").mkdir()
+    (folder / "results").mkdir(parents=True)
     (folder / "source.ipynb").write_text(job.source, encoding="utf-8")
     cwd = job.cwd if job.cwd and Path(job.cwd).is_dir() else str(folder)
     (folder / "job.json").write_text(json.dumps({**asdict(job), "source": "", "cwd": cwd}), encoding="utf-8")
+    tag = uuid.uuid4().hex
     environment = {
         **os.environ,
         **own_kernel(folder / "jupyter"),
+        JOB_VARIABLE: tag,
         "PUDNET_PROFILE": job.profile,
         "PUDNET_RESULTS": str(folder / "results"),
         "PUDNET_VARIANT": job.variant,
@@ -131,14 +180,15 @@ def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcom
             [sys.executable, "-m", "pudnet_lib.batch.execute", str(folder / "job.json")],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
-        _running.add(process)
+        _running[tag] = process
         reader = threading.Thread(target=_read_progress, args=(process, cells, say), daemon=True)
         reader.start()
         try:
             verdict, idle = _watch(process, job, started)
         finally:
-            _kill_tree(process)
-            _running.discard(process)
+            kill(tree(process.pid, tag))
+            process.wait()
+            del _running[tag]
             reader.join(timeout=5)
     seconds = round(time.monotonic() - started, 2)
     outcome: dict[str, Any]
@@ -187,29 +237,12 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[
             return f"not done after {job.time_limit:g} s", idle
 
 
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        top = psutil.Process(pid)
-        return [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
 def _processor_seconds(pid: int) -> float:
     total = 0.0
-    for process in _tree(pid):
+    for process in tree(pid):
         try:
             times = process.cpu_times()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         total += times.user + times.system
     return total
-
-
-def _kill_tree(process: subprocess.Popen[bytes]) -> None:
-    for member in _tree(process.pid):
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.wait()

@@ -1,69 +1,372 @@
-"""The report: one static page, the executed notebooks beside it, and reports/README.md; all self-contained.
+"""The report: one page, the executed notebooks beside it, and reports/README.md; nothing is loaded from elsewhere.
 
-Our choice; the paper has no counterpart. The page has no script and a policy that forbids any request.
+The page's one script, which sorts and filters tables, is named by its hash in a policy that forbids all else; whatever
+comes from notebooks, results and figures is cleaned before it is put in.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
+import json
+import os
 import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+import nbformat
+import nh3
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context, select_autoescape
+from latex2mathml.converter import convert as to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+from pygments.formatters import HtmlFormatter
 
-from pudnet_lib.batch import cards
-from pudnet_lib.batch.batch import read_runs
-from pudnet_lib.batch.pages import code_css, notebook_body
-from pudnet_lib.batch.places import project_root
-from pudnet_lib.results import atomic_write, read_result
+from pudnet_lib.batch.notebook import WIDGET_VIEW, experiment_id, read_notebook
+from pudnet_lib.batch.plan import all_notebooks
+from pudnet_lib.batch.reproduce import read_runs
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.results import atomic_write, below, duration, number, project_root, read_result, with_interval
 
 TEMPLATES = Path(__file__).parent / "templates"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+LABELS = {
+    "method": "Method",
+    "dataset": "Dataset",
+    "metric": "Metric",
+    "mean": "Mean ± 95 %",
+    "n": "n",
+    "seeds": "Seeds",
+    "chance": "Chance",
+    "seconds": "Seconds",
+    "prediction_seconds": "Prediction, s",
+    "meta_training_seconds": "Meta-training, s",
+}
+HEADLINES = 5  # measured rows that stand on the page unfolded
+
+
+def clean(markup: str) -> str:
+    """Leave of some HTML what shows, and nothing that acts, asks or loads: no script, form, handler, foreign address.
+
+    Args:
+        markup: HTML, with SVG and MathML in it.
+
+    Returns:
+        The cleaned HTML.
+    """
+    allowed = json.loads((TEMPLATES / "allowed.json").read_text(encoding="utf-8"))
+    links = {"a": {"href"}, "img": {"src"}, "use": {"href", "xlink:href"}, "image": {"href", "xlink:href"}}
+
+    def keep(tag: str, name: str, value: str) -> str | None:
+        if name in ("src", "href", "xlink:href"):
+            picture = value.startswith(("data:image/png", "data:image/jpeg", "data:image/gif", "data:image/svg+xml;"))
+            link = tag == "a" and not value.lower().startswith(("data:", "javascript:", "file:"))
+            return value if value.startswith("#") or (picture and tag != "a") or link else None
+        if name == "style" and re.search(r"url\((?!['\"]?#)|@import|expression|position\s*:", value, re.IGNORECASE):
+            return None
+        return value
+
+    return nh3.clean(
+        markup,
+        tags=nh3.ALLOWED_TAGS | set(allowed["tags"]),
+        clean_content_tags={"script", "style", "iframe", "object"},
+        attributes={"*": set(allowed["attributes"]), **links},
+        attribute_filter=keep,
+        url_schemes={"http", "https", "mailto", "data"},
+        link_rel="noopener noreferrer",
+    )
+
+
+@cache
+def glossary() -> dict[str, str]:
+    """Read the words that the report explains."""
+    return dict(json.loads((TEMPLATES / "glossary.json").read_text(encoding="utf-8")))
+
+
+def rich(text: str) -> str:
+    """Turn an answer or question (Markdown) into clean HTML; the first use of each glossary word explains itself."""
+    markup = clean(formulas(str(markdown2html(text))))
+    for term in sorted(glossary(), key=len, reverse=True):
+        # Outside of tags, of other explained words and of code.
+        pattern = rf"(<(?:abbr|code|a|math|h\d)\b.*?</(?:abbr|code|a|math|h\d)>|<[^>]+>)|\b({re.escape(term)})(?!\w)"
+        used: list[int] = []
+
+        def explain(match: re.Match[str], term: str = term, used: list[int] = used) -> str:
+            if match[1] or used:
+                return match[0]
+            used.append(1)
+            return f'<abbr title="{html.escape(glossary()[term])}">{match[2]}</abbr>'
+
+        markup = re.sub(pattern.replace(r"\b(", r"(?<!\w)("), explain, markup, flags=re.DOTALL)
+    return markup
+
+
+def first_sentence(text: str, longest: int = 240) -> str:
+    """Take the first sentence of a Markdown text, cut at a clause where it is very long."""
+    words = " ".join(text.split())
+    match = re.match(r".+?[.!?](?=\s+[A-Z*_`(]|\s*$)", words)
+    sentence = match[0] if match else words
+    if len(sentence) <= longest:
+        return sentence
+    cut = max(sentence.rfind(mark, 0, longest) for mark in ("; ", ", ", " "))
+    return f"{sentence[:cut]} …"
+
+
+def formulas(markup: str) -> str:
+    """Turn ``$…$`` and ``$$…$$`` outside code into MathML; what cannot be read stays as it is."""
+
+    def draw(match: re.Match[str]) -> str:
+        try:
+            return str(to_mathml(html.unescape(match[1] or match[2]), display="block" if match[1] else "inline"))
+        except Exception:  # the library raises many kinds, and no formula is worth a lost page
+            return match[0]
+
+    parts = re.split(r"(<(?:pre|code)\b.*?</(?:pre|code)>)", markup, flags=re.DOTALL)
+    pattern = r"\$\$(.+?)\$\$|(?<![\w$\\])\$(\S(?:[^$\n]*?\S)?)\$(?![\w$])"
+    return "".join(part if i % 2 else re.sub(pattern, draw, part, flags=re.DOTALL) for i, part in enumerate(parts))
+
+
+class _Exporter(HTMLExporter):
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        return formulas(super().markdown2html(context, source))
+
+
+def notebook_body(path: Path) -> str:
+    """Render an executed notebook's cells as clean HTML; widgets appear as the pictures that they showed last."""
+    notebook = read_notebook(path)
+    state = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    # The page says itself that the run failed.
+    notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
+    for place, cell in enumerate(notebook.cells):
+        cell["id"] = str(place)  # the cell that papermill puts in has a random one
+        drawn = []
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if WIDGET_VIEW in data:
+                shown = _pictures(state, str(data[WIDGET_VIEW].get("model_id", "")), set())
+                drawn += [nbformat.v4.new_output("display_data", {"image/png": picture}) for picture in shown]
+                continue
+            if output.output_type == "stream" and output.name == "stderr":
+                continue  # progress bars and warnings; the run's log keeps them
+            if "image/svg+xml" in data:  # as a picture, in which no script runs
+                data["text/html"] = f'<img src="{_uri(data.pop("image/svg+xml").encode(), "svg+xml")}">'
+            for kind in ("application/javascript", "text/latex"):
+                data.pop(kind, None)
+            if "data" in output and not data:
+                data["text/plain"] = "(a script, left out)"
+            if re.search(r"<(script|iframe|link)\b", data.get("text/html", ""), re.IGNORECASE):
+                data.pop("text/html")  # the plain text stays
+            drawn.append(output)
+        if "outputs" in cell:
+            cell.outputs = drawn
+    body, _ = _Exporter(template_name="basic").from_notebook_node(notebook)  # type: ignore[no-untyped-call]
+    return clean(str(body))
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _pictures(state: Mapping[str, Any], model: str, seen: set[str]) -> list[str]:
+    """Collect the PNG data (base64) of a widget and of its children."""
+    if model in seen or model not in state:
+        return []
+    seen.add(model)
+    entry, own = state[model], []
+    if entry.get("model_name") == "ImageModel":
+        own = [buffer["data"] for buffer in entry.get("buffers", []) if buffer["path"] == ["value"]]
+    children = [str(child).removeprefix("IPY_MODEL_") for child in entry.get("state", {}).get("children", [])]
+    return own + [picture for child in children for picture in _pictures(state, child, seen)]
+
+
+def inline_figure(path: Path, alternative: str, name: str) -> str:
+    """Make a figure's file fit into a page: PNG as it is; SVG cleaned, with unique ids and the page's ink."""
+    label = html.escape(alternative)
+    if path.suffix == ".png":
+        return f'<img src="{_uri(path.read_bytes(), "png")}" alt="{label}">'
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    text = clean(path.read_text(encoding="utf-8"))
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = re.sub(r"(fill|stroke): ?(?:#000000|black)", r"\1: currentColor", text)
+    text = re.sub(r"font-family: [^;\"]*|(?<=[\d.]px) '[^;\"]*", lambda m: m[0][:0] or "inherit", text)
+    start = f'<svg role="img" aria-label="{label}" fill="currentColor" stroke-linejoin="round"'
+    return re.sub(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text.replace("<svg", start, 1), count=1)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[tuple[str, Any]]]]:
+    """Lay rows out as a table: columns (``label``, ``numeric``) that hold something; cells as (text, what sorts)."""
+    named = list(dict.fromkeys(key for row in rows for key in row))
+    order = [k for k in LABELS if k in named] + [k for k in named if k not in LABELS and k not in ("low", "high")]
+    keys = [key for key in order if any(row.get(key) is not None for row in rows)]
+    columns = [
+        {"label": LABELS.get(k, k.replace("_", " ")), "numeric": all(_is_number(row.get(k)) for row in rows)}
+        for k in keys
+    ]
+
+    def text(row: Mapping[str, Any], key: str) -> str:
+        value = row.get(key)
+        if key == "mean":
+            return with_interval(row["mean"], row.get("low"), row.get("high"))
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return number(value) if _is_number(value) else str(value)
+
+    return columns, [[(text(row, key), row.get(key)) for key in keys] for row in rows]
+
+
+def by_source(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[tuple[str, Any]]]] | None:
+    """Pivot rows: one column a dataset; None where there is one dataset, or a cell would hold two numbers."""
+    sources = list(dict.fromkeys(row["dataset"] for row in rows if row.get("dataset")))
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault((str(row.get("method") or "—"), str(row["metric"])), {})
+        if row.get("dataset") in line:
+            return None
+        line[str(row.get("dataset"))] = row
+    if not 2 <= len(sources) <= 8:
+        return None
+    columns = [{"label": "Method", "numeric": False}, {"label": "Metric", "numeric": False}]
+    columns += [{"label": source, "numeric": True} for source in sources]
+    cells = []
+    for (method, metric), line in lines.items():
+        found = [line.get(source) for source in sources]
+        numbers = [
+            (with_interval(r["mean"], r.get("low"), r.get("high")), r["mean"]) if r else ("", None) for r in found
+        ]
+        cells.append([(method, method), (metric, metric), *numbers])
+    return columns, cells
+
+
+def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Put the measured headlines under the paper's claims that they stand beside."""
+    claims, measured = json.loads((TEMPLATES / "claims.json").read_text(encoding="utf-8")), []
+    for result in results:
+        where = (result["title"], result["profile"], result["variant"], result["provenance"]["device"])
+        for line in result["headline"]:
+            took = line["predicted_seconds"]
+            ratio = float(f"{line['scratch_seconds'] / took:.2g}") if took else None
+            measured.append({
+                "claim": line.get("claim", ""),
+                "claimed": False,
+                "setting": line["setting"],
+                "source": f"measured here: {', '.join(part for part in where if part)}",
+                "metric": line["metric"],
+                "scratch": with_interval(line["scratch"], *(line.get("scratch_interval") or (None, None))),
+                "scratch_seconds": duration(line["scratch_seconds"]),
+                "predicted": with_interval(line["predicted"], *(line.get("predicted_interval") or (None, None))),
+                "predicted_seconds": duration(took),
+                "ratio": f"{number(ratio)} ×" if ratio else "—",
+                "chance": number(line["chance"]),
+            })  # fmt: skip
+    lines: list[dict[str, Any]] = []
+    for claim in claims:
+        lines += [{**claim, "claimed": True}, *(line for line in measured if line["claim"] == claim["claim"])]
+    return lines + [line for line in measured if not line["claim"]]
+
+
+def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[dict[str, Any]]:
+    """Put results together by experiment, in the notebooks' order; the largest profile without variant is ``main``."""
+    order = [experiment_id(path) for path in notebooks]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_name.setdefault(result["experiment"], []).append(result)
+
+    def rank(result: dict[str, Any]) -> tuple[bool, int, str]:
+        profile = PROFILE_NAMES.index(result["profile"]) if result["profile"] else -1
+        return (bool(result["variant"]), -profile, result["variant"])
+
+    made = []
+    for name in sorted(by_name, key=lambda name: (order.index(name) if name in order else len(order), name)):
+        main, *others = sorted(by_name[name], key=rank)
+        made.append({"main": main, "others": others, "notebook": name in order})
+    return made
+
+
+def in_one_minute(grouped: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any] | None]:
+    """Say what was found: the first sentences of three answers that the headline rests on, and one figure."""
+    telling = sorted((card["main"] for card in grouped if card["notebook"]), key=lambda main: not main["headline"])
+    figure = next((drawing for main in telling for drawing in main["drawings"][:1]), None)
+    return [first_sentence(main["answer"]) for main in telling[:3]], figure
 
 
 def _templates() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=False,
+        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(["html"]), undefined=StrictUndefined,
         keep_trailing_newline=True,
-    )
-    environment.filters |= {"seconds": cards.seconds, "memory": cards.memory}
+    )  # fmt: skip
+    environment.filters |= {"seconds": duration, "memory": memory, "rich": rich, "sentence": first_sentence}
     return environment
 
 
-def build_site(profile: str = "laptop", runs_dir: Path | None = None, out: Path | None = None) -> Path:
-    """Build the report.
+def memory(value: float | None) -> str:
+    """Write a memory size given in MB."""
+    return "—" if value is None else f"{value / 1000:.1f} GB" if value >= 1000 else f"{value:.0f} MB"
+
+
+def build_site(
+    profile: str = "laptop", runs_dir: Path | None = None, out: Path | None = None
+) -> tuple[Path, list[str]]:
+    """Build the report; nothing that is committed is touched.
 
     Args:
-        profile: Laptop and paper: the committed results with the runs that are here, ``reports/index.html`` and
-            ``reports/README.md``. Smoke: the smoke runs' own results, beside them, nothing committed is touched.
+        profile: Laptop and paper: the results of the runs that are here, else the committed ones. Smoke: those of the
+            smoke runs, in a page beside them.
         runs_dir: Where runs are kept, by default ``reports/runs``.
         out: The page's folder, by default ``reports``, or the smoke runs' folder.
 
     Returns:
-        The page.
+        The page, and a line for each damaged file that was left out.
     """
     root = project_root()
     runs_dir = runs_dir or root / "reports" / "runs"
-    smoke = profile == "smoke"
-    out = out or (runs_dir / "smoke" if smoke else root / "reports")
-    notebooks = sorted((root / "notebooks").glob("*.ipynb"))
-    environment, css = _templates(), (TEMPLATES / "site.css").read_text(encoding="utf-8")
-
-    pages, failed = _notebook_pages(environment, css, runs_dir, ["smoke"] if smoke else ["laptop", "paper"], out)
-    sources = sorted((runs_dir / "smoke").glob("*/results/*.json")) if smoke else _committed(root)
-    results = [_prepare(path, pages.get(path.name, "")) for path in sources]
-    grouped = cards.episode_cards(results, notebooks)
-    facts = {
-        "cards": grouped,
-        "headline": cards.headline_lines([r for card in grouped for r in (card["main"], *card["others"])]),
-    }
-    page = out / "index.html"
-    atomic_write(page, environment.get_template("index.html").render(css=css, failed=failed, **facts))
-    if not smoke and out == root / "reports":
-        write_readme(root)
-    return page
+    profiles = ["smoke"] if profile == "smoke" else ["laptop", "paper"]
+    out = out or (runs_dir / "smoke" if profile == "smoke" else root / "reports")
+    environment, css, damaged = _templates(), (TEMPLATES / "site.css").read_text(encoding="utf-8"), []
+    pages: dict[str, str] = {}
+    failed, sources = [], {} if profile == "smoke" else {path.name: path for path in _committed(root)}
+    for folder, run in (found for name in profiles for found in read_runs(runs_dir / name)):
+        link = f"site/{run.profile}/{run.name}.html"
+        try:
+            body = notebook_body(folder / "executed.ipynb")
+            page = environment.get_template("notebook.html").render(
+                css=css, code_css=code_css(), title=run.name, name=run.name, run=run, body=body, home="../../index.html"
+            )
+            atomic_write(below(out, link), page)
+        except PudNetError as error:
+            link = ""
+            damaged.append(f"{error} `pudnet reproduce` runs it again.")
+        if run.status == "ok":
+            sources |= {path.name: path for path in (folder / "results").glob("*.json")}
+        else:
+            failed.append({**vars(run), "page": link})
+        pages |= {path.name: link for path in (folder / "results").glob("*.json")}
+    results = []
+    for name, path in sorted(sources.items()):
+        try:
+            results.append(_prepare(path, pages.get(name, ""), out))
+        except (PudNetError, OSError, UnicodeDecodeError) as error:
+            damaged.append(f"{error} It was left out.")
+    grouped, script = cards(results, all_notebooks(root / "notebooks")), (TEMPLATES / "site.js").read_text("utf-8")
+    sentences, picture = in_one_minute(grouped)
+    lines = headline_lines([r for card in grouped for r in (card["main"], *card["others"])])
+    text = environment.get_template("index.html").render(
+        css=css, script=script, cards=grouped, failed=failed, damaged=damaged, glossary=glossary(),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        headline=lines[: HEADLINES], more=lines[HEADLINES:], sentences=sentences, picture=picture,
+    )  # fmt: skip
+    atomic_write(out / "index.html", text)
+    return out / "index.html", damaged
 
 
 def write_readme(root: Path) -> Path:
@@ -74,50 +377,42 @@ def write_readme(root: Path) -> Path:
 
 
 def readme_text(root: Path) -> str:
-    """Make the text of ``reports/README.md``."""
-    results = [_prepare(path, "") for path in _committed(root)]
-    grouped = cards.episode_cards(results, sorted((root / "notebooks").glob("*.ipynb")))
-    text = _templates().get_template("readme.md").render(cards=grouped, headline=_headline(grouped))
+    """Make the text of ``reports/README.md``: headline, answers, one figure each, links."""
+    notebooks = {experiment_id(path): path.name for path in all_notebooks(root / "notebooks")}
+    results = []
+    for path in _committed(root):
+        result = read_result(path)
+        results.append({**result, "json": path.name, "csv": path.with_suffix(".csv").exists() and f"{path.stem}.csv"})
+    grouped = cards(results, all_notebooks(root / "notebooks"))
+    lines = headline_lines([card["main"] for card in grouped])
+    text = _templates().get_template("readme.md").render(cards=grouped, headline=lines, notebooks=notebooks)
     return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE).rstrip() + "\n"
-
-
-def _headline(grouped: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return cards.headline_lines([result for card in grouped for result in (card["main"], *card["others"])])
 
 
 def _committed(root: Path) -> list[Path]:
     return sorted((root / "reports" / "results").glob("*.json"))
 
 
-def _prepare(path: Path, page: str) -> dict[str, Any]:
-    """Read a result and add what the templates need: columns, cells, drawings, link."""
+def _prepare(path: Path, page: str, out: Path) -> dict[str, Any]:
+    """Read a result and add what the page needs: tables, drawings, CSV, link."""
     result = read_result(path)
-    columns, cells = cards.rows_as_text(result["rows"])
-    drawings = [
-        cards.inline_svg((path.parent / figure["file"]).read_text(encoding="utf-8"), figure["alt"], figure["file"][:-4])
-        for figure in result["figures"]
-        if (path.parent / figure["file"]).exists()
-    ]
-    return {**result, "columns": columns, "cells": cells, "drawings": drawings, "page": page}
+    drawings = []
+    for figure in result["figures"]:
+        file = below(path.parent, figure["file"])
+        drawn = inline_figure(file, figure["alt"], Path(figure["file"]).stem)
+        drawings.append({"drawn": drawn, "alt": figure["alt"], "link": os.path.relpath(file, out)})
+    columns, cells = rows_as_text(result["rows"])
+    csv = pd.DataFrame(result["rows"]).to_csv(index=False)
+    return {
+        **result, "page": page, "drawings": drawings, "columns": columns, "cells": cells, "stem": path.stem,
+        "pivot": by_source(result["rows"]), "csv": f"data:text/csv;base64,{base64.b64encode(csv.encode()).decode()}",
+    }  # fmt: skip
 
 
-def _notebook_pages(
-    environment: Environment, css: str, runs_dir: Path, profiles: list[str], out: Path
-) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Write a page a run; return result file name → page, and the failed runs with theirs."""
-    template = environment.get_template("notebook.html")
-    pages: dict[str, str] = {}
-    failed = []
-    for profile in profiles:
-        for folder, run in read_runs(runs_dir / profile):
-            if not (folder / "executed.ipynb").exists():
-                link = ""
-            else:
-                link = f"site/{profile}/{run.name}.html"
-                body = notebook_body(folder / "executed.ipynb")
-                facts = {"title": run.name, "name": run.name, "run": run, "body": body, "home": "../../index.html"}
-                atomic_write(out / link, template.render(css=css, code_css=code_css(), **facts))
-            pages |= {result.name: link for result in (folder / "results").glob("*.json")}
-            if run.status != "ok":
-                failed.append({**vars(run), "page": link})
-    return pages, failed
+@cache
+def code_css() -> str:
+    """Make the style sheet of highlighted code, light and dark."""
+    light = HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark", nobackground=True).get_style_defs(".highlight")
+    css = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
+    return re.sub(r"^\s*pre \{[^}]*\}$", "", css, flags=re.MULTILINE)

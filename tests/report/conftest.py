@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-PARAMETERS = """from pudnet_lib.studies import current_profile
+PARAMETERS = """from pudnet_lib import current_profile
 
 profile: str = current_profile()  # smoke or laptop
 seed: int = 0

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import sys
-import types
-from dataclasses import dataclass
 from typing import Any
 
 import nbformat
@@ -16,6 +13,7 @@ from pudnet_lib.batch.notebook import (
     read_notebook,
     strip_file,
     title_of,
+    with_outputs,
 )
 from pudnet_lib.errors import PudNetError
 
@@ -50,38 +48,35 @@ def test_wrong_parameters_are_an_error(notebook, given, words):
         check_parameters(notebook("01_toy"), given)
 
 
-def test_fields_of_the_experiments_config_go_into_overrides(notebook, monkeypatch):
-    @dataclass(frozen=True)
-    class Config:
-        seed: int = 0
-        alpha: float = 0.1
-
-    Config.__module__ = __name__
-    module = types.ModuleType("pudnet_lib.studies.toy")
-    module.PROFILES = {"smoke": Config(), "laptop": Config()}
-    monkeypatch.setitem(sys.modules, "pudnet_lib.studies.toy", module)
-    path = notebook(
-        "01_toy", parameters="profile: str = 'smoke'\nseed: int = 0\noverrides: dict = {}  # any other field"
-    )
-    assert check_parameters(path, {"profile": "smoke", "alpha": 0.2}) == {
-        "profile": "smoke", "overrides": {"alpha": 0.2}
-    }  # fmt: skip
-    with pytest.raises(PudNetError, match=r"'alpah'.*Did you mean 'alpha'"):
-        check_parameters(path, {"profile": "smoke", "alpah": 0.2})
-    with pytest.raises(PudNetError, match="expected float"):
-        check_parameters(path, {"profile": "smoke", "alpha": "big"})
-    other = notebook("02_other", parameters="overrides: dict = {}")
-    with pytest.raises(PudNetError, match=r"no pudnet_lib\.studies\.other"):
-        check_parameters(other, {"profile": "smoke", "alpha": 0.2})
-
-
 def test_a_notebook_without_profile_runs_without_it(notebook):
     assert check_parameters(notebook("01_toy", parameters="x: int = 1"), {"profile": "smoke"}) == {}
 
 
-def test_a_line_that_papermill_cannot_read_is_an_error(notebook):
-    with pytest.raises(PudNetError, match="parameter width;"):
-        declared_parameters(notebook("01_toy", parameters="seed: int = 0\nwidth: int = f(x=1)"))
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ("seed: int = 0\nwidth: int = = 3", "cell 2 .parameters., line 2: 'width: int = = 3' is no Python"),
+        ("%matplotlib inline\nseed: int = 0", "'%matplotlib inline' is no Python; move it to another cell"),
+        ("!pip install x", "'!pip install x' is no Python"),
+        ("a, b = 1, 2", "sets no single name"),
+    ],
+)
+def test_a_parameters_cell_that_is_no_plain_python_is_one_line_with_the_fix(notebook, parameters, words):
+    with pytest.raises(PudNetError, match=words) as error:
+        declared_parameters(notebook("01_toy", parameters=parameters))
+    assert "\n" not in str(error.value)
+
+
+def test_annotations_may_be_unions_and_containers(notebook):
+    cell = (
+        "a: int | None = None\nb: list[str] = []\nc: Literal['x', 'y'] = 'x'\nd: Path = None\ne: tuple[int, ...] = ()"
+    )
+    path = notebook("01_toy", parameters=cell)
+    good = {"a": None, "b": ["z"], "c": "y", "d": 3, "e": (1, 2)}
+    assert check_parameters(path, good | {"e": [1, 2]}) == good
+    for bad in ({"a": "1"}, {"b": [1]}, {"c": "z"}, {"e": ["1"]}):
+        with pytest.raises(PudNetError, match="of 01_toy"):
+            check_parameters(path, bad)
 
 
 def test_a_missing_parameters_cell_is_an_error(notebook):
@@ -122,3 +117,57 @@ def test_names(notebook):
     path = notebook("02_intra_dataset")
     assert experiment_id(path) == "intra_dataset"
     assert title_of(read_notebook(path)) == "Title of 02_intra_dataset"
+
+
+def test_committed_outputs_hold_no_bars_places_times_or_counts(notebook, tmp_path):
+    import base64
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    path = notebook("01_toy", "x", "y", "z")
+    source = read_notebook(path)
+    executed = read_notebook(path)
+    executed.cells.insert(2, v4.new_code_cell("profile = 'laptop'", metadata={"tags": ["injected-parameters"]}))
+    picture = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)).save(picture, "PNG")
+    png = base64.b64encode(picture.getvalue()).decode()
+    first, second, third = executed.cells[-3:]
+    first.outputs = [
+        v4.new_output("stream", name="stderr", text="UserWarning: no\n"),
+        v4.new_output("stream", name="stdout", text=f"train: 3%|#  | 1/30 [00:01, 2.1it/s]\nkept {tmp_path}/a.txt\n"),
+        v4.new_output("stream", name="stdout", text=f"in {tmp_path} and /home/ann/x/y.txt, 0x7f0011223344\n"),
+    ]
+    second.outputs = [
+        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "m"}}),
+        v4.new_output(
+            "execute_result", {"image/png": png, "image/svg+xml": "<svg/>", "text/plain": "F"}, execution_count=3
+        ),
+    ]
+    third.metadata["papermill"] = {"start_time": "2026"}
+    made = with_outputs(source, executed, tmp_path)
+    assert [cell.source for cell in made.cells] == [cell.source for cell in source.cells]
+    assert [o.text for o in made.cells[-3].outputs] == ["kept ./a.txt\n", "in . and y.txt, 0x0\n"]
+    (figure,) = made.cells[-2].outputs
+    assert set(figure.data) == {"image/png", "text/plain"}
+    assert len(figure.data["image/png"]) < len(png)
+    assert figure.execution_count is None
+    assert "papermill" not in made.cells[-1].metadata
+    nbformat.validate(made)
+    second.outputs[1].data["text/plain"] = "x" * 700_000
+    with pytest.raises(PudNetError, match=r"takes 7.. kB.*starts with 'y'"):
+        with_outputs(source, executed, tmp_path)
+
+
+def test_strip_keeps_jupytext_and_refuses_other_languages(notebook):
+    path = notebook("01_toy")
+    made = nbformat.read(path, 4)
+    made.metadata["jupytext"] = {"formats": "ipynb,py"}
+    nbformat.write(made, path)
+    strip_file(path)
+    assert nbformat.read(path, 4).metadata.jupytext.formats == "ipynb,py"
+    made.metadata["kernelspec"] = {"name": "ir", "display_name": "R", "language": "R"}
+    nbformat.write(made, path)
+    with pytest.raises(PudNetError, match="notebook in R"):
+        strip_file(path)

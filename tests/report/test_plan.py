@@ -4,7 +4,7 @@ import pytest
 
 from pudnet_lib.batch import plan
 from pudnet_lib.batch.plan import find_notebooks, make_jobs, package_digest, variants
-from pudnet_lib.cli.options import parse_grid, parse_value
+from pudnet_lib.cli import parse_grid, parse_value
 from pudnet_lib.errors import PudNetError
 
 
@@ -80,3 +80,24 @@ def test_everything_is_checked_before_anything_runs(notebook):
         make_jobs([path], "smoke", grid={"widht": [1]})
     with pytest.raises(PudNetError, match="width of 01_alpha"):
         make_jobs([path], "smoke", grid={"width": [8, "wide"]})
+
+
+@pytest.mark.parametrize(
+    "values", [["a b", "a-b"], ["猫", "犬"], [[1, 2], [1.2]], ["1", 1], ["A", "a"], ["x" * 300, "x" * 299]]
+)
+def test_values_that_a_file_name_cannot_tell_apart_get_names_of_their_own(notebook, values):
+    jobs = make_jobs([notebook("01_alpha", parameters="x: object = 0")], "smoke", grid={"x": values})
+    names = {job.name.casefold() for job in jobs}
+    assert len(names) == 2
+    assert all(len(name) < 120 for name in names)
+
+
+def test_two_jobs_of_one_name_are_refused_before_anything_runs(notebook, tmp_path):
+    first = notebook("01_alpha")
+    (tmp_path / "other").mkdir()
+    second = tmp_path / "other" / "01_alpha.ipynb"
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(PudNetError, match="Two jobs have the name 01_alpha"):
+        make_jobs([first, second], "smoke")
+    with pytest.raises(PudNetError, match="Two jobs"):
+        make_jobs([first], "smoke", grid={"width": [1, 1]})

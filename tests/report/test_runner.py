@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from pudnet_lib.batch import runner
-from pudnet_lib.batch.kernels import own_kernel
 from pudnet_lib.batch.lab import lab_command
 from pudnet_lib.batch.plan import make_jobs
+from pudnet_lib.batch.processes import own_kernel, temporary_folder
 from pudnet_lib.batch.runner import run_job
 
 
@@ -38,8 +38,10 @@ def test_a_run_brings_its_files_back_and_uses_this_interpreter(notebook, result_
     outcome = run_job(make_jobs([path], "smoke", seeds=[3])[0], words.append)
     assert (outcome.status, outcome.error, outcome.attempts) == ("ok", "", 1)
     assert set(outcome.files) == {
-        "executed.ipynb", "log.txt", "results/toy.smoke.seed=3.json", "results/toy.smoke.seed=3.plot.svg"
-    }  # fmt: skip
+        "executed.ipynb",
+        "log.txt",
+        *(f"results/toy.smoke.seed=3.{end}" for end in ("csv", "json", "plot.svg")),
+    }
     executed = nbformat.reads(outcome.files["executed.ipynb"].decode(), 4)
     assert sys.executable in "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
     assert json.loads(outcome.files["results/toy.smoke.seed=3.json"])["provenance"]["seed"] == 3
@@ -55,7 +57,7 @@ def test_nbval_and_lab_use_this_interpreter_too(notebook, misleading, tmp_path):
     assert done.returncode == 0, done.stdout
     code = "from jupyter_client.kernelspec import KernelSpecManager as K; print(K().get_kernel_spec('python3').argv[0])"
     command, environment = lab_command(["--no-browser"], tmp_path / "lab")
-    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[:3] == [sys.executable, "-m", "pudnet_lib.batch.lab"]
     for variables, expected in ((os.environ, "/bin/false"), (environment, sys.executable)):
         found = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
         assert found.stdout.strip() == expected
@@ -110,18 +112,69 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_a_runner_without_parent_ends_itself_and_its_kernel(notebook, tmp_path):
-    pid_file = tmp_path / "pid"
-    cell = f"import os, pathlib, time\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(300)"
+def _wait_for(pid_files: list, deadline: float) -> list[int]:
+    while time.monotonic() < deadline and not all(p.exists() and p.read_text() for p in pid_files):
+        time.sleep(0.1)
+    return [int(p.read_text()) for p in pid_files]
+
+
+def test_a_batch_that_is_killed_leaves_neither_kernel_nor_its_workers(notebook, tmp_path):
+    """Kill -9 of the parent: runner, kernel and a pool worker that the kernel started end, too."""
+    files = [tmp_path / "kernel", tmp_path / "worker"]
+    cell = f"""import os, pathlib, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+pathlib.Path({str(files[1])!r}).write_text(str(worker.pid))
+pathlib.Path({str(files[0])!r}).write_text(str(os.getpid())); time.sleep(300)"""
     job = make_jobs([notebook("01_toy", cell)], "smoke")[0]
     code = f"from pudnet_lib.batch.runner import *; run_job(Job(**{vars(job)!r}))"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    kernel = int(pid_file.read_text())
+    deadline = time.monotonic() + 40
+    pids = _wait_for(files, deadline)
     parent.kill()
     parent.wait()
-    while _alive(kernel) and time.monotonic() < deadline:
+    while any(map(_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _alive(kernel)
+    assert not any(map(_alive, pids))
+
+
+def test_orphans_of_a_kernel_that_died_end_with_the_job(notebook, tmp_path):
+    file = tmp_path / "worker"
+    cell = f"""import os, pathlib, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+pathlib.Path({str(file)!r}).write_text(str(worker.pid)); os._exit(9)"""
+    outcome = run_job(make_jobs([notebook("01_toy", cell)], "smoke")[0])
+    assert "kernel died" in outcome.error
+    assert not _alive(int(file.read_text()))
+
+
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+def test_the_lab_server_ends_with_its_command(project, tmp_path, how):
+    port = 8000 + os.getpid() % 1000
+    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root", "--ServerApp.token=x"]
+    places = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+    command = [sys.executable, "-m", "pudnet_lib", "lab", "--", *options]
+    parent = subprocess.Popen(command, env=os.environ | places, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    for line in parent.stderr:
+        if b"is running at" in line:
+            break
+    (server,) = [p for p in psutil.Process(parent.pid).children() if "lab" in " ".join(p.cmdline())]
+    getattr(parent, how)()
+    parent.wait(timeout=30)
+    deadline = time.monotonic() + 15
+    while _alive(server.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    parent.stderr.close()
+    assert not _alive(server.pid)
+
+
+def test_old_temporary_folders_are_swept_and_those_in_use_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    old, young, foreign = (tmp_path / name for name in ("pudnet-old", "pudnet-young", "other-old"))
+    for folder in (old, young, foreign):
+        folder.mkdir()
+    with temporary_folder() as used:
+        for folder in (old, foreign, used):
+            os.utime(folder, (0, 0))
+        with temporary_folder():
+            assert used.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other-old", "pudnet-young"]

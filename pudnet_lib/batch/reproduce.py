@@ -1,0 +1,261 @@
+"""``pudnet reproduce``: run notebooks, keep what they found, go on where a killed batch stopped; commit it on request.
+
+A run is kept in ``reports/runs/PROFILE/NAME`` and moved there in one step, so that it is there whole or not at all.
+``commit`` copies results to ``reports/results`` and outputs into the notebooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pudnet_lib.batch.notebook import read_notebook, with_outputs, write_notebook
+from pudnet_lib.batch.plan import all_notebooks, find_notebooks, make_jobs
+from pudnet_lib.batch.processes import lock
+from pudnet_lib.batch.runner import Job, Outcome, Progress, run_dask, run_local
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import write_atomically
+from pudnet_lib.results import below, git_commit, project_root, read_result
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How notebooks are run.
+
+    Attributes:
+        profile: smoke (CI, seconds), laptop (2 cores, minutes) or paper (a GPU).
+        seeds: Run each notebook once a seed.
+        time_limit: Seconds a notebook; by default 180 (smoke), 1200 (laptop), 86400 (paper).
+        idle_limit: Seconds without any processor time after which a notebook counts as hung and is run once more.
+        jobs: Notebooks at a time on this machine; each gets its share of the cores.
+        engine: local (this machine) or dask (a cluster).
+        scheduler: Address of the dask scheduler, such as tcp://head:8786.
+        gpus: GPU resources that a notebook takes on a dask worker (workers started with --resources GPU=1).
+        force: Run again what is done already.
+    """
+
+    profile: str = "laptop"
+    seeds: tuple[int, ...] = ()
+    time_limit: float | None = None
+    idle_limit: float = 120.0
+    jobs: int = 1
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str = ""
+    gpus: int = 0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise PudNetError(f"jobs is {self.jobs}; expected at least 1.")
+        for name in ("time_limit", "idle_limit"):
+            if (getattr(self, name) or 1) <= 0:
+                raise PudNetError(f"{name} is {getattr(self, name)}; expected seconds above 0.")
+        if self.gpus < 0 or any(seed < 0 for seed in self.seeds):
+            raise PudNetError("A seed or the number of GPUs is negative; expected 0 or more.")
+        if self.engine == "dask" and not self.scheduler:
+            raise PudNetError("The dask engine needs --scheduler ADDRESS, such as tcp://head:8786.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run; stored as ``run.json``. ``error`` may tell of a hang in a run that is ok."""
+
+    name: str
+    profile: str
+    variant: str
+    status: str
+    error: str
+    seconds: float
+    peak_memory_mb: float
+    attempts: int
+    digest: str
+    parameters: dict[str, Any]
+    commit: str
+    finished: str
+
+
+def read_run(folder: Path) -> Run | None:
+    """Read a run's record; None where there is none, it is damaged, or it names another run than its folder."""
+    try:
+        run = Run(**json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    numbers = isinstance(run.seconds, int | float) and isinstance(run.peak_memory_mb, int | float)
+    return run if numbers and (run.name, run.profile) == (folder.name, folder.parent.name) else None
+
+
+def read_runs(folder: Path) -> list[tuple[Path, Run]]:
+    """Read all runs of a profile's folder, in order of their names."""
+    found = ((path, read_run(path)) for path in sorted(folder.glob("*")) if not path.name.startswith("."))
+    return [(path, run) for path, run in found if run is not None]
+
+
+def reproduce(
+    notebooks: Sequence[str] = (),
+    config: BatchConfig | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    out_dir: Path | None = None,
+    show: Callable[[list[str]], contextlib.AbstractContextManager[Progress]] | None = None,
+) -> list[Run]:
+    """Run notebooks that are not done yet; one that fails does not stop the others.
+
+    Args:
+        notebooks: Paths, names or numbers; by default all.
+        config: How to run them.
+        grid: Parameter → values to fan out over.
+        out_dir: Where runs are kept, by default ``reports/runs``.
+        show: Makes the progress display for the names of the jobs; none by default.
+
+    Returns:
+        One record a job, done earlier or now.
+
+    Raises:
+        PudNetError: If anything about the request is wrong (nothing has run then), or another batch is at work here.
+    """
+    config, root = config or BatchConfig(), project_root()
+    folder = (out_dir or root / "reports" / "runs") / config.profile
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = make_jobs(
+        find_notebooks(notebooks, root / "notebooks"),
+        config.profile,
+        config.seeds,
+        grid,
+        config.time_limit,
+        config.idle_limit,
+        # A share of the cores each; a single job decides by itself.
+        threads=max(1, cores // config.jobs) if config.jobs > 1 and config.engine == "local" else 0,
+    )
+    with lock(folder / ".lock", f"Another batch is at work in {folder.name}; wait for it or stop it."):
+        _recover(folder)
+        done = {} if config.force else {job.name: run for job in jobs if (run := _finished(folder, job))}
+        with show([job.name for job in jobs]) if show else contextlib.nullcontext(_silent) as progress:
+            for run in done.values():
+                progress(run.name, f"done before ({run.seconds:.0f} s)")
+            for job, outcome in _outcomes([job for job in jobs if job.name not in done], config, progress):
+                done[job.name] = _keep(folder, job, outcome)
+                progress(job.name, _word(done[job.name]))
+    return [done[job.name] for job in jobs]
+
+
+def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
+    """Make good runs the committed results: ``reports/results``, and the outputs of the notebooks themselves.
+
+    Args:
+        runs: What ``reproduce`` returned; all are checked before anything is written.
+        out_dir: Where runs are kept, by default ``reports/runs``.
+
+    Returns:
+        The files that changed.
+
+    Raises:
+        PudNetError: If a run failed or is a smoke run, or a notebook would be too large; nothing is written then.
+    """
+    root = project_root()
+    bad = next((run for run in runs if run.status != "ok" or run.profile == "smoke"), None)
+    if bad:
+        why = "is a smoke run" if bad.profile == "smoke" else f"failed ({bad.error})"
+        raise PudNetError(f"{bad.name} {why}; only good runs of laptop or paper are committed.")
+    new: dict[Path, bytes] = {}
+    notebooks, old = {}, set()
+    for run in runs:
+        folder = (out_dir or root / "reports" / "runs") / run.profile / run.name
+        for path in sorted((folder / "results").glob("*.json")):
+            target, result = root / "reports" / "results" / path.name, read_result(path)
+            for name in [*(figure["file"] for figure in result["figures"]), f"{path.stem}.csv", path.name]:
+                new[target.parent / name] = below(path.parent, name).read_bytes()
+            with contextlib.suppress(PudNetError):  # what is damaged is overwritten
+                old |= {below(target.parent, figure["file"]) for figure in read_result(target)["figures"]}
+        source = next((path for path in all_notebooks(root / "notebooks") if path.stem == run.name), None)
+        if source and not run.variant and run.parameters.get("profile") == "laptop":
+            notebooks[source] = with_outputs(read_notebook(source), read_notebook(folder / "executed.ipynb"), root)
+    changed = [path for path, content in new.items() if not path.exists() or path.read_bytes() != content]
+    for path in changed:
+        write_atomically(path, new[path])
+    for path in old - set(new):
+        path.unlink(missing_ok=True)
+    for path, notebook in notebooks.items():
+        before = path.read_bytes()
+        write_notebook(path, notebook)
+        changed += [path] if path.read_bytes() != before else []
+    return changed
+
+
+def _silent(name: str, word: str) -> None:
+    pass
+
+
+def _word(run: Run) -> str:
+    if run.status == "ok":
+        return f"done in {run.seconds:.0f} s, {run.peak_memory_mb:.0f} MB" + (f" ({run.error})" if run.error else "")
+    return f"FAILED: {run.error}"
+
+
+def _outcomes(jobs: Sequence[Job], config: BatchConfig, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
+    if not jobs:
+        return iter(())
+    if config.engine == "dask":
+        return run_dask(jobs, config.scheduler, progress, config.gpus)
+    return run_local(jobs, config.jobs, progress)
+
+
+def _finished(folder: Path, job: Job) -> Run | None:
+    """Tell whether a job is done: a good run of the same content hash, its files there and whole."""
+    run = read_run(folder / job.name)
+    if run is None or run.status != "ok" or run.digest != job.digest:
+        return None
+    try:
+        read_notebook(folder / job.name / "executed.ipynb")
+        for path in (folder / job.name / "results").glob("*.json"):
+            for figure in read_result(path)["figures"]:
+                below(path.parent, figure["file"]).stat()
+    except (PudNetError, OSError):
+        return None
+    return run
+
+
+def _recover(folder: Path) -> None:
+    """Clear what a killed batch left: a run that was set aside comes back where no newer one took its place."""
+    for aside in folder.glob(".*.old"):
+        place = folder / aside.name[1 : -len(".old")]
+        if place.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(place)
+    for leftover in folder.glob(".*.new"):
+        shutil.rmtree(leftover)
+
+
+def _keep(folder: Path, job: Job, outcome: Outcome) -> Run:
+    """Write a run's folder beside its place and move it there; the older run is set aside until then."""
+    facts = {name: value for name, value in vars(outcome).items() if name != "files"}
+    run = Run(
+        name=job.name,
+        profile=job.profile,
+        variant=job.variant,
+        digest=job.digest,
+        parameters=job.parameters,
+        commit=git_commit(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    )
+    new, aside, place = folder / f".{job.name}.new", folder / f".{job.name}.old", folder / job.name
+    try:
+        for name, data in outcome.files.items():
+            write_atomically(below(new, name), data)
+        write_atomically(new / "run.json", json.dumps(dataclasses.asdict(run), indent=1).encode())
+        if place.exists():
+            place.rename(aside)
+        new.rename(place)
+        shutil.rmtree(aside, ignore_errors=True)
+    except (OSError, PudNetError) as error:  # a full disk: the other notebooks still get their chance
+        shutil.rmtree(new, ignore_errors=True)
+        return dataclasses.replace(run, status="failed", error=f"its files could not be kept: {error}")
+    return run
