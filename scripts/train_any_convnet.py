@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 import typer
 
-from pudnet_lib.cli.options import with_options
+from pudnet_lib.cli import with_options
 from pudnet_lib.results import atomic_write, device_name, git_commit
 from pudnet_lib.studies.any_convnet import Config, markdown, run
 

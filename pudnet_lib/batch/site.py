@@ -248,9 +248,14 @@ def by_source(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], 
     return columns, cells
 
 
+def claims() -> list[dict[str, str]]:
+    """List what the paper's abstracts state ([abs]): lines of the headline table."""
+    return list(json.loads((TEMPLATES / "claims.json").read_text(encoding="utf-8")))
+
+
 def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Put the measured headlines under the paper's claims that they stand beside."""
-    claims, measured = json.loads((TEMPLATES / "claims.json").read_text(encoding="utf-8")), []
+    measured = []
     for result in results:
         where = (result["title"], result["profile"], result["variant"], result["provenance"]["device"])
         for line in result["headline"]:
@@ -270,7 +275,7 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
                 "chance": number(line["chance"]),
             })  # fmt: skip
     lines: list[dict[str, Any]] = []
-    for claim in claims:
+    for claim in claims():
         lines += [{**claim, "claimed": True}, *(line for line in measured if line["claim"] == claim["claim"])]
     return lines + [line for line in measured if not line["claim"]]
 

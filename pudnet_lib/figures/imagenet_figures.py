@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from pudnet_lib.batch.claims import CLAIMS
 from pudnet_lib.batch.labels import end_labels
+from pudnet_lib.batch.site import claims
 from pudnet_lib.methods.contenders import REFINED_SHARED
 from pudnet_lib.plots import METHOD_COLOURS, colour_of, figure, intervals
 from pudnet_lib.studies.imagenet_tables import METRICS, TOP1, speed
@@ -96,7 +96,7 @@ def table_of_ratios(table: pd.DataFrame) -> pd.DataFrame:
             "seconds from scratch": claim["scratch_seconds"], "predicted": claim["predicted"],
             "seconds predicted": claim["predicted_seconds"], "ratio": claim["ratio"], "ratio at equal accuracy": "—",
         }
-        for claim in CLAIMS
+        for claim in claims()
     ]  # fmt: skip
     setting = f"measured: {table['target'].iloc[0]}, {table['ways'].iloc[0]} classes of {table['dataset'].iloc[0]}"
     for metric in METRICS:
