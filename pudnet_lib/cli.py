@@ -450,15 +450,12 @@ def _predict() -> Callable[..., None]:
         onnx: Annotated[bool, typer.Option("--onnx", help="Write OUT/network.onnx, checked with onnxruntime.")] = False,
         export: Annotated[bool, typer.Option("--export", help="Write OUT/network.pt2 (torch.export).")] = False,
         trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
+        seconds: Annotated[float, typer.Option(help="How long --model auto may compare predictors.", min=0)] = 20.0,
     ) -> None:
-        from pudnet_lib.core.predict import predict as predict_network
         from pudnet_lib.errors import unknown_name
-        from pudnet_lib.export import model_card, to_onnx, to_torch_export
-        from pudnet_lib.export.models import save_network
-        from pudnet_lib.export.onnx_file import require_export
-        from pudnet_lib.files import write_atomically
+        from pudnet_lib.export.folder import predict_folder
 
-        models = {"classify": "pudnet", "denoise": "denoiser"}
+        models = {"classify": "auto", "denoise": "denoiser"}
         if task not in models:
             raise unknown_name("task", task, models)
         model = model or models[task]
@@ -467,34 +464,9 @@ def _predict() -> Callable[..., None]:
                 raise PudNetError("--task denoise takes --out, --model and --seed; the other options are for classify.")
             _denoise(model, Path(images), out, config.seed)
             return
-        if onnx:
-            require_export()  # before any work is done
-        predictor, pool = _predictor(model)
-        if predictor.config.target.name == "unet":
-            raise PudNetError(f"{model} predicts denoisers; pass --task denoise with it.")
-        dataset = _dataset(images, predictor.config.target.channels)
-        network = predict_network(predictor, dataset, config)
-        save_network(network, out / "network.safetensors")
-        times = ", ".join(f"{part} {1000 * value:.0f}" for part, value in network.seconds.items())
-        typer.echo(f"{dataset.name}: {len(dataset)} images, {dataset.num_classes} classes")
-        total = 1000 * sum(network.seconds.values())
-        typer.echo(f"{out / 'network.safetensors'}: predicted in {total:.0f} ms ({times})")
-        report = None
-        if trust:
-            from pudnet_lib.trust import TrustConfig, trust_report
-
-            report = trust_report(predictor, network, dataset, TrustConfig(predict=config), pool)
-            typer.echo("\n".join(report.lines()))
-        write_atomically(out / "README.md", model_card(network, report, dataset.licence).encode())
-        if export:
-            to_torch_export(network, out / "network.pt2")
-            typer.echo(f"{out / 'network.pt2'}: the same logits as before to 1e-5")
-        if onnx:
-            difference = to_onnx(network, out / "network.onnx", dataset.images)
-            typer.echo(f"{out / 'network.onnx'}: onnxruntime's logits differ by {difference:.1e} at most")
-        for picture in classify or []:
-            found = network.classify(picture)
-            typer.echo(f"{picture}: {found.label} ({100 * found.probabilities[found.label]:.0f} %)")
+        what = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds}
+        for line in predict_folder(images, out, model, config, classify=classify or [], **what):  # type: ignore[arg-type]
+            typer.echo(line)
 
     return predict
 
@@ -510,35 +482,6 @@ def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
     milliseconds = 1000 * sum(done.network.seconds.values())
     typer.echo(f"{out / 'network.safetensors'}: predicted in {milliseconds:.0f} ms from {folder.name}")
     typer.echo("\n".join([f"{out / 'cleaned'}:", *done.lines()]))
-
-
-def _predictor(model: str) -> tuple[Any, Any]:
-    """The predictor, and the training classes of its pool where all of its sources are embedded packs."""
-    from pudnet_lib.export.models import load_model
-    from pudnet_lib.images.packs import pack_names
-    from pudnet_lib.pool_distance import default_pool
-    from pudnet_lib.shipped import load_shipped, shipped_notes
-
-    if model.endswith(".safetensors"):
-        predictor, notes = load_model(model)
-    else:
-        predictor, notes = load_shipped(model), shipped_notes(model)
-    pool = notes.get("train", {}).get("pool", {})
-    names = [name for name in pool.get("sources", pack_names()) if name in pack_names()]
-    channels = predictor.config.target.channels
-    return predictor, default_pool(pool.get("size", 32), channels, tuple(names)) if names else None
-
-
-def _dataset(images: str, channels: int) -> Any:
-    """Load a name, a folder or a zip."""
-    from pudnet_lib.images import load_images
-
-    path = Path(images)
-    if path.suffix.lower() == ".zip" and path.is_file():
-        from pudnet_lib.figures.upload_widget import Upload, dataset_from_upload
-
-        return dataset_from_upload([Upload(path.name, path.read_bytes())], channels=channels)
-    return load_images(images, split="all", channels=channels)
 
 
 @command(
@@ -745,8 +688,8 @@ def _datasets() -> Callable[..., None]:
                 made.add_row(s.name, f"{s.classes:,}", f"{s.images:,}", s.size, there, *more)
             made.add_section()
         console.print(made)
-        console.print(f"\nPlaces are below {data_folder()} (PUDNET_DATA names another folder), or in the package;")
-        console.print("--long lists them. Any folder of class folders, or of train/ and test/ with them, loads, too.")
+        console.print(f"\nPlaces (--long lists them) are in the package, or below {data_folder()}")
+        console.print("(PUDNET_DATA names another). Any folder of class folders loads by its path, too.")
 
     return datasets
 
