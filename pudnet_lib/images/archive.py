@@ -30,15 +30,7 @@ Skipped = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """How much a zip may hold.
-
-    Attributes:
-        files: Pictures.
-        file_mb: Megabytes of one picture, unpacked.
-        total_mb: Megabytes of all, unpacked.
-        ratio: How many times larger a file may be unpacked than packed; pictures hardly shrink.
-        depth: Folders one in another.
-    """
+    """How much a zip may hold: pictures, megabytes of one and of all unpacked, times its packed size, folders deep."""
 
     files: int = 10_000
     file_mb: float = 50.0
@@ -54,20 +46,10 @@ def check_zip(
     skipped: Skipped | None = None,
     said: list[str] | None = None,
 ) -> dict[str, zipfile.ZipInfo]:
-    """Check everything that a zip's directory tells.
+    """Check everything that a zip's directory tells; gives its pictures by the path that each is written to.
 
-    Args:
-        archive: The open zip.
-        name: Its name, for messages.
-        limits: How much it may hold.
-        skipped: Gets the files that are passed over, with the reason.
-        said: Gets what its user should know.
-
-    Returns:
-        Its pictures, by the path below the folder that each is written to.
-
-    Raises:
-        PudNetError: If a check fails; the message names the entry, the limit and the fix.
+    ``skipped`` gets the files that are passed over, with the reason, and ``said`` what the user should know. A failed
+    check is a PudNetError that names the entry, the limit and the fix.
     """
     limits, skipped, said = limits or ArchiveLimits(), [] if skipped is None else skipped, [] if said is None else said
     kept: dict[str, zipfile.ZipInfo] = {}
@@ -185,22 +167,7 @@ def unpack_zip(
     skipped: Skipped | None = None,
     said: list[str] | None = None,
 ) -> Path:
-    """Unpack a zip of pictures into a new folder.
-
-    Args:
-        source: The file, or its content.
-        folder: Where to; must not exist or be empty.
-        limits: How much the zip may hold.
-        name: What messages call it.
-        skipped: Gets the files that are passed over, with the reason.
-        said: Gets what its user should know.
-
-    Returns:
-        The folder.
-
-    Raises:
-        PudNetError: If the zip is none, damaged or fails a check, or the folder is in use. Then nothing stays behind.
-    """
+    """Unpack a zip (a file or its bytes) into a new folder, whole or not at all; see ``check_zip``."""
     folder = Path(folder)
     name = name or ("The zip" if isinstance(source, bytes) else str(source))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -59,15 +59,10 @@ def data_folder() -> Path:
 
 
 def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, Any]] | None:
-    """Open a set of decoded images.
+    """Open a set of decoded images by its description, ``fingerprint`` of None takes it as it is.
 
-    Args:
-        path: Its description, a .json file.
-        fingerprint: What the description must say of the source; None takes it as it is.
-
-    Returns:
-        The images, (N, C, H, W) uint8, memory-mapped, and the description; None if there is none, or it is out of date
-        or damaged (then with a warning).
+    Gives the images, (N, C, H, W) uint8, memory-mapped, and the description; None if there is none, or it is out of
+    date or damaged (then with a warning).
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -156,18 +151,10 @@ def fill(
     progress: str = "",
     workers: int = 0,
 ) -> tuple[Path, dict[int, str]]:
-    """Decode all images of a set into its partial file; what an earlier run has done is kept.
+    """Decode all N images of a set into its partial file; what an earlier run has done is kept.
 
-    Args:
-        path: The set's description, which is not written yet.
-        shape: N, C, H, W.
-        read: Gives image i as (C, H, W) uint8; raises PictureError for a bad one.
-        stamp: Tells what image i depends on: its file's size and time.
-        progress: Text of the progress bar; without, there is none.
-        workers: Threads; 0 for one more than there are cores.
-
-    Returns:
-        The partial file, and why images could not be read, by number; theirs are black.
+    ``read`` gives image i as (C, H, W) uint8, ``stamp`` tells what it depends on. Gives the partial file, and why
+    images could not be read, by number; theirs are black.
     """
     partial, journal = (path.with_name(f".{path.stem}.{kind}") for kind in ("partial", "journal"))
     count, row = shape[0], int(np.prod(shape[1:]))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pudnet_lib.core import hooks
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.reading import Counts, FolderReport
+from pudnet_lib.images.reading import FolderReport
 from pudnet_lib.images.sources import load_images
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def checked(folder: str | Path, size: int = 32, progress: bool = False) -> tuple
     counts = dict(zip(images.class_names, images.class_counts().tolist(), strict=True))
     none = dict.fromkeys(("within_class", "across_classes", "across_split"), 0)
     levels = int(images.images.max()) - int(images.images.min()) + 1
-    split = Counts(source="own", train=len(train), test=len(test))
+    split = dict(source="own", train=len(train), test=len(test))
     return FolderReport(images.name, counts, split, none, 0, levels), images
 
 

@@ -28,30 +28,18 @@ _NO_TEST = ("extra", "unlabel", "unlabeled", "unlabelled", "augmented", "aug", "
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a source; nothing is decoded yet.
-
-    Attributes:
-        name: The source's name.
-        root: Its folder; ``shown`` is what messages call it.
-        files: The N paths below it.
-        labels: (N,) int64 in 0..K-1.
-        tests: (N,) bool, the files of its own test part; None where it has no split of its own.
-        class_names: The K names, distinct.
-        skipped: Files that are passed over, each with the reason.
-        warnings: What else its user should know.
-        fingerprint: Changes with any file's path, size or modification time.
-    """
+    """The files of a source; nothing is decoded yet."""
 
     name: str
     root: Path
-    shown: str
-    files: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
-    tests: npt.NDArray[np.bool_] | None
-    class_names: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
+    shown: str  # what messages call the root
+    files: tuple[str, ...]  # N paths below it
+    labels: npt.NDArray[np.int64]  # (N,), 0..K-1
+    tests: npt.NDArray[np.bool_] | None  # (N,); None where it has no split of its own
+    class_names: tuple[str, ...]  # K, distinct
+    skipped: tuple[tuple[str, str], ...]  # files passed over, with the reason
     warnings: tuple[str, ...]
-    fingerprint: str
+    fingerprint: str  # changes with any file's path, size or time
 
 
 @dataclass
@@ -141,20 +129,10 @@ def refuse_inside(out: Path | str, folder: Path | str) -> None:
 
 
 def scan_folder(root: Path | str, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
-    """List an image folder.
+    """List a folder of class folders, or of the parts of a split with class folders.
 
-    Args:
-        root: A folder of class folders, or of the parts of a split (``train/`` and ``test/``, say) with class folders.
-        name: The source's name; by default the folder's.
-        shown: What messages call the folder.
-        merge: Where parts are found of which none is clearly for training: take them all together.
-
-    Returns:
-        Its files.
-
-    Raises:
-        PudNetError: If it is no folder, has no class folders, fewer than two classes, an empty class, or parts of which
-            none is clearly for training.
+    ``shown`` is what messages call it; ``merge`` takes parts together of which none is clearly for training (an error
+    else).
     """
     root = Path(root)
     name, shown = name or root.resolve().name, shown or readable(str(root))
@@ -327,22 +305,7 @@ def listing(
 ) -> Listing:
     """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later.
 
-    Args:
-        name: The source's name.
-        root: Its folder.
-        training: Class name to files below the root.
-        tests: Class name to test files; the same classes.
-        display: Class name to the name shown, where they differ.
-        shown: What messages call the root.
-        skipped: Files that were passed over, with the reason.
-        warnings: What was noticed.
-        base: Path below the root that names of files count from.
-
-    Returns:
-        The listing, classes sorted by their (folder) name.
-
-    Raises:
-        PudNetError: If there are fewer than two classes, or a class lacks training images.
+    ``display`` gives the names to show, ``base`` the path below the root that files are named from.
     """
     shown, said = shown or readable(str(root)), list(warnings)
     if len(training) < 2:

@@ -43,18 +43,7 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
 
 
 def load_pack(name: str, split: str = "train") -> ImageDataset:
-    """Load a pack as it is stored.
-
-    Args:
-        name: One of ``pack_names()``.
-        split: ``"train"``, ``"test"`` or ``"all"``.
-
-    Returns:
-        The images, (N, C, H, W) uint8 at their own size and channels.
-
-    Raises:
-        PudNetError: If there is no such pack, or its file is damaged.
-    """
+    """Load the training part, the test part or ``"all"`` of a pack, at its own size and channels."""
     if name not in manifest():
         raise unknown_name("pack", name, pack_names())
     arrays = _arrays(name)

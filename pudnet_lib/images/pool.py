@@ -56,19 +56,7 @@ class PoolConfig:
 
 
 class Pool:
-    """The sources of a ``PoolConfig``, loaded.
-
-    Args:
-        config: Which.
-
-    Attributes:
-        train: Each source's training images, all classes.
-        test: Each source's test images, all classes.
-        splits: Each source's class split.
-
-    Raises:
-        PudNetError: If there is no source, or one is named twice.
-    """
+    """The sources of a ``PoolConfig``, loaded: training images, test images and class split of each."""
 
     def __init__(self, config: PoolConfig | None = None) -> None:
         self.config = config or PoolConfig()
@@ -96,11 +84,7 @@ class Pool:
         return EpisodeSampler(pool, episodes, seed, classes=classes * (1 + len(self.config.variations)))
 
     def validation_episodes(self, episodes: EpisodeConfig, seed: int = 0) -> EpisodeSampler:
-        """Episodes of the held-out training classes, to select models on.
-
-        Raises:
-            PudNetError: If the pool holds no classes out.
-        """
+        """Episodes of the held-out training classes, to select models on."""
         if not self.config.hold_out:
             raise PudNetError("This pool trains on its validation classes (hold_out=False); nothing to validate on.")
         kept = [i for i, split in enumerate(self.splits) if len(split.validation) >= 2]
@@ -114,13 +98,5 @@ class Pool:
 
 
 def varied(data: ImageDataset, variation: Variation) -> ImageDataset:
-    """Copy a source with all images changed in one way.
-
-    Args:
-        data: The source; not changed.
-        variation: How.
-
-    Returns:
-        The same labels, class names and items, under the name "source, variation".
-    """
+    """Copy a source with all images changed in one way, under the name "source, variation"."""
     return replace(data, images=_CHANGES[variation](data.images).contiguous(), name=f"{data.name}, {variation}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -63,21 +63,6 @@ class Reading:
             raise PudNetError(f"on_error is {self.on_error!r}; expected 'raise' or 'skip'.")
 
 
-class Counts(TypedDict):
-    """A split: the folder's own, drawn by the kit, or none, and its images."""
-
-    source: str
-    train: int
-    test: int
-
-
-class Skipped(TypedDict):
-    """A file that was passed over, and why."""
-
-    file: str
-    why: str
-
-
 @dataclass(frozen=True)
 class FolderReport:
     """What was understood of a folder of images before anything is predicted.
@@ -97,11 +82,11 @@ class FolderReport:
 
     name: str
     classes: dict[str, int]
-    split: Counts
+    split: dict[str, Any]
     duplicates: dict[str, int]
     blank: int
     grey_levels: int
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[dict[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     scale: tuple[float, ...] = ()
 
@@ -141,34 +126,20 @@ class FolderReport:
 
 @dataclass(frozen=True)
 class Source:
-    """Images that are read by number: files, or a torchvision dataset's records.
-
-    Attributes:
-        name: The source's name; ``shown`` is what messages call it.
-        fingerprint: Changes when the images do.
-        labels: (N,) int64 in 0..K-1.
-        tests: (N,) bool, images for testing; None where a split has to be drawn.
-        class_names: The K names.
-        read: Gives image i as (C, H, W) uint8; raises PictureError on a bad one.
-        file: Names image i, below ``shown``.
-        stamp: Tells what image i depends on.
-        licence: The terms.
-        facts: What a report says already: skipped files, warnings, the scale.
-        published: The split is the authors': it stays as it is, copies and all, and nothing is said of it.
-    """
+    """Images that are read by number: files, or a torchvision dataset's records."""
 
     name: str
-    shown: str
+    shown: str  # what messages call it
     fingerprint: str
-    labels: npt.NDArray[np.int64]
-    tests: npt.NDArray[np.bool_] | None
+    labels: npt.NDArray[np.int64]  # (N,), 0..K-1
+    tests: npt.NDArray[np.bool_] | None  # (N,); None where a split has to be drawn
     class_names: tuple[str, ...]
-    read: Callable[[int], Pixels]
-    file: Callable[[int], str]
-    stamp: Callable[[int], bytes]
+    read: Callable[[int], Pixels]  # image i as (C, H, W) uint8; a PictureError for a bad one
+    file: Callable[[int], str]  # its name, below ``shown``
+    stamp: Callable[[int], bytes]  # what it depends on
     licence: str = "unknown"
-    facts: dict[str, Any] = field(default_factory=dict)
-    published: bool = True
+    facts: dict[str, Any] = field(default_factory=dict)  # skipped files, warnings, the scale
+    published: bool = True  # the split is the authors': it stays, copies and all, and nothing is said of it
 
 
 def source_of(listing: Listing, how: Reading, licence: str = "unknown", published: bool = False) -> Source:
@@ -299,20 +270,7 @@ def read_source(
 ) -> ImageDataset:
     """Give a source's images from its cache; decode them first if there is none, or it is out of date.
 
-    Args:
-        path: The cached description.
-        fingerprint: Of the source as it is now; None takes the cache as it is.
-        opened: Opens the source; called only if its images have to be decoded.
-        split: Which images.
-        how: Size, channels and the rest.
-        cached: What was read of it already.
-
-    Returns:
-        The images, memory-mapped.
-
-    Raises:
-        PudNetError: If no class is left with two training images' worth to learn from, a picture can't be decoded (and
-            ``how.on_error`` is ``"raise"``), or the cache can't be written.
+    ``fingerprint`` of None takes the cache as it is; ``cached`` is what was read of it already.
     """
     if cached is None or fingerprint not in (None, cached[1]["fingerprint"]):
         cached = read_cache(path, fingerprint)
@@ -326,7 +284,7 @@ def read_source(
         raise PudNetError(f"The cache {path} could not be read back after it was written; check the disk.")
     images, facts = cached
     _raise_if_asked(facts["bad"], how)
-    report = FolderReport(**facts["report"])
+    report = FolderReport(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["report"].items()})
     for text in report.warnings if not facts["published"] else report.warnings[: len(facts["bad"])]:
         warnings.warn(f"{report.name}: {text}", stacklevel=4)
     return _part(images, facts, split, report)
@@ -397,7 +355,7 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
     report = FolderReport(
         source.name,
         {name: int((labels == k).sum()) for k, name in enumerate(source.class_names)},
-        Counts(source=origin, train=train, test=int(tests.sum())),
+        dict(source=origin, train=train, test=int(tests.sum())),
         copies,
         int(blank.sum()),
         levels,

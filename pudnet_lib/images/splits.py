@@ -42,13 +42,7 @@ def default_class_split(name: str, num_classes: int) -> ClassSplit:
     Args:
         name: The source's name. A known one has the paper's or the kit's counts; any other 20 % unseen classes and 20 %
             of the rest for validation.
-        num_classes: K, its classes.
-
-    Returns:
-        Training, validation and unseen classes.
-
-    Raises:
-        PudNetError: If there are fewer than four classes: too few for two training and two unseen ones.
+        num_classes: K, at least 4, for two training and two unseen classes.
     """
     if num_classes < 4:
         raise PudNetError(

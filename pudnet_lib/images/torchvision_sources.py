@@ -38,30 +38,17 @@ _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package 
 
 
 class TorchvisionSource(NamedTuple):
-    """What is known of one of torchvision's datasets.
-
-    Attributes:
-        class_name: torchvision's class.
-        folder: Where its files are, below the data folder.
-        classes: K.
-        images: All images, training and test.
-        size: Pixels, as text: some have many sizes.
-        licence: The terms.
-        parts: Arguments for the training and for the test images; empty where the files are listed instead, because
-            torchvision has no split or other classes in each.
-        labels: torchvision's attribute that holds the labels.
-        root: The constructor's root, below the data folder.
-    """
+    """What is known of one of torchvision's datasets."""
 
     class_name: str
-    folder: str
+    folder: str  # where its files are, below the data folder
     classes: int
-    images: int
+    images: int  # training and test
     size: str
     licence: str
-    parts: _Parts = _NO_PARTS
-    labels: str = "targets"
-    root: str = "."
+    parts: _Parts = _NO_PARTS  # arguments for training and test images; empty where the files are listed instead
+    labels: str = "targets"  # torchvision's attribute that holds them
+    root: str = "."  # the constructor's, below the data folder
 
 
 _ROWS: dict[str, tuple[Any, ...]] = {
