@@ -56,7 +56,11 @@ function render({ model, el }) {
   const pairs = element(right, "div", "pairs"), plot = element(right, "div", "holder"), said = element(right, "div", "said");
   let view = null; // [x, y, half-width] of the scatter; null is the whole
 
-  const choose = (name, value) => { model.set(name, value); model.save_changes(); };
+  const choose = (name, value) => {
+    if (JSON.stringify(model.get(name)) === JSON.stringify(value)) return; // a redraw would break a double click
+    model.set(name, value);
+    model.save_changes();
+  };
   const cell = () => model.get("data").cells[`${model.get("layer")}|${model.get("feature")}`];
 
   function drawMap() {
