@@ -49,13 +49,9 @@ def standard(train: np.ndarray, what: str) -> Standard:
 
 
 class Reduced(NamedTuple):
-    """One side in k principal components of unit variance over training episodes, and how to bring others there.
+    """One side, (n, k) and (m, k), in principal components of unit variance over training episodes.
 
-    Attributes:
-        train: (n, k), columns centred, orthogonal, of unit variance.
-        test: (m, k), in the same coordinates.
-        explained: Share of the variance that the k components hold.
-        steps: Standardisation and PCA, fitted on the training episodes.
+    ``explained`` is the share of variance that they hold, ``steps`` bring further episodes there.
     """
 
     train: np.ndarray
@@ -71,11 +67,7 @@ class Reduced(NamedTuple):
 
 
 def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str) -> Reduced:
-    """Standardise (n, p) and (m, p) and take principal components, all fitted on the training episodes.
-
-    Raises:
-        PudNetError: If there are too few episodes, columns that vary, or a value is NaN or infinite.
-    """
+    """Standardise (n, p) and (m, p) and take principal components, all fitted on the training episodes."""
     n = len(train)
     if components < 1:
         raise PudNetError(f"{components} components were asked for; expected at least 1.")
@@ -133,11 +125,7 @@ def _share_above(null: np.ndarray, value: float) -> float:
 
 
 class Shuffled(NamedTuple):
-    """Canonical correlations under B pairings, (B, k) each.
-
-    In sample and held out: both shuffled. Transfer: held-out episodes in their true pairing, directions fitted to
-    shuffled training episodes.
-    """
+    """Correlations under B pairings, (B, k) each; transfer: held-out pairs are true, the training pairs shuffled."""
 
     in_sample: np.ndarray
     held_out: np.ndarray
@@ -145,12 +133,8 @@ class Shuffled(NamedTuple):
 
 
 def directions(x: Reduced, y: Reduced, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit CCA for (B, n) pairings: PCA scores are orthonormal, so it is one k × k SVD each.
-
-    Returns:
-        Directions of x (B, k, k), in-sample correlations (B, k), directions of y (B, k, k).
-    """
-    cross = x.train.T @ y.train[orders] / (len(x.train) - 1)  # (B, k, k)
+    """Fit CCA for (B, n) pairings: directions of x (B, k, k), in-sample correlations (B, k), directions of y."""
+    cross = x.train.T @ y.train[orders] / (len(x.train) - 1)  # (B, k, k): PCA scores are orthonormal, one SVD each
     left, inside, right = np.linalg.svd(cross)
     return left, np.minimum(inside, 1.0), right.transpose(0, 2, 1)
 
@@ -214,16 +198,10 @@ def canonical(
     strata: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
     seed: int = 0,
 ) -> Canonical:
-    """Fit CCA on training episodes and test it on held-out ones.
+    """Fit CCA on training episodes and test it on held-out ones, with B permutations and bootstrap samples.
 
-    Args:
-        x: The datasets' side.
-        y: The parameters' side.
-        permutations: B, of the nulls and of the bootstrap.
-        clusters: (m,) names of the held-out episodes' class sets, drawn together by the bootstrap; by default each
-            episode is its own.
-        strata: Within which training and held-out episodes are shuffled (n,), (m,): a stricter null.
-        seed: Of shuffles and bootstrap.
+    ``clusters`` (m,) names the held-out episodes' class sets, which the bootstrap draws together; within ``strata``
+    training and held-out episodes are shuffled (n,), (m,): a stricter null.
     """
     left, inside, right = (part[0] for part in directions(x, y, np.arange(len(x.train))[None]))
     signs = np.sign(np.take_along_axis(left, np.abs(left).argmax(0)[None], 0))  # a direction's sign is free: fix it

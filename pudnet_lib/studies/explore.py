@@ -12,7 +12,6 @@ import base64
 import html
 import io
 import json
-import threading
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -29,27 +28,9 @@ from PIL import Image
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.studies.correlation import (
-    Against,
-    Canonical,
-    Reduced,
-    canonical,
-    linear_cka,
-    mantel,
-    reduce_side,
-    shuffles,
-    standard,
-)
-from pudnet_lib.studies.features import (
-    DATASET_FEATURES,
-    LAYERS,
-    PARAMETER_FEATURES,
-    DatasetFeature,
-    ParameterFeature,
-    dataset_features,
-    describe_images,
-    parameter_features,
-)
+from pudnet_lib.studies import correlation, features
+from pudnet_lib.studies.correlation import Against, Canonical, Reduced
+from pudnet_lib.studies.features import DATASET_FEATURES, LAYERS, DatasetFeature, ParameterFeature
 from pudnet_lib.studies.zoo import ZooTraining, train_networks
 from pudnet_lib.studies.zoo_store import PARTS, Initialisation, Part, Zoo, ZooConfig, load_zoo, parameter_shapes
 
@@ -61,18 +42,11 @@ Side = Literal["dataset", "parameters", "strata", "class set"]
 
 
 class Cell(NamedTuple):
-    """One cell of the study.
+    """One cell: a source (or ``POOLED``; or ``WITHIN``, its null shuffled within sources), and both sides.
 
-    Attributes:
-        source: One of the study's sources, ``POOLED``, or ``WITHIN`` (pooled, the null shuffles within sources).
-        initialisation: Which zoo.
-        layer: One of ``LAYERS``.
-        feature: The datasets' side.
-        parameters: The parameters' side.
-        components: k, principal components a side, and pairs of canonical directions.
-        episodes: Training episodes used, the first ones; 0 for all.
-        same_classes: Test on the last third of the training episodes and fit on the others, instead of on the held-out
-            classes: what a lazy hold-out would find.
+    ``components`` is k, principal components a side and pairs of directions; ``episodes`` the training episodes used,
+    the first ones, 0 for all; ``same_classes`` tests on the last third of the training episodes, fitted on the others,
+    instead of on held-out classes: what a lazy hold-out would find.
     """
 
     source: str
@@ -88,14 +62,7 @@ class Cell(NamedTuple):
 class Study:
     """Zoos and features of some sources, loaded once; answers for any cell, each computed once.
 
-    Args:
-        sources: Packs, names or image folders.
-        initialisations: ``"same"`` and/or ``"different"``.
-        train: Training episodes that directions are fitted on (120 ship).
-        held_out: Episodes of held-out classes (60 ship).
-        training: How each network of the zoo is trained.
-        permutations: Shuffles of the nulls, and bootstrap samples.
-        seed: Of zoo, shuffles and bootstrap.
+    Directions are fitted on ``train`` episodes and tested on ``held_out`` ones of other classes (120 and 60 ship).
     """
 
     def __init__(
@@ -153,18 +120,20 @@ class Study:
         if side == "dataset":
             return self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)[indices]
         if side == "parameters":
-            return parameter_features(zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters)
+            return features.parameter_features(
+                zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters
+            )
         if side == "strata":
             return np.full(len(indices), self.names.index(source))
         return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.class_sets(part, indices)])
 
     def _describe(self, source: str, feature: DatasetFeature, part: Part, count: int) -> np.ndarray:
         episodes = self.zoos[source, self.starts[0]].episodes  # the same ones for every initialisation
-        return dataset_features(feature, source, episodes, part, np.arange(count))
+        return features.dataset_features(feature, source, episodes, part, np.arange(count))
 
     def _reduce(self, cell: Cell, side: Side) -> Reduced:
         what = cell.feature if side == "dataset" else f"{cell.parameters} of the {cell.layer}"
-        return reduce_side(*self.side(cell, side), cell.components, what)
+        return correlation.reduce_side(*self.side(cell, side), cell.components, what)
 
     def sides(self, cell: Cell) -> tuple[Reduced, Reduced]:
         """Both sides in principal components; each is reduced once for all cells that share it."""
@@ -175,28 +144,23 @@ class Study:
     def _canonical(self, cell: Cell) -> Canonical:
         fit, test = (tuple(rows.tolist()) for rows in self.side(cell, "strata"))
         strata, clusters = (fit, test) if cell.source == WITHIN else None, self.side(cell, "class set")[1]
-        return canonical(*self.sides(cell), self.permutations, clusters, strata, self.seed)
+        return correlation.canonical(*self.sides(cell), self.permutations, clusters, strata, self.seed)
 
     def similarities(self, cell: Cell) -> dict[str, Against]:
         """Linear CKA and the Mantel test on held-out episodes."""
         (a, x), (b, y) = (self.side(cell, side) for side in ("dataset", "parameters"))
-        x, y = standard(a, cell.feature)(x), standard(b, cell.layer)(y)
+        x, y = correlation.standard(a, cell.feature)(x), correlation.standard(b, cell.layer)(y)
         strata = tuple(self.side(cell, "strata")[1].tolist()) if cell.source == WITHIN else None
-        orders = shuffles(self.permutations, len(x), self.seed, strata)
-        return {"linear CKA": linear_cka(x, y, orders), "Mantel test": mantel(x, y, orders)}
+        orders = correlation.shuffles(self.permutations, len(x), self.seed, strata)
+        return {"linear CKA": correlation.linear_cka(x, y, orders), "Mantel test": correlation.mantel(x, y, orders)}
 
     def place(self, cell: Cell, dataset: ImageDataset) -> np.ndarray:
-        """Place a data set of one's own in a cell's scatter, (2, k): it is described, and a network is trained on it.
-
-        Args:
-            cell: Whose directions.
-            dataset: RGB, 32 pixels; its first classes that have two images, as many as the zoo's episodes.
-        """
+        """Place a data set (RGB, 32 pixels) in a cell's scatter, (2, k): described, and a network trained on it."""
         zoo, (x, y), axes = self.members(cell)[0][1], self.sides(cell), self.canonical(cell).axes
         images, labels, row = self._trained(dataset, zoo)
-        described = describe_images(cell.feature, images, labels)[None]
-        features = parameter_features(row, self.shapes, cell.layer, cell.parameters)
-        return np.concatenate([x.project(described) @ axes[0], y.project(features) @ axes[1]])
+        described = features.describe_images(cell.feature, images, labels)[None]
+        found = features.parameter_features(row, self.shapes, cell.layer, cell.parameters)
+        return np.concatenate([x.project(described) @ axes[0], y.project(found) @ axes[1]])
 
     def _trained(self, dataset: ImageDataset, zoo: Zoo) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         """Images and labels of an episode from a data set, and the parameters (1, P) of a network trained on it."""
@@ -218,10 +182,8 @@ class Study:
 def explorer_data(study: Study, cell: Cell, added: Sequence[ImageDataset] = ()) -> dict[str, Any]:
     """Everything that the linked figure shows of one source, initialisation and description of parameters.
 
-    Returns:
-        ``layers``, ``features``, ``cells`` ("layer|feature" to mean, null, survives, r and null of each pair, points
-        and added points (pairs, 2, m)), ``episodes`` (name, source, classes, accuracy, picture), ``added`` and
-        ``limit``, one half-width for all axes of the source, so that movement can be followed.
+    ``cells``: "layer|feature" to mean, null, survives, r and null of each pair, points and added points (pairs, 2, m);
+    ``episodes``: name, source, classes, accuracy, picture; ``limit``: one half-width for all axes of the source.
     """
     data = _shown(study, cell._replace(layer="", feature="HOG"))
     places = {
@@ -295,7 +257,7 @@ class ExplorePanel(ipywidgets.VBox):  # type: ignore[misc]
         self.controls = {
             "source": ipywidgets.Dropdown(options=study.sources, description="source"),
             "initialisation": ipywidgets.Dropdown(options=study.starts, description="start"),
-            "parameters": ipywidgets.Dropdown(options=PARAMETER_FEATURES, description="parameters"),
+            "parameters": ipywidgets.Dropdown(options=features.PARAMETER_FEATURES, description="parameters"),
             "components": slide(components, 1, 10, description="components"),
             "episodes": slide(train, min(train, 2 * components + 2), train, description="fitted on"),
         }
@@ -380,63 +342,17 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def compare_datasets(model: ParameterModel, a: ImageDataset, b: ImageDataset) -> pd.DataFrame:
-    """Two data sets side by side: cosine and difference (in % of the first's norm) of all that a PudNet makes of them.
-
-    Returns:
-        Rows HOG, pixel statistics, and each predicted layer; the sketch is ten images a class.
-    """
+    """Two data sets side by side: cosine, and difference in % of the first's norm, of HOG and each predicted layer."""
     sides = []
     for dataset in (a, b):
         images, labels = dataset.sketch_with_labels(10, 0)
         with torch.no_grad():
             found = [(LABELS.get(n, n), t.numpy().ravel()) for n, t in model(images, labels).items() if t.ndim > 1]
         names: tuple[DatasetFeature, ...] = ("HOG", "pixel statistics")
-        sides.append({name: describe_images(name, images, labels) for name in names} | dict(found))
+        sides.append({name: features.describe_images(name, images, labels) for name in names} | dict(found))
     rows = [
         {"what": name, "cosine": float(_cosines(x[None], y[None])[0]),
          "difference (%)": float(100 * np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-12))}
         for (name, x), y in zip(sides[0].items(), sides[1].values(), strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-class GrowPanel(ipywidgets.VBox):  # type: ignore[misc]
-    """Trains more networks in the background, with a bar and a button that cancels; what is finished is kept."""
-
-    def __init__(self, panel: ExplorePanel) -> None:
-        self.panel, self.thread, self._stopped = panel, threading.Thread(), threading.Event()
-        wanted = panel.controls["episodes"].max + 60
-        self.wanted = ipywidgets.BoundedIntText(wanted, 2, 100_000, description="episodes")
-        self.start = ipywidgets.Button(description="train", icon="play")
-        self.stop = ipywidgets.Button(description="cancel", icon="stop", disabled=True)
-        self.bar, self.message = ipywidgets.IntProgress(0, 0, 1), ipywidgets.Label()
-        self.start.on_click(lambda _button: self.grow())
-        self.stop.on_click(lambda _button: self._stopped.set())
-        super().__init__([ipywidgets.HBox([self.wanted, self.start, self.stop]), self.bar, self.message])
-
-    def grow(self) -> None:
-        """Start training; returns at once."""
-        self._stopped.clear()
-        self.start.disabled, self.stop.disabled = True, False
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        study, wanted = self.panel.study, int(self.wanted.value)
-        held_out = min(len(zoo.held_out.indices) for zoo in study.zoos.values())
-        try:
-            for number, (name, zoo) in enumerate(study.zoos.items(), 1):
-                told = f"{', '.join(name)} ({number} of {len(study.zoos)} zoos)"
-                load_zoo(zoo.config, wanted, held_out, partial(self._tell, told))
-            study.load(wanted, held_out)
-            self.panel.controls["episodes"].max = wanted
-            self.message.value = f"Done: {wanted} training episodes of every zoo; the slider reaches them."
-        except PudNetError as error:
-            self.message.value = str(error)
-        finally:
-            self.start.disabled, self.stop.disabled = False, True
-
-    def _tell(self, name: str, done: int, total: int) -> bool:
-        self.bar.max, self.bar.value = total, done
-        self.message.value = f"{name}: {done} of {total} networks"
-        return not self._stopped.is_set()

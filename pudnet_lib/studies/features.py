@@ -118,19 +118,11 @@ def layer_tensors(rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer
 def parameter_features(
     rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer: str, feature: ParameterFeature
 ) -> np.ndarray:
-    """Describe trained networks.
+    """Describe trained networks, (G, P) flattened parameters, by (G, q) float64.
 
-    Args:
-        rows: (G, P) flattened parameters.
-        shapes: Names and shapes of the tensors.
-        layer: One of ``LAYERS``.
-        feature: ``"weights"``: flattened, as they are. ``"norms"``: of each tensor its Frobenius norm, mean, and the
-            sorted norms of its filters (of a batch norm, its sorted values). ``"spectra"``: of each convolution its
-            singular values as an (out, in·k·k) matrix and the mean power of its filters at each spatial frequency; of
-            a batch norm, its sorted values.
-
-    Returns:
-        (G, q) float64.
+    ``"weights"``: as they are. ``"norms"``: of each tensor its Frobenius norm, mean, and the sorted norms of its
+    filters. ``"spectra"``: of each convolution its singular values as an (out, in·k·k) matrix and the mean power of its
+    filters at each spatial frequency. Of a batch norm, both take the sorted values.
     """
     if feature not in PARAMETER_FEATURES:
         raise unknown_name("parameter feature", feature, PARAMETER_FEATURES)

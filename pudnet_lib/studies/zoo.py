@@ -76,11 +76,7 @@ def learning_rate(config: ZooTraining, step: int, steps: int) -> float:
 
 
 def grouped_logits(parameters: Parameters, images: Tensor) -> Tensor:
-    """Run G ConvNet-3 with heads on (G, N, C, H, W) normalised images; batch norms on the batch's own statistics.
-
-    Returns:
-        (G, N, K).
-    """
+    """Run G ConvNet-3 with heads on (G, N, C, H, W) normalised images to (G, N, K); batch norms on own statistics."""
     g, n = images.shape[:2]
     maps = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # (N, G·C, H, W)
     for block in range(3):
@@ -102,20 +98,11 @@ def train_networks(
     start: Parameters | None = None,
     at_once: int | None = None,
 ) -> TrainedNetworks:
-    """Train G networks; each ends where a plain loop would have ended.
+    """Train G networks on (G, M, C, H, W) uint8 images; each ends where a plain loop would have ended.
 
-    Args:
-        images: (G, M, C, H, W) uint8, M images an episode.
-        labels: (M,) int64 in 0..K-1, the same places for all episodes.
-        config: How.
-        seeds: One an episode, for initial weights and order of images.
-        dtype: Precision of the computation.
-        keep_going: Asked before every epoch; False cancels.
-        start: Initial parameters for all episodes (no dimension of episodes); what it lacks (the head) stays random.
-        at_once: How many run side by side; by default five on a processor (more leave its cache), all on a GPU.
-
-    Raises:
-        TrainingCancelledError: If ``keep_going`` said so.
+    Labels (M,) stand in the same places for all episodes; ``keep_going`` is asked before every epoch, False cancels
+    (``TrainingCancelledError``); ``start`` holds initial parameters for all episodes, what it lacks (the head) stays
+    random; ``at_once`` run side by side, by default five on a processor (more leave its cache), all on a GPU.
     """
     size = at_once or (5 if images.device.type == "cpu" else len(images))
     parts = [

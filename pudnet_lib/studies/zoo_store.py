@@ -13,8 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -48,18 +47,10 @@ SHIPPED = Path(__file__).parents[1] / "shipped" / "zoo"
 
 
 class ZooEpisodes:
-    """Draws the episodes of one source.
+    """Draws the episodes of one source, from its training and test images; refuses where classes are too few.
 
-    Args:
-        train: Training images of the source, all classes.
-        test: Its test images, same classes.
-        ways: K, classes an episode; 0 takes 5, or 3 where a part has fewer than 10 classes to draw from.
-        per_class: Training images a class, the same for every episode, so that networks can be trained side by side.
-        test_per_class: Test images a class, for the networks' accuracy.
-        seed: Episode i depends on (seed, part, i).
-
-    Raises:
-        PudNetError: If a part has fewer than K classes with enough images.
+    ``ways`` 0 takes 5 classes, or 3 where a part has fewer than 10 to draw from; all episodes have the same number of
+    images a class, so that networks can be trained side by side.
     """
 
     def __init__(
@@ -167,15 +158,8 @@ def predicted_mean(episodes: ZooEpisodes, width: int) -> Parameters:
 class ZooConfig:
     """Which zoo; every field is part of its folder's name.
 
-    Attributes:
-        source: A pack, a dataset's name, or an image folder.
-        initialisation: ``"same"`` initial weights and order of images for all episodes, or ``"different"`` ones;
-            ``"predicted"`` is the same for all, the mean of what the shipped PudNet predicts for training episodes.
-        ways: K, classes an episode; 0 takes 5, or 3 where there are too few classes.
-        per_class: Training images a class.
-        test_per_class: Test images a class, for the accuracy that is kept beside the parameters.
-        training: How each network is trained.
-        seed: Seed of episodes and of the initialisation.
+    ``"same"`` initial weights and order of images for all episodes, or ``"different"`` ones; ``"predicted"`` is the
+    same for all, the mean of what the shipped PudNet predicts for training episodes.
     """
 
     source: str = "fashion"
@@ -244,22 +228,10 @@ def load_zoo(
     progress: Callable[[int, int], bool] | None = None,
     root: Path | None = None,
 ) -> Zoo:
-    """Load a zoo, and train what it lacks.
+    """Load a zoo of so many training and held-out episodes, less those that diverged, and train what it lacks.
 
-    Args:
-        config: Which zoo.
-        train: Training episodes wanted.
-        held_out: Held-out episodes wanted.
-        progress: Called with (episodes trained in this call, episodes to train) after each chunk and before each epoch;
-            returning False cancels. By default a progress bar that cannot be cancelled.
-        root: Where it grows; by default the cache folder.
-
-    Returns:
-        The zoo, with exactly the episodes wanted, less those that diverged.
-
-    Raises:
-        TrainingCancelledError: If it was cancelled; finished chunks are kept.
-        PudNetError: If most episodes diverged, or a file is damaged.
+    ``progress`` is called with (episodes trained in this call, episodes to train) after each chunk and before each
+    epoch; returning False cancels (``TrainingCancelledError``), and finished chunks are kept. By default a bar.
     """
     if min(train, held_out) < 2:
         raise PudNetError(f"A zoo of {train} training and {held_out} held-out episodes tells nothing; take at least 2.")
@@ -272,7 +244,9 @@ def load_zoo(
     ]
     total, done = sum(stop - start for _, start, stop in missing), 0
     mean = predicted_mean(episodes, config.training.width) if missing and config.initialisation == "predicted" else None
-    with _bar(progress, total, config.source) as tell:
+    quiet = total == 0 or progress is not None
+    with tqdm(total=total, desc=f"networks for {config.source}", disable=quiet, leave=False) as bar:
+        tell = progress or (lambda done, _total: bar.update(done - bar.n) is not False)
         for part, start, stop in missing:
             try:
                 tensors = _train_chunk(config, episodes, part, range(start, stop), mean, partial(tell, done, total))
@@ -283,20 +257,6 @@ def load_zoo(
             done += stop - start
             tell(done, total)
     return Zoo(config, episodes, *(_read(folder, part, wanted[part], config) for part in PARTS))
-
-
-@contextmanager
-def _bar(progress: Callable[[int, int], bool] | None, total: int, source: str) -> Iterator[Callable[[int, int], bool]]:
-    if progress is not None:
-        yield progress
-        return
-    with tqdm(total=total, desc=f"training networks for {source}", unit="network", disable=total == 0) as bar:
-
-        def tell(done: int, _total: int) -> bool:
-            bar.update(done - bar.n)
-            return True
-
-        yield tell
 
 
 def _train_chunk(

@@ -8,20 +8,17 @@ import pytest
 from pudnet_lib import load_pudnet
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import zoo_store
 from pudnet_lib.studies.explore import (
     POOLED,
     WITHIN,
     Cell,
     ExplorePanel,
-    GrowPanel,
     LayerView,
     Study,
     compare_datasets,
     explorer_data,
     page,
 )
-from pudnet_lib.studies.zoo import ZooTraining
 
 GLYPHS = Cell("glyphs", feature="pixel statistics", components=2)
 
@@ -153,42 +150,3 @@ def test_two_data_sets_side_by_side(study):
     assert same["cosine"].to_numpy() == pytest.approx(1)
     assert same["difference (%)"].max() < 1e-3
     assert (other["difference (%)"] > same["difference (%)"]).all()
-
-
-@pytest.fixture
-def grower(study, monkeypatch):
-    """A panel that trains a few tiny networks."""
-    monkeypatch.setattr(zoo_store, "CHUNK", 2)
-    tiny = Study(("glyphs",), ("same",), 8, 4, ZooTraining(2, 1, 100), 20)
-    made = GrowPanel(ExplorePanel(tiny, 1))
-    made.wanted.value = 12
-    return made
-
-
-def test_more_networks_are_trained_from_the_notebook(grower):
-    grower.grow()
-    grower.thread.join(60)
-    assert grower.message.value.startswith("Done: 12 training episodes")
-    assert grower.bar.value == grower.bar.max == 4
-    slider = grower.panel.controls["episodes"]
-    assert slider.max == 12
-    slider.value = 12
-    assert grower.panel.message.value == ""
-    assert (grower.start.disabled, grower.stop.disabled) == (False, True)
-
-
-def test_training_can_be_cancelled_and_says_what_is_kept(grower, monkeypatch):
-    grower.wanted.value = 40
-    tell = grower._tell
-
-    def press_after_a_chunk(name: str, done: int, total: int) -> bool:
-        if done:
-            grower.stop.click()
-        return tell(name, done, total)
-
-    monkeypatch.setattr(grower, "_tell", press_after_a_chunk)
-    grower.grow()
-    grower.thread.join(60)
-    assert "cancelled. 2 of" in grower.message.value
-    assert "the next run goes on there" in grower.message.value
-    assert not grower.start.disabled
