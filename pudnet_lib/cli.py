@@ -702,11 +702,8 @@ def _datasets() -> Callable[..., None]:
 `load_images` and every experiment find the files by themselves; without them a folder is decoded when first loaded.""",
 )
 def _prepare() -> Callable[..., None]:
-    from pudnet_lib.batch.processes import lock
-    from pudnet_lib.images.cache import cache_folder
-    from pudnet_lib.images.published import scan_any
     from pudnet_lib.images.reading import Reading, estimate, prepare
-    from pudnet_lib.images.sources import find_folder
+    from pudnet_lib.images.sources import find_folder, listed
 
     def run(
         source: Annotated[str, typer.Argument(help="A name of `pudnet datasets`, or an image folder.")],
@@ -716,13 +713,11 @@ def _prepare() -> Callable[..., None]:
         only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
     ) -> None:
         wanted = _numbers("--sizes", sizes)
-        folder, name, licence, published = find_folder(source)
-        listing = scan_any(folder, name)
-        with lock(cache_folder() / ".prepare.lock", "Another `pudnet prepare` is at work; waiting for it.", wait=True):
-            for size in wanted:
-                how = Reading(size, channels, on_error="raise", workers=workers)
-                typer.echo(f"{name} at {size} pixels: {estimate(listing, how)} in all")
-                if not only_estimate:
-                    typer.echo(str(prepare(listing, folder, how, licence, published)))
+        listing = listed(source)
+        for size in wanted:
+            how = Reading(size, channels, on_error="raise", workers=workers)
+            typer.echo(f"{listing.name} at {size} pixels: {estimate(listing, how)} in all")
+            if not only_estimate:
+                typer.echo(str(prepare(listing, find_folder(source)[0], how)))
 
     return run

@@ -40,6 +40,8 @@ class Listing:
     skipped: tuple[tuple[str, str], ...]  # files passed over, with the reason
     warnings: tuple[str, ...]
     fingerprint: str  # changes with any file's path, size or time
+    licence: str = "unknown"
+    published: bool = False  # the split is the authors': it stays, copies and all, and little is said of it
 
 
 @dataclass

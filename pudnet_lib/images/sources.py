@@ -22,7 +22,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.images.archive import ArchiveLimits, unpack_zip
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import decode_image, to_square
-from pudnet_lib.images.folder import readable
+from pudnet_lib.images.folder import Listing, readable
 from pudnet_lib.images.packs import load_pack, manifest, pack_names
 from pudnet_lib.images.published import scan_any
 from pudnet_lib.images.reading import OnError, Reading, Split, read_folder
@@ -120,12 +120,17 @@ def load_images(
         return load_torchvision(name, "train" if split == "auto" else split, how)
     if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
         return load_zip(Path(name).expanduser(), split, how)
-    folder, title, licence, published = find_folder(name_or_folder)
+    folder, title = find_folder(name_or_folder)
+    return read_folder(folder, split, how, lambda: listed(name_or_folder, split == "all"), title)
 
-    def scan() -> Any:
-        return scan_any(folder, title) if published else scan_any(folder, title, readable(name), split == "all")
 
-    return read_folder(folder, split, how, scan, title, licence, published)
+def listed(name_or_folder: str | Path, merge: bool = False) -> Listing:
+    """List the files of a source that lies on disk as image files."""
+    folder, title = find_folder(name_or_folder)
+    name = str(name_or_folder)
+    if name not in PUBLISHED:
+        return scan_any(folder, title, readable(name), merge)
+    return replace(scan_any(folder, title), licence=PUBLISHED[name].licence, published=True)
 
 
 def load_zip(
@@ -156,7 +161,7 @@ def load_zip(
             listing = scan_any(root, Path(name).stem, name, split == "all")
             listing = replace(listing, skipped=(*skipped, *listing.skipped), warnings=(*said, *listing.warnings))
             how = replace(how or Reading(progress=False), cache_dir=Path(place) / "cache")
-            data = read_folder(listing.root, split, how, lambda: listing, listing.name, "unknown", False)
+            data = read_folder(listing.root, split, how, lambda: listing, listing.name)
         except PudNetError as error:
             raise PudNetError(str(error).replace(str(root), name)) from error
         return replace(data, images=data.images.clone())  # the memory map goes with the folder
@@ -198,8 +203,8 @@ def as_dataset(
     return ImageDataset(X, y, names, name)  # type: ignore[arg-type]
 
 
-def find_folder(name_or_folder: str | Path) -> tuple[Path, str, str, bool]:
-    """Find the folder of a source that lies on disk as image files: folder, name, licence, whether it is published."""
+def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
+    """Find the folder of a source that lies on disk as image files, and the source's name."""
     name = str(name_or_folder)
     if name in PUBLISHED:
         found = _published_folder(name)
@@ -209,14 +214,14 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str, str, bool]:
                 f"{name} is not in {data_folder()} (looked for {', '.join(source.folders)}). To get it: "
                 f"{source.how_to_get}. The environment variable PUDNET_DATA names another folder to look in."
             )
-        return found, name, PUBLISHED[name].licence, True
+        return found, name
     known = [*pack_names(), *TORCHVISION, *PUBLISHED]
     folder = Path(name_or_folder).expanduser()
     if folder.is_file():
         raise PudNetError(f"{folder} is a file; expected a folder of class folders or a zip of one. Unpack it first.")
     if folder.is_dir():
         plain = readable(folder.resolve().name)
-        return folder, f"{plain} (folder)" if plain in known else plain, "unknown", False
+        return folder, f"{plain} (folder)" if plain in known else plain
     if len(folder.parts) > 1:
         hint = " Backslashes separate folders on Windows alone; write '/'." if "\\" in name else ""
         raise PudNetError(

@@ -12,6 +12,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import PictureError, Pixels, to_square
-from pudnet_lib.images.folder import fingerprint
+from pudnet_lib.images.folder import Listing, fingerprint
 from pudnet_lib.images.published import scan_any
 from pudnet_lib.images.reading import Reading, Source, Split, cache_path, read_folder, read_source
 
@@ -82,8 +83,9 @@ def load_torchvision(name: str, split: Split, how: Reading) -> ImageDataset:
         for arguments in ({"background": False}, {"background": True}) if name == "omniglot" else ({},):
             _construct(name, arguments, folder)
     if unpacked_copy(name) is not None or not source.parts[0]:
-        return read_folder(folder, split, how, lambda: scan_any(folder, name), name, source.licence, True)
-    path = cache_path(name, str(folder.resolve()), how)
+        listed = replace(scan_any(folder, name), licence=source.licence, published=True)
+        return read_folder(folder, split, how, lambda: listed, name)
+    path = cache_path(name, folder, how)
     return read_source(path, fingerprint(folder, _files(folder)), lambda: _open(name, folder, how), split, how)
 
 
@@ -106,12 +108,10 @@ def _open(name: str, folder: Path, how: Reading) -> Source:
 
     labels = np.concatenate([np.asarray(getattr(d, source.labels), dtype=np.int64) for part in parts for d in part])
     names = tuple(str(c) for c in getattr(parts[0][0], "classes", range(source.classes)))
-    train_count = sum(len(dataset) for dataset in parts[0])
-    stamp = fingerprint(folder, _files(folder))
-    return Source(
-        *(name, str(folder), stamp, labels, np.arange(len(labels)) >= train_count, names, read),
-        *("image {}".format, lambda i: stamp.encode(), source.licence),
-    )
+    tests = np.arange(len(labels)) >= sum(len(dataset) for dataset in parts[0])
+    files, stamp = tuple(f"image {i}" for i in range(len(labels))), fingerprint(folder, _files(folder))
+    about = (name, folder, str(folder), files, labels, tests, names, (), (), stamp, source.licence, True)
+    return Source(Listing(*about), read, lambda i: stamp.encode())
 
 
 def _construct(name: str, arguments: _Arguments, folder: Path) -> Any:

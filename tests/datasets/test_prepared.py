@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
 from pudnet_lib.images.folder import scan_folder
-from pudnet_lib.images.reading import Estimate, Reading, estimate, prepare
+from pudnet_lib.images.reading import Reading, estimate, prepare
 from pudnet_lib.images.splits import default_class_split, imagenet_classes
 
 
@@ -34,7 +35,7 @@ def pictures(tmp_path):
 
 
 def prepared(folder, cache):
-    return prepare(scan_folder(folder), folder, Reading(8, 3, False, cache, "raise"), "CC0", False)
+    return prepare(replace(scan_folder(folder), licence="CC0"), folder, Reading(8, 3, False, cache, "raise"))
 
 
 def test_a_prepared_folder_loads_with_the_same_pixels_and_labels_without_a_look_at_its_files(
@@ -42,7 +43,7 @@ def test_a_prepared_folder_loads_with_the_same_pixels_and_labels_without_a_look_
 ):
     plain = {s: load_images(pictures, s, 8, progress=False, cache_dir=tmp_path / "a") for s in ("train", "test", "all")}
     prepared(pictures, tmp_path / "b")
-    monkeypatch.setattr("pudnet_lib.images.sources.scan_any", None)
+    monkeypatch.setattr("pudnet_lib.images.sources.listed", None)
     for split, data in plain.items():
         found = load_images(pictures, split, 8, progress=False, cache_dir=tmp_path / "b")
         assert torch.equal(found.images, data.images)
@@ -69,11 +70,8 @@ def test_a_changed_folder_is_refused_until_it_is_prepared_again(pictures, tmp_pa
     assert len(load_images(pictures, "test", 8, cache_dir=tmp_path / "cache")) == 5
 
 
-def test_the_estimate_scales_up(pictures, tmp_path):
-    found = estimate(scan_folder(pictures), Reading(8), sample=5)
-    assert (found.images, found.bytes) == (18, 18 * 192)
-    assert found.seconds > 0
-    assert str(Estimate(1_281_167, 27_121_000_000, 7290)) == "1,281,167 images, 27.12 GB, about 2 h 02 min"
+def test_the_estimate_scales_up(pictures):
+    assert estimate(scan_folder(pictures), Reading(8), sample=5) == "18 images, 0.00 GB, about 0 h 00 min"
 
 
 def test_the_command(pictures, tmp_path, monkeypatch, capsys):
@@ -102,7 +100,7 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.results import peak_memory_mb
 root, size, count = Path(sys.argv[1]), 84, 1_281_167
-path = cache_path("imagenet", str((root / "imagenet").resolve()), Reading(size, cache_dir=root / "cache"))
+path = cache_path("imagenet", root / "imagenet", Reading(size, cache_dir=root / "cache"))
 path.parent.mkdir()
 row = 3 * size * size
 zero = zlib.crc32(bytes(_BLOCK))
