@@ -91,14 +91,21 @@ def _images(path: Path, token: int) -> Path:
     return path.with_name(f"{path.stem}-{token:08x}.npy")
 
 
+def _rows(shape: Sequence[int]) -> int:
+    """Images that a checksum covers."""
+    return max(1, _BLOCK // int(np.prod(shape[1:])))
+
+
 def _check(file: Path, mapped: Any, checksums: Sequence[int]) -> None:
-    """Compare checksums, of a large file those of some blocks."""
-    if len(checksums) != -(-mapped.nbytes // _BLOCK):
+    """Compare checksums, of a large file those of some blocks; read, not mapped, so that no memory is held."""
+    step = _rows(mapped.shape)
+    if len(checksums) != -(-len(mapped) // step):
         raise ValueError("its checksums are not as many as described")
+    size = step * mapped[0].nbytes
     with file.open("rb") as opened:
         for index in range(0, len(checksums), max(1, len(checksums) // _CHECKED_BLOCKS)):
-            opened.seek(mapped.offset + index * _BLOCK)
-            if zlib.crc32(opened.read(_BLOCK)) != checksums[index]:
+            opened.seek(mapped.offset + index * size)
+            if zlib.crc32(opened.read(size)) != checksums[index]:
                 raise ValueError(f"wrong checksum of block {index}")
 
 
@@ -166,7 +173,6 @@ def fill(
         )
     begin = 128  # bytes of an .npy file's header
     known = _read_journal(journal) if partial.is_file() else {}
-    done: dict[int, tuple[str, dict[int, str]]] = {}
 
     def digest(index: int) -> str:
         total = hashlib.blake2b(repr(shape).encode(), digest_size=8)
@@ -216,7 +222,7 @@ def fill(
                         kept_at = time.monotonic()
             finally:  # also on Ctrl-C
                 keep()
-    return partial, {i: why for _, bad in sorted(done.values(), key=lambda d: sorted(d[1])) for i, why in bad.items()}
+    return partial, dict(sorted(item for _, bad in done.values() for item in bad.items()))
 
 
 def in_parallel(work: Callable[[int], Any], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[int, Any]]:
@@ -253,30 +259,22 @@ def _read_journal(path: Path) -> dict[int, tuple[str, dict[int, str]]]:
 def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[str, Any]) -> None:
     """Make a set of a partial file: the images of ``order``, in that order, then the description."""
     source = np.lib.format.open_memmap(partial, "r")
-    token = int.from_bytes(os.urandom(4), "big")
-    if not np.array_equal(order, np.arange(len(source))):
-        sorted_out = partial.with_suffix(".sorted")
-        target = np.lib.format.open_memmap(sorted_out, "w+", np.uint8, (len(order), *source.shape[1:]))
-        step = max(1, _BLOCK // int(np.prod(source.shape[1:])))
+    shape, step, checksums = (len(order), *source.shape[1:]), _rows(source.shape), []
+    made, as_it_is = partial.with_suffix(".sorted"), np.array_equal(order, np.arange(len(source)))
+    with made.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for begin in range(0, len(order), step):
-            target[begin : begin + step] = source[order[begin : begin + step]]
-        target.flush()
-        del target
-        partial.unlink()
-        partial = sorted_out
+            block = source[order[begin : begin + step]].tobytes()
+            checksums.append(zlib.crc32(block))
+            if not as_it_is:
+                file.write(block)
     del source
-    mapped = np.lib.format.open_memmap(partial, "r")
-    with partial.open("rb") as file:
-        file.seek(mapped.offset)
-        checksums = [zlib.crc32(block) for block in iter(lambda: file.read(_BLOCK), b"")]
-    facts = facts | {"shape": list(mapped.shape), "checksums": checksums, "token": f"{token:08x}"}
-    del mapped
-    os.replace(partial, _images(path, token))
+    token = int.from_bytes(os.urandom(4), "big")
+    os.replace(partial if as_it_is else made, _images(path, token))
     beside = path.with_name(f".{path.stem}.json")
-    beside.write_text(json.dumps(facts), encoding="utf-8")
+    beside.write_text(json.dumps(facts | {"shape": shape, "checksums": checksums, "token": f"{token:08x}"}), "utf-8")
     os.replace(beside, path)
-    for old in path.parent.glob(f"{path.stem}-????????.npy"):
-        if old != _images(path, token):
-            with suppress(OSError):
-                old.unlink()
-    path.with_name(f".{path.stem}.journal").unlink(missing_ok=True)
+    old = [p for p in path.parent.glob(f"{path.stem}-????????.npy") if p != _images(path, token)]
+    for left in (made, partial, path.with_name(f".{path.stem}.journal"), *old):
+        with suppress(OSError):
+            left.unlink()

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
@@ -32,17 +32,6 @@ Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 90_000_000
 # Part of every cache's fingerprint: raise it when the pixels that this module returns change.
 DECODE_VERSION = 2
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 _READ = frozenset(
     [
         ".png",
@@ -74,10 +63,14 @@ _READ = frozenset(
     ]
 )
 _NOT_READ = {
-    **dict.fromkeys((".svg", ".svgz", ".eps", ".ai", ".pdf", ".wmf", ".emf"), "drawings and documents"),
-    **dict.fromkeys((".heic", ".heif", ".hif", ".jxl"), "HEIC and JPEG XL"),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), "raw photographs"),
-    **dict.fromkeys((".dcm", ".nii", ".fits", ".exr", ".npy", ".npz"), "scientific formats"),
+    f".{ending}": kind
+    for kind, endings in (
+        ("drawings and documents", "svg svgz eps ai pdf wmf emf"),
+        ("HEIC and JPEG XL", "heic heif hif jxl"),
+        ("raw photographs", "cr2 cr3 nef arw dng raf orf rw2"),
+        ("scientific formats", "dcm nii fits exr npy npz"),
+    )
+    for ending in endings.split()
 }
 _UNFINISHED = frozenset((".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".icloud", ".opdownload"))
 _MAGIC = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL)
@@ -176,40 +169,19 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def decode_image(path: Any, size: int, channels: int, scale: Scale | None = None) -> Pixels:
-    """Read one picture file.
+    """Read one picture file (or an open one) as (C, H, W) uint8, H = W = ``size``.
 
-    Args:
-        path: The file (or an open one), in any format that Pillow reads.
-        size: H = W of the result, in pixels.
-        channels: C, 1 or 3.
-        scale: How deep pictures become 8 bit; by default as fits this one alone.
-
-    Returns:
-        (C, H, W) uint8.
-
-    Raises:
-        PictureError: If the file is missing, no picture, damaged, or too large to decode; the message names it.
+    ``scale`` tells how deep pictures become 8 bit; by default as fits this one alone. A PictureError names a file that
+    is missing, no picture, damaged, or too large to decode.
     """
     with _named_errors(path), Image.open(path) as image:
         if image.format == "JPEG":
             # twice the size wanted: a power of two off the work, not off the quality
             ratio = 2 * size / min(image.size)
             image.draft(None, (int(image.width * ratio) + 1, int(image.height * ratio) + 1))
-        _check_size(path, image)
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(path, f"{image.width} x {image.height} pixels")
         return to_square(image, size, channels, scale)
-
-
-def decode_whole(path: Path | str, scale: Scale | None = None) -> Pixels:
-    """Read one picture file at its own size: (C, H, W) uint8, C = 1 for a gray picture and 3 for any other."""
-    with _named_errors(path), Image.open(path) as image:
-        _check_size(path, image)
-        image.load()
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-        plain = _on_white(_plain(image, scale))
-        if orientation in _UPRIGHT:
-            plain = plain.transpose(_UPRIGHT[orientation])
-        pixels: Pixels = np.atleast_3d(np.asarray(plain))  # (H, W, C)
-        return pixels.transpose(2, 0, 1).copy()
 
 
 @contextlib.contextmanager
@@ -226,9 +198,8 @@ def _named_errors(path: Any) -> Iterator[None]:
     except FileNotFoundError as error:
         raise PictureError(path, "missing", "Expected an image file.") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, … on damaged files
-        raise PictureError(
-            path, _what_else(path) or f"damaged or truncated ({type(error).__name__}: {error})"
-        ) from error
+        why = _what_else(path) or f"damaged or truncated ({type(error).__name__}: {error})"
+        raise PictureError(path, why) from error
 
 
 def _what_else(path: Any) -> str:
@@ -243,17 +214,10 @@ def _what_else(path: Any) -> str:
     if not head:
         return "empty"
     if text.startswith((b"version https://git-lfs", b"/annex/objects", b"../.git/annex")):
-        return (
-            "a pointer of git-lfs or git-annex in place of the picture; run `git lfs pull` (or `git annex get`) there"
-        )
+        return "a pointer of git-lfs or git-annex, not the picture; run `git lfs pull` (or `git annex get`) there"
     if text.startswith((b"<!doctype html", b"<html")):
         return "a web page, not a picture: its download failed"
     return "" if _MAGIC.match(head) else "not an image that Pillow can read"
-
-
-def _check_size(path: Any, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(path, f"{image.width} x {image.height} pixels")
 
 
 def _too_large(path: Any, found: str) -> PictureError:
@@ -268,34 +232,25 @@ def quiet_bombs() -> warnings.catch_warnings[None]:
 
 def to_square(image: Image.Image, size: int, channels: int, scale: Scale | None = None) -> Pixels:
     """Turn a Pillow image of any mode and shape into a small square array (C, H, W) uint8; see ``decode_image``."""
-    if channels not in (1, 3):
-        raise PudNetError(f"{channels} channels were asked for; expected 1 or 3.")
-    if size < 1:
-        raise PudNetError(f"A size of {size} pixels was asked for; expected at least 1.")
+    if channels not in (1, 3) or size < 1:
+        raise PudNetError(f"{size} pixels and {channels} channels were asked for; expected at least 1, and 1 or 3.")
     image.load()
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1)  # after load: some readers turn the picture themselves
+    if image.getexif().get(0x0112, 1) != 1:  # after load: some readers turn the picture themselves
+        image = ImageOps.exif_transpose(image)
     plain = _plain(image, scale)
-    short = min(plain.size)
-    left, top = (plain.width - short) / 2, (plain.height - short) / 2
     if plain.size != (size, size):
+        short = min(plain.size)
+        left, top = (plain.width - short) / 2, (plain.height - short) / 2
         box = (left, top, left + short, top + short)
         plain = plain.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
-    if orientation in _UPRIGHT:  # the middle square of a turned picture is the turned middle square
-        plain = plain.transpose(_UPRIGHT[orientation])
-    plain = _on_white(plain)
+    if plain.mode == "RGBA":  # transparent pixels on white
+        plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain).convert("RGB")
     pixels: Pixels = np.asarray(plain)  # (H, W) or (H, W, 3)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None].repeat(channels, axis=2)
     elif channels == 1:
         pixels = ((pixels.sum(2, dtype=np.uint16, keepdims=True) + 1) // 3).astype(np.uint8)  # the mean, rounded
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Put a picture with transparent pixels on white."""
-    if image.mode != "RGBA":
-        return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:

@@ -12,18 +12,9 @@ from pathlib import Path
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.folder import Listing, listing, scan_folder, walk
 
-ANIMALS = {
-    "cane": "dog",
-    "cavallo": "horse",
-    "elefante": "elephant",
-    "farfalla": "butterfly",
-    "gallina": "chicken",
-    "gatto": "cat",
-    "mucca": "cow",
-    "pecora": "sheep",
-    "ragno": "spider",
-    "scoiattolo": "squirrel",
-}
+_ITALIAN = "cane cavallo elefante farfalla gallina gatto mucca pecora ragno scoiattolo"
+_ENGLISH = "dog horse elephant butterfly chicken cat cow sheep spider squirrel"
+ANIMALS = dict(zip(_ITALIAN.split(), _ENGLISH.split(), strict=True))
 
 
 def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
@@ -47,10 +38,7 @@ def is_tiny_imagenet(root: Path) -> bool:
 
 
 def scan_tiny_imagenet(root: Path, name: str) -> Listing:
-    """List Tiny-ImageNet: ``train/<wnid>/images/`` for training, the annotated ``val/images/`` for testing.
-
-    Its ``test/`` images are unlabelled and not used.
-    """
+    """List Tiny-ImageNet: ``train/<wnid>/images/``, the annotated ``val/images/`` for testing; ``test/`` has none."""
     wnids = [fields[0] for fields in _lines(root / "wnids.txt")]
     words = {}
     if (root / "words.txt").is_file():
