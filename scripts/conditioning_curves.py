@@ -150,7 +150,11 @@ def rows_of(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write(folder: Path, path: Path, device: str = "") -> None:
     """Put all points that are there into the result file."""
-    facts = {"device": device or device_name(), "commit": git_commit(), "episodes": "5-way, 10 + 10 labelled images per class"}
+    facts = {
+        "device": device or device_name(),
+        "commit": git_commit(),
+        "episodes": "5-way, 10 + 10 labelled images per class",
+    }
     text = json.dumps({"study": "conditioning_curves", "provenance": facts, "rows": rows_of(collect(folder))}, indent=1)
     atomic_write(path, text.replace("NaN", "null") + "\n")
 
