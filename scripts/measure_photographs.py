@@ -1,0 +1,159 @@
+"""Measure the predictor for photographs beside what a user would pick instead: reports/results/photographs.json.
+
+    python scripts/measure_photographs.py DIR --log DIR/log.json       # half an hour on one core
+
+DIR holds base-0, base-1, base-2.safetensors (``scripts/train_photographs.py --hold-out``), whose training left
+Tiny-ImageNet's 40 novel classes out; Tiny-ImageNet and CIFAR-10 must lie below PUDNET_DATA. Every method learns the
+same 5-way episodes with 20 labelled images per class through the kit's own code; what takes long learns fewer of them.
+``--log`` is the log of a GPU run, with the accuracy of every episode measured there (another draw of episodes, always
+ten steps). Rows are kept in DIR/rows as they come; a second start goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from pudnet_lib.auto import with_lda
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.model import ParameterModel
+from pudnet_lib.core.predict import predict
+from pudnet_lib.evaluate import difference, evaluate_fits, summarise
+from pudnet_lib.export.models import load_model
+from pudnet_lib.images import load_images
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.methods.registry import Recipe
+from pudnet_lib.results import project_root, provenance, write_result
+
+PACKS, WAYS = ("emoji", "fashion", "glyphs"), EpisodeConfig(5, 10, 10, 15)
+KIT, MEANS, LDA = "photographs, last block refined", "photographs, class means", "photographs, LDA"
+GC, FEATURES = "GC, 30 epochs", "ImageNet-pretrained features"
+#: Names of a GPU log's numbers.
+LOGGED = {"means": MEANS, "lda": LDA, "refined": KIT, "nearest": "1-NN on pixels"}
+QUESTION = "How far does a predictor for photographs come, beside what a user would pick instead?"
+
+
+def samplers(seed: int) -> Iterator[tuple[str, EpisodeSampler, int]]:
+    """Name, episodes of classes that no training has seen, and the source's place among them."""
+    yield "tiny-imagenet", Pool(PoolConfig(("tiny-imagenet",), size=64)).unseen_episodes(WAYS, seed), 0
+    cifar = [load_images("cifar10", split=part, size=64, channels=3) for part in ("train", "test")]
+    yield "cifar10", EpisodeSampler(cifar[:1], WAYS, seed, query_pool=cifar[1:], classes=[tuple(range(10))]), 0
+    packs = Pool(PoolConfig(PACKS, size=64)).unseen_episodes(WAYS, seed)
+    yield from ((name, packs, place) for place, name in enumerate(PACKS))
+
+
+def predicted(model: ParameterModel, steps: bool, lda: bool, data: ImageDataset) -> nn.Module:
+    """Predict with or without refinement; LDA takes the place of class means."""
+    kept = model.refine
+    model.refine = kept if steps else None
+    network = predict(model, data)
+    model.refine = kept
+    return with_lda(network, data) if lda else network
+
+
+def recipe(data: ImageDataset, made: Recipe, model: ParameterModel) -> nn.Module:
+    """Fit a method of the registry."""
+    return made.kind.fit(
+        data, target=model.config.target, seed=0, **made.options, **({"lr": made.lr} if made.lr else {})
+    )
+
+
+def methods(models: list[ParameterModel]) -> Iterator[tuple[str, int, bool, Callable[[ImageDataset], nn.Module]]]:
+    """Name, seed, whether it takes long, and what fits it."""
+    for seed, model in enumerate(models):
+        yield MEANS, seed, False, partial(predicted, model, False, False)
+        yield LDA, seed, False, partial(predicted, model, False, True)
+        yield KIT, seed, False, partial(predicted, model, True, False)
+    others = {
+        "1-NN on pixels": Recipe("1-NN", features="pixels", lr=0),
+        f"{FEATURES}, class means": Recipe(FEATURES, head="means", lr=0),
+        f"{FEATURES}, LDA": Recipe(FEATURES, head="LDA", lr=0),
+        GC: Recipe("scratch", optimiser="GC", lr=0.1, epochs=30),
+    }
+    for name, made in others.items():
+        yield name, 0, made.kind.slow, partial(recipe, made=made, model=models[0])
+
+
+def measured(folder: Path, count: int, slow: int) -> pd.DataFrame:
+    """All rows, an episode each; what an earlier start measured is read."""
+    models = [load_model(path)[0] for path in sorted(folder.glob("base-?.safetensors"))]
+    tables = []
+    for dataset, sampler, place in samplers(0):
+        for name, seed, long, fit in methods(models):
+            if name == GC and dataset in PACKS:
+                continue
+            file = folder / "rows" / f"{dataset}, {name}, {seed}, {slow if long else count}.csv"
+            if not file.is_file():
+                began = time.perf_counter()
+                rows = evaluate_fits(fit, sampler, slow if long else count, [place])
+                file.parent.mkdir(exist_ok=True)
+                rows.assign(method=name, seed=seed, dataset=dataset).to_csv(file, index=False)
+                print(f"{file.stem}: {rows['value'].mean():.1f} %, {time.perf_counter() - began:.0f} s", flush=True)
+            tables.append(pd.read_csv(file))
+    return pd.concat(tables, ignore_index=True).assign(where="CPU")
+
+
+def logged(path: Path) -> pd.DataFrame:
+    """A GPU log's episodes in the same form."""
+    log, rows = json.loads(path.read_text()), []
+    for name, found in log["evaluations"].items():
+        kind, _, seed = name.partition("-")
+        if kind not in ("base", "all", "lite0", "pixels"):
+            continue
+        for dataset, numbers in found.items():
+            for key, values in numbers.items():
+                method = {"lda": f"{FEATURES}, LDA", "means": f"{FEATURES}, class means"} if kind == "lite0" else LOGGED
+                if key in method:
+                    known = method[key] + (", as shipped" if kind == "all" else "")
+                    facts = {"method": known, "seed": int(seed or 0), "where": log["device"]}
+                    facts |= {"dataset": "tiny-imagenet" if dataset == "tiny novel" else dataset}
+                    ways = 4 if dataset == "fashion" else 5
+                    rows += [facts | {"episode": i, "value": v, "chance": 100 / ways} for i, v in enumerate(values)]
+    return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--log", type=Path, help="log.json of a GPU run")
+    parser.add_argument("--episodes", type=int, default=12)
+    parser.add_argument("--slow", type=int, default=6, help="episodes of what takes long")
+    given = parser.parse_args(arguments)
+    began, tables = time.perf_counter(), [measured(given.folder, given.episodes, given.slow)]
+    gains = []
+    for dataset, metric in (("tiny-imagenet", "gain over GC"), ("cifar10", "gain over GC")):
+        found = difference(tables[0][tables[0]["dataset"] == dataset], KIT, GC)
+        gains.append({"method": KIT, "where": "CPU", "dataset": dataset, "metric": metric, **vars(found)})
+    tables += [logged(given.log)] if given.log else []
+    rows = pd.concat([summarise(pd.concat(tables), ("method", "where"), over_all=False), pd.DataFrame(gains)])
+    best = {d: rows[(rows["dataset"] == d) & (rows["method"] == KIT)].iloc[-1] for d in ("tiny-imagenet", "cifar10")}
+    tiny, cifar = (f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}] %" for row in best.values())
+    over = " and ".join(f"{row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]" for row in gains)
+    answer = (
+        f"5-way with 20 labelled images per class: {tiny} on 40 novel classes of Tiny-ImageNet (the goal of 80 is "
+        f"missed) and {cifar} on CIFAR-10. Over GC from scratch with 30 epochs on the same images it gains {over} "
+        "points; ImageNet-pretrained features stay ahead on photographs, and behind on glyphs."
+    )
+    facts: dict[str, Any] = {"episodes": given.episodes, "slow": given.slow, "ways": 5, "labelled_per_class": 20}
+    write_result(
+        project_root() / "reports" / "results" / "photographs.json", "photographs", QUESTION, answer,
+        rows.reset_index(drop=True), provenance(facts, time.perf_counter() - began, threads=torch.get_num_threads()),
+        title="A predictor for photographs",
+    )  # fmt: skip
+    print(answer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
