@@ -80,7 +80,7 @@ def card(name: str) -> str:
         f"  Unseen classes and the photographs {', '.join((*BUNDLED[PHOTOGRAPHS][1], *BUNDLED[TEXTURES][1]))} take no",
         "  part.",
         "- Noise: Gaussian on pixels in [0, 1], σ drawn from 15 to 85 of 255 for each episode; one model for all σ,",
-        "  which it is not told. The colours of an episode change places at random.",
+        "  which it is not told.",
         f"- Meta-training: {notes['steps']} steps, {notes['train']['episodes']['loss']} loss, {notes['seconds']:.0f}",
         "  seconds on one core shared with other work; one seed.",
         "",

@@ -112,9 +112,8 @@ class NoisyEpisodeSampler(EpisodeSampler):
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         sigma = float(rng.uniform(self.config.sigma_low, self.config.sigma_high))
         gray = self._gray[plain.source_index]
-        order = torch.from_numpy(rng.permutation(plain.sketch.shape[1]))  # colours of an episode change places: few
-        clean = torch.cat([plain.support, plain.query])[:, order]  # coloured pictures shall teach many colours
-        noisy, sketch = (add_noise(images, sigma, generator, gray) for images in (clean, plain.sketch[:, order]))
+        clean = torch.cat([plain.support, plain.query])
+        noisy, sketch = (add_noise(images, sigma, generator, gray) for images in (clean, plain.sketch))
         supervised = self.config.loss == "supervised"
         return noisy_episode(plain.source, sigma, sketch, noisy, clean if supervised else None, generator)
 
