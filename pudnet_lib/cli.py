@@ -88,11 +88,7 @@ def _pudnet(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and end the process: 0 done, 1 something failed, 2 bad input (one line on stderr), 130 Ctrl-C.
-
-    Args:
-        arguments: Command line without the program's name; by default the process's.
-    """
+    """Run a command and end the process: 0 done, 1 something failed, 2 bad input (one line on stderr), 130 Ctrl-C."""
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to stop
@@ -115,18 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
 def with_options(
     config: type | Any, parameter: str = "config", known: Sequence[type] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a typer function one option a field of a config, in place of its config parameter.
-
-    Fields of a nested config get their parent's name in front: ``episode.ways`` is ``--episode-ways``.
-
-    Args:
-        config: A frozen dataclass whose fields have defaults, or an instance that holds the defaults.
-        parameter: The parameter of the function that receives the config.
-        known: Further classes that the function's annotations name and its module does not.
-
-    Returns:
-        A decorator. The function is called with the config that the options describe, names and types checked.
-    """
+    """Give a typer function one option a field of a config, in place of its config parameter."""
     from pudnet_lib.profiles import replace_fields
 
     base = config() if isinstance(config, type) else config
@@ -208,11 +193,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
-    """Read ``["width=8,16", "alpha=0,0.1"]``; a comma inside brackets does not separate.
-
-    Raises:
-        PudNetError: If an entry is not ``name=value[,value…]``, or a name comes twice.
-    """
+    """Read ``["width=8,16", "alpha=0,0.1"]``; a comma inside brackets does not separate."""
     grid: dict[str, list[Any]] = {}
     for entry in entries:
         name, sign, text = entry.partition("=")

@@ -99,10 +99,7 @@ def below(folder: Path, name: str) -> Path:
 
 
 def file_stem(name: str, variant: str = "") -> str:
-    """Make a file name from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``.
-
-    A short hash follows where letters had to be replaced or cut, or differ in their case alone on other systems.
-    """
+    """Make a file name from a name and a variant: ``intra_dataset.laptop.width=8.seed=1``."""
     if not variant:
         return name
     wished = ".".join(part.strip() for part in variant.split(", "))
@@ -134,17 +131,7 @@ def plain(value: Any) -> Any:
 
 
 def provenance(config: Any, seconds: float, seed: int | None = None, **extra: Any) -> dict[str, Any]:
-    """Record where a result comes from.
-
-    Args:
-        config: A mapping or a dataclass: all that was chosen.
-        seconds: Wall-clock seconds that the experiment took.
-        seed: The seed; by default the config's.
-        **extra: More facts to keep.
-
-    Returns:
-        A plain dict: config, seed, seconds, commit, versions, device, threads, peak memory in MB.
-    """
+    """Record where a result comes from."""
     import torch
 
     if seed is None:
@@ -225,15 +212,7 @@ def _validator() -> Callable[[Any], Any]:
 
 
 def validate(result: Mapping[str, Any], source: str) -> None:
-    """Check a result against the schema.
-
-    Args:
-        result: The parsed result.
-        source: Where it comes from, for the message.
-
-    Raises:
-        PudNetError: Naming the first place that does not fit.
-    """
+    """Check a result against the schema."""
     try:
         _validator()(result)
     except fastjsonschema.JsonSchemaValueException as error:
@@ -288,9 +267,9 @@ def publish(
     if profile not in PROFILE_NAMES:
         raise unknown_name("profile", profile, PROFILE_NAMES)
     if "mean" not in table and "value" in table:
-        from pudnet_lib import batch, evaluate
+        from pudnet_lib.evaluate import summarise
 
-        table = getattr(evaluate, "summarise", batch.summarise)(table)
+        table = summarise(table)
     lacking = {"metric", "mean"} - set(table)
     if lacking:
         raise PudNetError(
@@ -306,13 +285,18 @@ def publish(
         drawings[f"{stem}.{key}.{suffix}"] = content
     seconds = time.time() - psutil.Process().create_time()
     path = folder / f"{stem}.json"
-    write_result(
+    result = write_result(
         path, name, question, answer, table, provenance(config, seconds), headline, title=title, profile=profile,
         variant=variant, figures=entries, drawings=drawings,
     )  # fmt: skip
-    root = project_root()
-    print(f"Results: {path.relative_to(root) if path.is_relative_to(root) else path.name}")
+    print(f"Published {path.stem}: {len(result['rows'])} rows, numbers {fingerprint(result)}")
     return path
+
+
+def fingerprint(result: Mapping[str, Any]) -> str:
+    """Tell a result's numbers and words from others: what a committed notebook prints must be its result file's."""
+    said = [result[part] for part in ("answer", "headline", "rows")]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
 def places(value: float) -> int:
@@ -355,17 +339,7 @@ def duration(value: float | None) -> str:
 
 
 def drawing(figure: Any, name: str) -> tuple[str, bytes]:
-    """Draw a matplotlib figure (or a seaborn grid) as SVG, or as PNG where that would be very large.
-
-    Text stays text, the same figure gives the same bytes, and the page can give backgrounds its own colour.
-
-    Args:
-        figure: The figure, or what has it as ``.figure``.
-        name: Makes the ids inside the file unique on a page with many figures.
-
-    Returns:
-        "svg" or "png", and the file's bytes.
-    """
+    """Draw a matplotlib figure (or a seaborn grid) as SVG, or as PNG where that would be very large."""
     figure = getattr(figure, "figure", None) or figure
     figure.patch.set_gid("background-figure")
     for number, axes in enumerate(figure.axes):
@@ -397,28 +371,7 @@ def write_result(
     figures: Sequence[Mapping[str, str]] = (),
     drawings: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Write a result file, atomically.
-
-    Args:
-        path: The JSON file.
-        name: The experiment's id, such as "intra_dataset".
-        question: What the experiment asks, one sentence.
-        answer: What it found, one sentence made from the numbers.
-        rows: Tidy table, one row a method, dataset and metric; at least ``metric`` and ``mean``.
-        provenance: From ``provenance``.
-        headline: Lines of the report's headline table.
-        title: Title of the card; by default made from the name.
-        profile: The profile; by default the one in the provenance, if any.
-        variant: Which member of a fan-out, such as "width=8, seed=1".
-        figures: Entries with ``name``, ``alt`` (alternative text) and ``file``, relative to ``path``'s folder.
-        drawings: File name → bytes, written beside the result, before it.
-
-    Returns:
-        The result as written.
-
-    Raises:
-        PudNetError: If it does not fit the schema; nothing is written then.
-    """
+    """Write a result file, atomically."""
     from pudnet_lib.files import write_atomically
 
     result = {
@@ -443,11 +396,7 @@ def write_result(
 
 
 def read_result(path: Path | str) -> dict[str, Any]:
-    """Read and check a result file.
-
-    Raises:
-        PudNetError: If it is missing, not JSON or does not fit the schema.
-    """
+    """Read and check a result file."""
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pudnet_lib.batch.notebook import declared_parameters, parameters_cell, read_notebook, title_of
+from pudnet_lib.results import fingerprint, read_result
 
 ROOT = Path(__file__).parents[1]
 #: Not yet written anew: only that they open is tested. This list has to become empty.
@@ -72,6 +73,18 @@ def test_its_outputs_are_committed_compared_and_drawn(path):
     outputs = [output for cell in cells for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs), "no figure"
     assert not [output for output in outputs if output.output_type == "error"]
+
+
+@each
+def test_its_published_numbers_are_those_of_its_result_file(path):
+    outputs = [o for cell in read_notebook(path).cells for o in cell.get("outputs", [])]
+    printed = "".join(output.get("text", "") for output in outputs)
+    published = re.findall(r"Published (\S+): \d+ rows, numbers (\w{12})", printed)
+    assert published, "no publish() has run: pudnet reproduce --commit"
+    for stem, numbers in published:
+        result = read_result(ROOT / "reports" / "results" / f"{stem}.json")
+        assert fingerprint(result) == numbers, f"{stem}.json is another run's: pudnet reproduce --commit"
+        assert result["profile"] == "laptop"
 
 
 @each

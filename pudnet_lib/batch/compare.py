@@ -41,19 +41,7 @@ def _interval(row: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def compare(before: Path, after: Path) -> pd.DataFrame:
-    """Compare two folders of result files.
-
-    Args:
-        before: The first, such as the committed results of a release.
-        after: The second.
-
-    Returns:
-        One row a measurement: experiment, run (profile and variant), what, metric, before, after, change, status, which
-        is "moved", "within" its interval, "new" or "gone". Moved ones come first, the largest relative change on top.
-
-    Raises:
-        PudNetError: If a folder is missing or holds no result.
-    """
+    """Compare two folders of result files."""
     old, new = _rows(before), _rows(after)
     lines = []
     for key in dict.fromkeys([*old, *new]):

@@ -18,15 +18,7 @@ from pudnet_lib.batch.processes import JOB_VARIABLE, end_with_parent, kill, tree
 
 
 def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run ``source.ipynb`` of a folder with papermill; ``executed.ipynb`` is written beside it, also after a failure.
-
-    Args:
-        job: ``parameters``, ``time_limit`` in seconds, ``cwd`` for the kernel.
-        folder: The job's.
-
-    Returns:
-        ``status`` ("ok", "failed" or "timeout"), ``error`` in one line, ``seconds``.
-    """
+    """Run ``source.ipynb`` of a folder with papermill."""
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 

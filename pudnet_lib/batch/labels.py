@@ -9,15 +9,7 @@ from matplotlib.axes import Axes
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move places apart until neighbours keep a gap, each as little as possible around its cluster's middle.
-
-    Args:
-        places: Where labels would stand, in any order.
-        gap: The least distance.
-
-    Returns:
-        The new places, in the same order.
-    """
+    """Move places apart until neighbours keep a gap, each as little as possible around its cluster's middle."""
     order = np.argsort(places, kind="stable")
     clusters: list[list[float]] = []  # of each: sum of the wished middles, number of labels
     for place in np.asarray(places, dtype=float)[order]:
@@ -34,13 +26,7 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
 
 
 def end_labels(axes: Axes, ends: Mapping[str, tuple[float, float, str]], size: float = 9) -> None:
-    """Write a name at the end of each line, moved up or down so that no two meet; call it last.
-
-    Args:
-        axes: Where the lines are; its limits must be final.
-        ends: Name to the line's last x, its last y and its colour.
-        size: Points.
-    """
+    """Write a name at the end of each line, moved up or down so that no two meet; call it last."""
     if not ends:
         return
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # lays the axes out

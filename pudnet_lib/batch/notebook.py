@@ -28,11 +28,7 @@ PROGRESS = re.compile(r"\d+%\||\bit/s\b|\bs/it\b|: \d+ ?%|\r")
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook file.
-
-    Raises:
-        PudNetError: If it is missing or no notebook.
-    """
+    """Read a notebook file."""
     try:
         notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -65,17 +61,7 @@ def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode | 
 
 
 def declared_parameters(path: Path) -> dict[str, Any]:
-    """List the parameters of a notebook with their types.
-
-    Args:
-        path: The notebook.
-
-    Returns:
-        Name → type; ``Any`` where neither an annotation nor a literal default tells it.
-
-    Raises:
-        PudNetError: If no cell is tagged ``parameters``, or a line of it is no plain Python.
-    """
+    """List the parameters of a notebook with their types."""
     notebook = read_notebook(path)
     cell = parameters_cell(notebook)
     if cell is None:
@@ -120,18 +106,7 @@ def _annotated(node: ast.expr) -> Any:
 
 
 def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check parameters against a notebook before it runs.
-
-    Args:
-        path: The notebook.
-        given: Name → value.
-
-    Returns:
-        What papermill shall inject; ``profile`` is left out where the notebook has none.
-
-    Raises:
-        PudNetError: If a name is unknown (with the nearest one), or a value has the wrong type.
-    """
+    """Check parameters against a notebook before it runs."""
     declared, injected = declared_parameters(path), {}
     for name, value in given.items():
         if name in declared:
@@ -142,17 +117,7 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def strip(notebook: nbformat.NotebookNode) -> bool:
-    """Remove what a run leaves behind: outputs, execution counts, widget state, the machine's kernel and versions.
-
-    Args:
-        notebook: A Python notebook, changed in place; jupytext's settings stay.
-
-    Returns:
-        Whether there was anything to remove.
-
-    Raises:
-        PudNetError: If it is another language's notebook.
-    """
+    """Remove what a run leaves behind: outputs, execution counts, widget state, the machine's kernel and versions."""
     before = nbformat.writes(notebook)
     language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
@@ -181,22 +146,7 @@ def strip_file(path: Path) -> bool:
 
 
 def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
-    """Put the cleaned outputs of an executed copy into the notebook that it was made from.
-
-    Progress bars, warnings, widgets without their program, absolute paths, addresses, counts and times go; figures stay
-    as PNG of few colours.
-
-    Args:
-        source: The notebook.
-        executed: Its executed copy; cells are matched by id.
-        root: The project's folder, whose name no output shall hold.
-
-    Returns:
-        A copy of ``source`` with outputs.
-
-    Raises:
-        PudNetError: If it would be larger than a code host shows.
-    """
+    """Put the cleaned outputs of an executed copy into the notebook that it was made from."""
     made = copy.deepcopy(source)
     strip(made)
     outputs = {cell.id: cell.get("outputs", []) for cell in executed.cells}

@@ -55,11 +55,7 @@ def all_notebooks(folder: Path) -> list[Path]:
 
 
 def find_notebooks(wanted: Sequence[str], folder: Path) -> list[Path]:
-    """Find notebooks by path, file name, number ("02") or experiment ("intra_dataset"); all of the folder by default.
-
-    Raises:
-        PudNetError: If one does not exist, with the nearest name, or there is none at all.
-    """
+    """Find notebooks by path, file name, number ("02") or experiment ("intra_dataset")."""
     there = all_notebooks(folder)
     if not there and not wanted:
         raise PudNetError(f"There is no notebook in {folder}; run this in the project's folder.")
@@ -100,23 +96,7 @@ def make_jobs(
     idle_limit: float = 120.0,
     threads: int = 0,
 ) -> list[Job]:
-    """Make the jobs of a batch; everything that can be checked is checked here, before anything runs.
-
-    Args:
-        notebooks: Notebook files.
-        profile: One of ``PROFILE_NAMES``.
-        seeds: Fan out over these seeds.
-        grid: Fan out over these values of parameters.
-        time_limit: Seconds a job; by default 180, 1200 or 86,400 by profile.
-        idle_limit: Seconds without processor time after which a job counts as hung.
-        threads: Cores a job may use; 0 for no limit.
-
-    Returns:
-        The jobs, in order.
-
-    Raises:
-        PudNetError: If the profile, a parameter's name or a value's type is wrong, or two jobs would have one name.
-    """
+    """Make the jobs of a batch; everything that can be checked is checked here, before anything runs."""
     if profile not in PROFILE_NAMES:
         raise unknown_name("profile", profile, PROFILE_NAMES)
     jobs = []

@@ -70,16 +70,26 @@ def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def sweep(*folders: Path) -> None:
+    """Remove temporary folders, and half-written files in these folders, that a killed process left over a day ago."""
+    for place in [
+        *Path(tempfile.gettempdir()).glob(f"{PREFIX}*"),
+        *(p for f in folders for p in f.rglob(f".{PREFIX}*")),
+    ]:
+        with contextlib.suppress(OSError, PudNetError):
+            facts = place.lstat()
+            if time.time() - facts.st_mtime < SWEPT_AFTER or facts.st_uid != os.getuid() or place.is_symlink():
+                continue
+            if place.is_file():
+                place.unlink()
+                continue
+            with lock(place / ".lock", "in use"):
+                shutil.rmtree(place)
+
+
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a locked temporary folder, and sweep those that a killed process left more than a day ago."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError, PudNetError):
-            facts = folder.lstat()
-            old = time.time() - facts.st_mtime > SWEPT_AFTER and facts.st_uid == os.getuid()
-            if old and folder.is_dir() and not folder.is_symlink():
-                with lock(folder / ".lock", "in use"):
-                    shutil.rmtree(folder)
+    """Make a temporary folder that is locked as long as it is in use."""
     with (
         tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name,
         lock(Path(name) / ".lock", "in use"),
@@ -88,11 +98,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def own_kernel(folder: Path) -> dict[str, str]:
-    """Write a ``python3`` kernel that is this interpreter; return the variables that make Jupyter prefer it.
-
-    Notebooks name the kernel ``python3``, and a user may have another environment's kernel under that name.
-    ``JUPYTER_PATH`` is searched before the user's folders.
-    """
+    """Write a ``python3`` kernel that is this interpreter; return the variables that make Jupyter prefer it."""
     spec = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "Python 3 (PudNet Kit)",

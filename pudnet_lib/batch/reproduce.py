@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 from pudnet_lib.batch.notebook import read_notebook, with_outputs, write_notebook
 from pudnet_lib.batch.plan import all_notebooks, find_notebooks, make_jobs
-from pudnet_lib.batch.processes import lock
+from pudnet_lib.batch.processes import lock, sweep
 from pudnet_lib.batch.runner import Job, Outcome, Progress, run_dask, run_local
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
+from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.results import below, git_commit, project_root, read_result
 
 
@@ -105,21 +106,7 @@ def reproduce(
     out_dir: Path | None = None,
     show: Callable[[list[str]], contextlib.AbstractContextManager[Progress]] | None = None,
 ) -> list[Run]:
-    """Run notebooks that are not done yet; one that fails does not stop the others.
-
-    Args:
-        notebooks: Paths, names or numbers; by default all.
-        config: How to run them.
-        grid: Parameter → values to fan out over.
-        out_dir: Where runs are kept, by default ``reports/runs``.
-        show: Makes the progress display for the names of the jobs; none by default.
-
-    Returns:
-        One record a job, done earlier or now.
-
-    Raises:
-        PudNetError: If anything about the request is wrong (nothing has run then), or another batch is at work here.
-    """
+    """Run notebooks that are not done yet; one that fails does not stop the others."""
     config, root = config or BatchConfig(), project_root()
     folder = (out_dir or root / "reports" / "runs") / config.profile
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,6 +121,7 @@ def reproduce(
         threads=max(1, cores // config.jobs) if config.jobs > 1 and config.engine == "local" else 0,
     )
     with lock(folder / ".lock", f"Another batch is at work in {folder.name}; wait for it or stop it."):
+        sweep(folder, cache_folder())
         _recover(folder)
         done = {} if config.force else {job.name: run for job in jobs if (run := _finished(folder, job))}
         with show([job.name for job in jobs]) if show else contextlib.nullcontext(_silent) as progress:
@@ -146,18 +134,7 @@ def reproduce(
 
 
 def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
-    """Make good runs the committed results: ``reports/results``, and the outputs of the notebooks themselves.
-
-    Args:
-        runs: What ``reproduce`` returned; all are checked before anything is written.
-        out_dir: Where runs are kept, by default ``reports/runs``.
-
-    Returns:
-        The files that changed.
-
-    Raises:
-        PudNetError: If a run failed or is a smoke run, or a notebook would be too large; nothing is written then.
-    """
+    """Make good runs the committed results: ``reports/results``, and the outputs of the notebooks themselves."""
     root = project_root()
     bad = next((run for run in runs if run.status != "ok" or run.profile == "smoke"), None)
     if bad:

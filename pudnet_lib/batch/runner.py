@@ -36,20 +36,7 @@ _running: dict[str, subprocess.Popen[bytes]] = {}
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook with one set of parameters.
-
-    Attributes:
-        name: Unique: the notebook's stem and the variant.
-        source: The notebook's text.
-        parameters: What papermill injects.
-        profile: The profile.
-        variant: Which member of a fan-out, "" for none.
-        digest: Content hash of everything that the run depends on.
-        time_limit: Seconds.
-        idle_limit: Seconds without any processor time after which it counts as hung.
-        cwd: Working directory of the kernel; the job's own folder where it does not exist.
-        threads: Cores that the notebook may use; 0 leaves that to the libraries.
-    """
+    """One notebook with one set of parameters."""
 
     name: str
     source: str
@@ -91,18 +78,7 @@ def run_local(jobs: Sequence[Job], parallel: int, progress: Progress) -> Iterato
 def run_dask(
     jobs: Sequence[Job], scheduler: str, progress: Progress, gpus: int = 0, every: float = 60.0
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Run jobs on a dask cluster; yield each with its outcome, as they end: a lost worker is a failed outcome.
-
-    Args:
-        jobs: The jobs.
-        scheduler: The scheduler's address, such as "tcp://head:8786".
-        progress: Told every minute how many jobs wait, too.
-        gpus: What a job takes of a worker's resource GPU.
-        every: Seconds between two such words.
-
-    Raises:
-        PudNetError: If dask is not installed, the scheduler does not answer, or no worker offers the GPUs.
-    """
+    """Run jobs on a dask cluster; yield each with its outcome, as they end: a lost worker is a failed outcome."""
     with dask_client(scheduler) as client:
         from distributed import wait
 

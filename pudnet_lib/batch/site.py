@@ -51,14 +51,7 @@ HEADLINES = 5  # measured rows that stand on the page unfolded
 
 
 def clean(markup: str) -> str:
-    """Leave of some HTML what shows, and nothing that acts, asks or loads: no script, form, handler, foreign address.
-
-    Args:
-        markup: HTML, with SVG and MathML in it.
-
-    Returns:
-        The cleaned HTML.
-    """
+    """Leave of some HTML what shows, and nothing that acts, asks or loads."""
     allowed = json.loads((TEMPLATES / "allowed.json").read_text(encoding="utf-8"))
     links = {"a": {"href"}, "img": {"src"}, "use": {"href", "xlink:href"}, "image": {"href", "xlink:href"}}
 
@@ -322,17 +315,7 @@ def memory(value: float | None) -> str:
 def build_site(
     profile: str = "laptop", runs_dir: Path | None = None, out: Path | None = None
 ) -> tuple[Path, list[str]]:
-    """Build the report; nothing that is committed is touched.
-
-    Args:
-        profile: Laptop and paper: the results of the runs that are here, else the committed ones. Smoke: those of the
-            smoke runs, in a page beside them.
-        runs_dir: Where runs are kept, by default ``reports/runs``.
-        out: The page's folder, by default ``reports``, or the smoke runs' folder.
-
-    Returns:
-        The page, and a line for each damaged file that was left out.
-    """
+    """Build the report; nothing that is committed is touched."""
     root = project_root()
     runs_dir = runs_dir or root / "reports" / "runs"
     profiles = ["smoke"] if profile == "smoke" else ["laptop", "paper"]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from pudnet_lib import publish
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.results import below, drawing, file_stem, project_root, read_result, results_folder
+from pudnet_lib.results import below, drawing, file_stem, fingerprint, project_root, read_result, results_folder
 
 TABLE = pd.DataFrame([{"method": "PudNet", "dataset": "toy", "metric": "top-1", "mean": 50.0, "seconds": 0.1}])
 
@@ -41,7 +41,9 @@ def test_publish_by_hand_writes_where_nothing_is_committed(project, capsys):
         assert result["provenance"]["threads"] >= 1
         assert (path.parent / result["figures"][0]["file"]).read_text().startswith("<svg")
         assert pd.read_csv(path.with_suffix(".csv")).to_dict("records") == TABLE.to_dict("records")
-    assert str(project) not in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert str(project) not in printed
+        assert printed == f"Published toy.{profile}: 1 rows, numbers {fingerprint(result)}\n"
 
 
 def test_a_batch_says_where_results_go_and_which_variant_it_is(project, monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from pudnet_lib.batch import runner
 from pudnet_lib.batch.lab import lab_command
 from pudnet_lib.batch.plan import make_jobs
-from pudnet_lib.batch.processes import own_kernel, temporary_folder
+from pudnet_lib.batch.processes import own_kernel, sweep, temporary_folder
 from pudnet_lib.batch.runner import run_job
 
 
@@ -172,9 +172,12 @@ def test_old_temporary_folders_are_swept_and_those_in_use_are_not(tmp_path, monk
     old, young, foreign = (tmp_path / name for name in ("pudnet-old", "pudnet-young", "other-old"))
     for folder in (old, young, foreign):
         folder.mkdir()
+    for name in (".pudnet-half", "whole"):
+        (foreign / name).touch()
+        os.utime(foreign / name, (0, 0))
     with temporary_folder() as used:
         for folder in (old, foreign, used):
             os.utime(folder, (0, 0))
-        with temporary_folder():
-            assert used.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["other-old", "pudnet-young"]
+        sweep(foreign)
+        assert used.exists()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["other-old", "pudnet-young", "whole"]
