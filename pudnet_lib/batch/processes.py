@@ -72,10 +72,9 @@ def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
 
 def sweep(*folders: Path) -> None:
     """Remove temporary folders, and half-written files in these folders, that a killed process left over a day ago."""
-    for place in [
-        *Path(tempfile.gettempdir()).glob(f"{PREFIX}*"),
-        *(p for f in folders for p in f.rglob(f".{PREFIX}*")),
-    ]:
+    levels = ("", "*/", "*/*/")  # no deeper: a folder of data sets has millions of files
+    found = [p for folder in folders for level in levels for p in folder.glob(f"{level}.{PREFIX}*")]
+    for place in [*Path(tempfile.gettempdir()).glob(f"{PREFIX}*"), *found]:
         with contextlib.suppress(OSError, PudNetError):
             facts = place.lstat()
             if time.time() - facts.st_mtime < SWEPT_AFTER or facts.st_uid != os.getuid() or place.is_symlink():

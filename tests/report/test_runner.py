@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -149,7 +150,9 @@ pathlib.Path({str(file)!r}).write_text(str(worker.pid)); os._exit(9)"""
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_the_lab_server_ends_with_its_command(project, tmp_path, how):
-    port = 8000 + os.getpid() % 1000
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--allow-root", "--ServerApp.token=x"]
     places = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
     command = [sys.executable, "-m", "pudnet_lib", "lab", "--", *options]
@@ -159,8 +162,8 @@ def test_the_lab_server_ends_with_its_command(project, tmp_path, how):
             break
     (server,) = [p for p in psutil.Process(parent.pid).children() if "lab" in " ".join(p.cmdline())]
     getattr(parent, how)()
-    parent.wait(timeout=30)
-    deadline = time.monotonic() + 15
+    parent.wait(timeout=60)
+    deadline = time.monotonic() + 30
     while _alive(server.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     parent.stderr.close()
