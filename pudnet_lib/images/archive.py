@@ -46,11 +46,7 @@ def check_zip(
     skipped: Skipped | None = None,
     said: list[str] | None = None,
 ) -> dict[str, zipfile.ZipInfo]:
-    """Check everything that a zip's directory tells; gives its pictures by the path that each is written to.
-
-    ``skipped`` gets the files that are passed over, with the reason, and ``said`` what the user should know. A failed
-    check is a PudNetError that names the entry, the limit and the fix.
-    """
+    """Check everything that a zip's directory tells; gives its pictures by the path that each is written to."""
     limits, skipped, said = limits or ArchiveLimits(), [] if skipped is None else skipped, [] if said is None else said
     kept: dict[str, zipfile.ZipInfo] = {}
     seen: set[str] = set()

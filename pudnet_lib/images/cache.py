@@ -59,11 +59,7 @@ def data_folder() -> Path:
 
 
 def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, Any]] | None:
-    """Open a set of decoded images by its description, ``fingerprint`` of None takes it as it is.
-
-    Gives the images, (N, C, H, W) uint8, memory-mapped, and the description; None if there is none, or it is out of
-    date or damaged (then with a warning).
-    """
+    """Open a set of decoded images by its description, ``fingerprint`` of None takes it as it is."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if fingerprint not in (None, facts["fingerprint"]):
@@ -110,11 +106,7 @@ def _check(file: Path, mapped: Any, checksums: Sequence[int]) -> None:
 
 
 def take(images: Tensor, rows: Tensor) -> Tensor:
-    """Copy some images into memory: ``images[rows]``.
-
-    Of a large mapped file they are asked for all at once, not page by page, and its pages are let go of afterwards (the
-    system may keep them): a process that draws from a file of 27 GB would else hold all of it in the end.
-    """
+    """Copy some images into memory: ``images[rows]``."""
     mapped = _LARGE.get(images.untyped_storage().data_ptr())
     if mapped is None:
         return images[rows]
@@ -158,11 +150,7 @@ def fill(
     progress: str = "",
     workers: int = 0,
 ) -> tuple[Path, dict[int, str]]:
-    """Decode all N images of a set into its partial file; what an earlier run has done is kept.
-
-    ``read`` gives image i as (C, H, W) uint8, ``stamp`` tells what it depends on. Gives the partial file, and why
-    images could not be read, by number; theirs are black.
-    """
+    """Decode all N images of a set into its partial file; what an earlier run has done is kept."""
     partial, journal = (path.with_name(f".{path.stem}.{kind}") for kind in ("partial", "journal"))
     count, row = shape[0], int(np.prod(shape[1:]))
     free, there = shutil.disk_usage(path.parent).free, _allocated(partial)

@@ -22,19 +22,7 @@ if TYPE_CHECKING:
 
 
 def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderReport:
-    """Tell what the kit understands of a folder or zip of images (or a known name), and what is odd about it.
-
-    Args:
-        folder: What ``load_images`` takes.
-        size: H = W in pixels at which pictures are looked at.
-        progress: Show a progress bar while decoding.
-
-    Returns:
-        Classes with counts, the split and its source, copies, blank pictures, gray levels, what was passed over.
-
-    Raises:
-        PudNetError: If it can't be used; see ``load_images``.
-    """
+    """Tell what the kit understands of a folder or zip of images (or a known name), and what is odd about it."""
     return checked(folder, size, progress)[0]
 
 
@@ -69,16 +57,7 @@ hooks.register(mosaic=mosaic)
 
 
 def contact_sheet(images: ImageDataset, per_class: int = 10, classes: int = 8) -> Figure:
-    """Draw the first images of each class as the networks see them: small, square, on white.
-
-    Args:
-        images: The images.
-        per_class: At most so many of a class.
-        classes: At most so many classes.
-
-    Returns:
-        The figure.
-    """
+    """Draw the first images of each class as the networks see them: small, square, on white."""
     from matplotlib.figure import Figure
 
     rows = images.indices_by_class()[:classes]

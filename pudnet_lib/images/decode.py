@@ -89,10 +89,7 @@ def is_clutter(name: str) -> bool:
 
 
 def why_no_picture(name: str, head: Callable[[], bytes]) -> str:
-    """The one rule of what a picture is, for folders and zips: empty for a picture, else why it is none.
-
-    A known ending decides; else the first bytes do, given by ``head``, so that a picture needs no ending.
-    """
+    """The one rule of what a picture is, for folders and zips: empty for a picture, else why it is none."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in _READ:
         return ""
@@ -169,11 +166,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def decode_image(path: Any, size: int, channels: int, scale: Scale | None = None) -> Pixels:
-    """Read one picture file (or an open one) as (C, H, W) uint8, H = W = ``size``.
-
-    ``scale`` tells how deep pictures become 8 bit; by default as fits this one alone. A PictureError names a file that
-    is missing, no picture, damaged, or too large to decode.
-    """
+    """Read one picture file (or an open one) as (C, H, W) uint8, H = W = ``size``."""
     with _named_errors(path), Image.open(path) as image:
         if image.format == "JPEG":
             # twice the size wanted: a power of two off the work, not off the quality

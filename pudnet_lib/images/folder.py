@@ -131,11 +131,7 @@ def refuse_inside(out: Path | str, folder: Path | str) -> None:
 
 
 def scan_folder(root: Path | str, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
-    """List a folder of class folders, or of the parts of a split with class folders.
-
-    ``shown`` is what messages call it; ``merge`` takes parts together of which none is clearly for training (an error
-    else).
-    """
+    """List a folder of class folders, or of the parts of a split with class folders."""
     root = Path(root)
     name, shown = name or root.resolve().name, shown or readable(str(root))
     if not root.is_dir():
@@ -305,10 +301,7 @@ def listing(
     warnings: Iterable[str] = (),
     base: str = "",
 ) -> Listing:
-    """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later.
-
-    ``display`` gives the names to show, ``base`` the path below the root that files are named from.
-    """
+    """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later."""
     shown, said = shown or readable(str(root)), list(warnings)
     if len(training) < 2:
         raise PudNetError(

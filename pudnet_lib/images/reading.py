@@ -152,11 +152,7 @@ def source_of(listing: Listing, how: Reading) -> Source:
 
 
 def drawn(labels: Rows, items: Rows, files: Sequence[str]) -> Mask:
-    """Draw a fifth of every class's items for testing, the same way on every machine.
-
-    The draw orders a class's items by a hash of their relative path, so it neither depends on a generator nor follows
-    the order in which the pictures were taken. A class of a single item has nothing for testing.
-    """
+    """Draw a fifth of every class's items for testing, the same way on every machine."""
     side: dict[int, bool] = {}
     for label in range(int(labels.max()) + 1):
         own = list(dict.fromkeys(items[labels == label].tolist()))
@@ -222,10 +218,7 @@ def cache_path(name: str, root: Path, how: Reading) -> Path:
 def read_source(
     path: Path, fingerprint: str | None, opened: Callable[[], Source], split: Split, how: Reading, cached: Any = None
 ) -> ImageDataset:
-    """Give a source's images from its cache; decode them first if there is none, or it is out of date.
-
-    ``fingerprint`` of None takes the cache as it is; ``cached`` is what was read of it already.
-    """
+    """Give a source's images from its cache; decode them first if there is none, or it is out of date."""
     if cached is None or fingerprint not in (None, cached[1]["fingerprint"]):
         with one_writer(path):
             cached = read_cache(path, fingerprint)  # another process may have done it while this one waited

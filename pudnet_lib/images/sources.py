@@ -26,7 +26,13 @@ from pudnet_lib.images.folder import Listing, readable
 from pudnet_lib.images.packs import load_pack, manifest, pack_names
 from pudnet_lib.images.published import scan_any
 from pudnet_lib.images.reading import OnError, Reading, Split, read_folder
-from pudnet_lib.images.torchvision_sources import TORCHVISION, has_local_copy, load_torchvision, unpacked_copy
+from pudnet_lib.images.torchvision_sources import (
+    PUBLISHED,
+    TORCHVISION,
+    has_local_copy,
+    load_torchvision,
+    unpacked_copy,
+)
 
 
 class SourceInfo(NamedTuple):
@@ -41,41 +47,6 @@ class SourceInfo(NamedTuple):
     place: str
     available: bool
     how_to_get: str
-
-
-class PublishedSource(NamedTuple):
-    """A dataset that is fetched by hand: the folder names it goes by, and what is known of it."""
-
-    folders: tuple[str, ...]
-    classes: int
-    images: int
-    size: str
-    licence: str
-    how_to_get: str
-
-
-PUBLISHED = {
-    "tiny-imagenet": PublishedSource(
-        ("tiny-imagenet-200", "tiny-imagenet"),
-        *(200, 110_000, "64 RGB", "ImageNet terms: research only"),
-        "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-    ),
-    "animals10": PublishedSource(
-        ("animals10", "animals-10", "Animals-10"),
-        *(10, 26_179, "mixed RGB", "GPL-2.0 (Kaggle)"),
-        "unpack kaggle.com/datasets/alessiocorrado99/animals10 (the folder that holds raw-img)",
-    ),
-    "cub200": PublishedSource(
-        ("CUB_200_2011", "cub200"),
-        *(200, 11_788, "mixed RGB", "research only"),
-        "unpack CUB_200_2011.tgz from data.caltech.edu/records/65de6-vp158",
-    ),
-    "imagenet": PublishedSource(
-        ("imagenet", "ImageNet", "ILSVRC/Data/CLS-LOC"),
-        *(1000, 1_331_167, "mixed RGB", "ImageNet terms: research only"),
-        "register at image-net.org; train/ and val/ of class folders, as torchvision's ImageNet makes them",
-    ),
-}
 
 
 def load_images(
@@ -136,21 +107,7 @@ def listed(name_or_folder: str | Path, merge: bool = False) -> Listing:
 def load_zip(
     source: Path | bytes, split: Split = "auto", how: Reading | None = None, name: str = "", limits: Any = None
 ) -> ImageDataset:
-    """Load a zip of an image folder, a file or its bytes; nothing of it stays on the disk.
-
-    Args:
-        source: The file, or its content.
-        split: As for ``load_images``.
-        how: Size, channels and the rest.
-        name: What messages call it; by default the file's name.
-        limits: An ``ArchiveLimits``: how much it may hold.
-
-    Returns:
-        The images, in memory.
-
-    Raises:
-        PudNetError: If the zip fails a check (see ``unpack_zip``), or its folder one of ``load_images``.
-    """
+    """Load a zip of an image folder, a file or its bytes; nothing of it stays on the disk."""
     name = name or ("the zip" if isinstance(source, bytes) else readable(str(source)))
     skipped: list[tuple[str, str]] = []
     said: list[str] = []
@@ -175,22 +132,7 @@ def as_dataset(
     channels: int = 3,
     name: str = "images",
 ) -> ImageDataset:
-    """Make a dataset of arrays, Pillow pictures or paths of picture files.
-
-    Args:
-        X: (N, H, W, C), (N, C, H, W) or (N, H, W) uint8, or floats in [0, 1]; or N pictures or paths, of any size.
-        y: N labels: numbers 0..K-1, or names.
-        names: The K class names; by default the sorted names in ``y``, or the numbers as text.
-        size: H = W in pixels of pictures and paths.
-        channels: C of pictures and paths, 1 or 3.
-        name: The dataset's name.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        PudNetError: If pixels, shapes or labels are not as stated, or a file can't be read.
-    """
+    """Make a dataset of arrays, Pillow pictures or paths of picture files."""
     if not isinstance(X, (np.ndarray, torch.Tensor)) and len(X) and isinstance(X[0], (str, Path, Image.Image)):
         X = np.stack(  # noqa: N806
             [
@@ -211,7 +153,7 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
         if found is None:
             source = PUBLISHED[name]
             raise PudNetError(
-                f"{name} is not in {data_folder()} (looked for {', '.join(source.folders)}). To get it: "
+                f"{name} is not in {data_folder()} (looked for {source.folders.replace(';', ', ')}). To get it: "
                 f"{source.how_to_get}. The environment variable PUDNET_DATA names another folder to look in."
             )
         return found, name
@@ -239,27 +181,22 @@ def _resized(data: ImageDataset, size: int) -> ImageDataset:
 
 
 def _published_folder(name: str) -> Path | None:
-    return next((data_folder() / f for f in PUBLISHED[name].folders if (data_folder() / f).is_dir()), None)
+    places = [data_folder() / folder for folder in PUBLISHED[name].folders.split(";")]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def list_sources() -> list[SourceInfo]:
-    """List every source that ``load_images`` knows by name; nothing is downloaded or decoded.
-
-    Returns:
-        Embedded packs first, then torchvision's datasets, then those to fetch by hand.
-    """
+    """List every source that ``load_images`` knows by name; nothing is downloaded or decoded."""
     found = []
     for name, facts in manifest().items():
         size = f"{facts['size']} {'gray' if facts['channels'] == 1 else 'RGB'}"
         count = facts["train"] + facts["test"]
         about = (facts["classes"], count, size, facts["licence"], "in the package", True, "comes with the kit")
         found.append(SourceInfo(name, "embedded", *about))
-    for name, s in TORCHVISION.items():
-        place, there = str(unpacked_copy(name) or data_folder() / s.folder), has_local_copy(name)
-        how = "downloaded when first loaded"
-        found.append(SourceInfo(name, "torchvision", s.classes, s.images, s.size, s.licence, place, there, how))
-    for name, p in PUBLISHED.items():
-        folder = _published_folder(name)
-        where, there = str(folder or data_folder() / p.folders[0]), folder is not None
-        found.append(SourceInfo(name, "published", p.classes, p.images, p.size, p.licence, where, there, p.how_to_get))
+    for name, s in (TORCHVISION | PUBLISHED).items():
+        folder = unpacked_copy(name) if name in TORCHVISION else _published_folder(name)
+        there = folder is not None or (name in TORCHVISION and has_local_copy(name))
+        how = s.how_to_get or "downloaded when first loaded"
+        place = str(folder or data_folder() / s.folder)
+        found.append(SourceInfo(name, s.kind, int(s.classes), int(s.images), s.size, s.licence, place, there, how))
     return found

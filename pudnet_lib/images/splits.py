@@ -37,13 +37,7 @@ def imagenet_classes() -> dict[str, str]:
 
 
 def default_class_split(name: str, num_classes: int) -> ClassSplit:
-    """Give the split of a source's classes; the same on every call.
-
-    Args:
-        name: The source's name. A known one has the paper's or the kit's counts; any other 20 % unseen classes and 20 %
-            of the rest for validation.
-        num_classes: K, at least 4, for two training and two unseen classes.
-    """
+    """Give the split of a source's classes; the same on every call."""
     if num_classes < 4:
         raise PudNetError(
             f"{name} has {num_classes} classes; splitting them into training and unseen ones needs at least 4."

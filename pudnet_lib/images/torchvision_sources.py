@@ -6,6 +6,7 @@ validation images they join the training images (DTD's 80 + 40 images a class ar
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
 import shutil
@@ -26,63 +27,52 @@ from pudnet_lib.images.folder import Listing, fingerprint
 from pudnet_lib.images.published import scan_any
 from pudnet_lib.images.reading import Reading, Source, Split, cache_path, read_folder, read_source
 
-_Arguments = dict[str, Any]
-_Parts = tuple[tuple[_Arguments, ...], tuple[_Arguments, ...]]
-_BY_FLAG: _Parts = (({"train": True},), ({"train": False},))
-_TEST = ({"split": "test"},)
-_TRAIN_TEST: _Parts = (({"split": "train"},), _TEST)
-_TRAIN_VAL_TEST: _Parts = (({"split": "train"}, {"split": "val"}), _TEST)
-_TRAINVAL_TEST: _Parts = (({"split": "trainval"},), _TEST)
-_NO_PARTS: _Parts = ((), ())
 _CONNECTION_SECONDS = 30.0
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 
 
-class TorchvisionSource(NamedTuple):
-    """What is known of one of torchvision's datasets."""
+class Known(NamedTuple):
+    """What is known of a dataset by name: a row of sources.csv."""
 
-    class_name: str
-    folder: str  # where its files are, below the data folder
-    classes: int
-    images: int  # training and test
+    name: str
+    kind: str  # "torchvision" or "published": to be fetched by hand
+    folders: str  # where its files may be, below the data folder
+    classes: str
+    images: str  # training and test
     size: str
     licence: str
-    parts: _Parts = _NO_PARTS  # arguments for training and test images; empty where the files are listed instead
-    labels: str = "targets"  # torchvision's attribute that holds them
-    root: str = "."  # the constructor's, below the data folder
+    class_name: str  # torchvision's
+    parts: str  # its splits for training and for testing; empty where the files are listed instead
+    labels: str  # its attribute that holds them
+    root: str  # its constructor's, below the data folder
+    how_to_get: str
+
+    @property
+    def folder(self) -> str:
+        """The first folder."""
+        return self.folders.split(";")[0]
+
+    def arguments(self) -> list[list[dict[str, Any]]]:
+        """The constructor's arguments for the training and for the test images."""
+        if self.parts == "flag":
+            return [[{"train": True}], [{"train": False}]]
+        return [[{"split": name} for name in part.split("+")] for part in self.parts.split("/")]
 
 
-_ROWS: dict[str, tuple[Any, ...]] = {
-    "mnist": ("MNIST", "MNIST/raw", 10, 70_000, "28 gray", "CC BY-SA 3.0", _BY_FLAG),
-    "fashion-mnist": ("FashionMNIST", "FashionMNIST/raw", 10, 70_000, "28 gray", "MIT", _BY_FLAG),
-    "kmnist": ("KMNIST", "KMNIST/raw", 10, 70_000, "28 gray", "CC BY-SA 4.0", _BY_FLAG),
-    "cifar10": ("CIFAR10", "cifar-10-batches-py", 10, 60_000, "32 RGB", "cite Krizhevsky 2009", _BY_FLAG),
-    "cifar100": ("CIFAR100", "cifar-100-python", 100, 60_000, "32 RGB", "cite Krizhevsky 2009", _BY_FLAG),
-    "svhn": ("SVHN", "svhn", 10, 99_289, "32 RGB", "non-commercial", _TRAIN_TEST, "labels", "svhn"),
-    "stl10": ("STL10", "stl10_binary", 10, 13_000, "96 RGB", "research only", _TRAIN_TEST, "labels"),
-    "dtd": ("DTD", "dtd/dtd", 47, 5_640, "mixed RGB", "research only", _TRAIN_VAL_TEST, "_labels"),
-    "flowers102": ("Flowers102", "flowers-102", 102, 8_189, "mixed RGB", "unknown", _TRAIN_VAL_TEST, "_labels"),
-    "food101": ("Food101", "food-101", 101, 101_000, "mixed RGB", "research only", _TRAIN_TEST, "_labels"),
-    "oxford-pets": (
-        *("OxfordIIITPet", "oxford-iiit-pet", 37, 7_349, "mixed RGB", "CC BY-SA 4.0", _TRAINVAL_TEST, "_labels"),
-    ),
-    "fgvc-aircraft": (
-        *("FGVCAircraft", "fgvc-aircraft-2013b", 100, 10_000, "mixed RGB", "research only", _TRAINVAL_TEST, "_labels"),
-    ),
-    "eurosat": ("EuroSAT", "eurosat/2750", 10, 27_000, "64 RGB", "MIT"),
-    "omniglot": ("Omniglot", "omniglot-py", 1_623, 32_460, "105 gray", "MIT"),
-}
-TORCHVISION = {name: TorchvisionSource(*row) for name, row in _ROWS.items()}
+with Path(__file__).with_name("sources.csv").open(encoding="utf-8", newline="") as _file:
+    _ROWS = [Known(*row) for row in list(csv.reader(_file))[1:]]
+TORCHVISION = {row.name: row for row in _ROWS if row.kind == "torchvision"}
+PUBLISHED = {row.name: row for row in _ROWS if row.kind == "published"}
 
 
 def load_torchvision(name: str, split: Split, how: Reading) -> ImageDataset:
     """Load one of ``TORCHVISION`` by name, from a local copy or downloaded."""
     source = TORCHVISION[name]
     folder = unpacked_copy(name) or data_folder() / source.folder
-    if unpacked_copy(name) is None and not source.parts[0] and not (folder.is_dir() and any(folder.iterdir())):
+    if unpacked_copy(name) is None and not source.parts and not (folder.is_dir() and any(folder.iterdir())):
         for arguments in ({"background": False}, {"background": True}) if name == "omniglot" else ({},):
             _construct(name, arguments, folder)
-    if unpacked_copy(name) is not None or not source.parts[0]:
+    if unpacked_copy(name) is not None or not source.parts:
         listed = replace(scan_any(folder, name), licence=source.licence, published=True)
         return read_folder(folder, split, how, lambda: listed, name)
     path = cache_path(name, folder, how)
@@ -96,7 +86,7 @@ def _files(folder: Path) -> list[str]:
 def _open(name: str, folder: Path, how: Reading) -> Source:
     """Open all parts of a dataset, downloading what is missing."""
     source = TORCHVISION[name]
-    parts = [[_construct(name, arguments, folder) for arguments in part] for part in source.parts]
+    parts = [[_construct(name, arguments, folder) for arguments in part] for part in source.arguments()]
     records = [(dataset, i) for part in parts for dataset in part for i in range(len(dataset))]
 
     def read(i: int) -> Pixels:
@@ -107,14 +97,14 @@ def _open(name: str, folder: Path, how: Reading) -> Source:
             raise PictureError(f"{name}: image {record}", f"damaged ({error})", "Download it anew.") from error
 
     labels = np.concatenate([np.asarray(getattr(d, source.labels), dtype=np.int64) for part in parts for d in part])
-    names = tuple(str(c) for c in getattr(parts[0][0], "classes", range(source.classes)))
+    names = tuple(str(c) for c in getattr(parts[0][0], "classes", range(int(source.classes))))
     tests = np.arange(len(labels)) >= sum(len(dataset) for dataset in parts[0])
     files, stamp = tuple(f"image {i}" for i in range(len(labels))), fingerprint(folder, _files(folder))
     about = (name, folder, str(folder), files, labels, tests, names, (), (), stamp, source.licence, True)
     return Source(Listing(*about), read, lambda i: stamp.encode())
 
 
-def _construct(name: str, arguments: _Arguments, folder: Path) -> Any:
+def _construct(name: str, arguments: dict[str, Any], folder: Path) -> Any:
     """Make the torchvision dataset from its local copy, else download it."""
     import torchvision.datasets
 
