@@ -474,7 +474,8 @@ def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
 )
 def _train() -> Callable[..., None]:
     from pudnet_lib.core.meta import ScaleConfig, is_first_rank
-    from pudnet_lib.methods.run import TrainConfig, train_run
+    from pudnet_lib.methods.training import TrainConfig
+    from pudnet_lib.methods.training import train as train_run
 
     @with_options(ScaleConfig, "scale")
     @with_options(TrainConfig, known=(ScaleConfig,))

@@ -58,17 +58,7 @@ class Interval:
 
 
 def interval(values: Sequence[float] | np.ndarray) -> Interval:
-    """Student's 95 % interval of independent values.
-
-    Args:
-        values: At least two finite values.
-
-    Returns:
-        Mean and interval.
-
-    Raises:
-        PudNetError: If there are fewer than two values, or one is NaN.
-    """
+    """Student's 95 % interval of independent values."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2 or not np.isfinite(x).all():
         raise PudNetError(f"An interval needs at least two finite values; got {len(x)}: {x[:5]}.")
@@ -77,19 +67,7 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def crossed_interval(values: np.ndarray) -> Interval:
-    """95 % interval where the same G episodes were measured with S seeds of meta-training.
-
-    The mean's variance has a part of the seeds and a part of the episodes and the rest (a two-way layout, crossed
-    random effects; a negative estimate counts as zero). Each part gets Student's quantile for its own degrees of
-    freedom, so that three seeds are not taken for a hundred episodes: tested to cover at least 92 % in simulations.
-    With one seed this is ``interval`` over episodes, and says nothing about other seeds.
-
-    Args:
-        values: (S, G).
-
-    Returns:
-        Mean and interval.
-    """
+    """95 % interval where the same G episodes were measured with S seeds of meta-training."""
     s, g = values.shape
     if s == 1:
         return interval(values[0])
@@ -208,13 +186,7 @@ def verdict(found: Interval) -> str:
 
 
 class Swapper:
-    """Draws the sketches of the controls.
-
-    Args:
-        sources: All classes of each source, in the order of the sampler's pool.
-        per_class: Images a class.
-        seed: Seed of the draws.
-    """
+    """Draws the sketches of the controls."""
 
     def __init__(self, sources: Sequence[ImageDataset], per_class: int, seed: int = 0) -> None:
         self.sources, self.per_class, self.seed = tuple(sources), per_class, seed
@@ -223,21 +195,7 @@ class Swapper:
     def sketch(
         self, episode: Episode, names: Sequence[str], index: int, swap: Swap, support: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Draw a swapped sketch of as many classes as the episode has.
-
-        Args:
-            episode: The episode that will be classified.
-            names: Its class names, which a near swap leaves out.
-            index: Number of the episode, for the seed.
-            swap: ``"far"`` or ``"near"``.
-            support: Images a class more, for a predictor that looks at so many of the support's.
-
-        Returns:
-            Sketch (S, C, H, W) and labels (S,).
-
-        Raises:
-            PudNetError: If there is no other source, or too few other classes.
-        """
+        """Draw a swapped sketch of as many classes as the episode has."""
         rng = np.random.default_rng((self.seed, index, 0 if swap == "far" else 1))
         if swap == "far":
             others = [s for s in range(len(self.sources)) if s != episode.source_index]
@@ -267,21 +225,7 @@ def evaluate_episodes(
     config: PredictConfig | None = None,
     sources: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Predict for episodes and classify their queries.
-
-    Args:
-        model: PudNet or shared network.
-        sampler: Episodes of unseen classes.
-        episodes: Episodes a source.
-        swapper: Where swapped sketches come from; needed for the swaps.
-        swaps: ``"own"``, ``"far"``, ``"near"``: each is one row an episode.
-        config: How to predict; its sketch size is not used, the episode has its sketch.
-        sources: Indices of the sources to evaluate; by default all of the pool.
-
-    Returns:
-        One row an episode, source and swap: dataset, episode, swap, accuracy in %, chance in %, seconds of the
-        prediction (batch-norm recalibration and class means included).
-    """
+    """Predict for episodes and classify their queries."""
     rows, config = [], config or PredictConfig()
     for source in range(len(sampler.pool)) if sources is None else sources:
         for index in range(episodes):
@@ -306,17 +250,7 @@ def evaluate_fits(
     episodes: int,
     sources: Sequence[int] | None = None,
 ) -> pd.DataFrame:
-    """Let a baseline learn each episode's training images and classify its queries.
-
-    Args:
-        fit: Training images to a network from uint8 images (N, C, H, W) to logits (N, K).
-        sampler: Episodes of unseen classes.
-        episodes: Episodes a source.
-        sources: Indices of the sources to evaluate; by default all of the pool.
-
-    Returns:
-        One row an episode and source: dataset, episode, value (accuracy in %), chance in %, seconds of the fit.
-    """
+    """Let a baseline learn each episode's training images and classify its queries."""
     rows = []
     for source in range(len(sampler.pool)) if sources is None else sources:
         for index in range(episodes):
@@ -353,21 +287,7 @@ def compare_models(
     swapped: Sequence[str] = ("PudNet",),
     config: PredictConfig | None = None,
 ) -> pd.DataFrame:
-    """Evaluate several methods, each with its seeds, on the same episodes.
-
-    Args:
-        models: Method to its models, one a seed.
-        sampler: Episodes of unseen classes.
-        episodes: Episodes a source.
-        swapper: Sketches of the controls.
-        swaps: What to predict from; ``"near"`` needs classes outside the episodes.
-        swapped: Methods for which the swaps are measured as well as ``"own"``.
-        config: How to predict.
-
-    Returns:
-        Long form: method ("PudNet", "PudNet, far swap", …), dataset, seed, episode, metric, value in %, chance,
-        seconds.
-    """
+    """Evaluate several methods, each with its seeds, on the same episodes."""
     tables = []
     for method, seeds in models.items():
         kinds: Sequence[Swap] = swaps if method in swapped else ("own",)
@@ -576,17 +496,7 @@ class Crossing:
 
 
 def student_bounds(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean, lower and upper 95 % bound of each column.
-
-    Args:
-        values: (G, E): G independent episodes, E places.
-
-    Returns:
-        Three arrays (E,).
-
-    Raises:
-        PudNetError: If there are fewer than two episodes.
-    """
+    """Mean, lower and upper 95 % bound of each column."""
     x = np.asarray(values, dtype=float)
     if x.ndim != 2 or len(x) < 2:
         raise PudNetError(f"An interval needs at least two episodes; got an array of shape {x.shape}.")
@@ -596,17 +506,7 @@ def student_bounds(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def first_reach(places: ArrayLike, values: ArrayLike, log: bool = False, stay: bool = False) -> float:
-    """First place at which a curve is at least zero, by interpolation between the measured places.
-
-    Args:
-        places: (E,) ascending.
-        values: (E,).
-        log: Interpolate over the logarithm of the places (seconds).
-        stay: The curve must stay there up to its end.
-
-    Returns:
-        The place; infinite if the curve is never there.
-    """
+    """First place at which a curve is at least zero, by interpolation between the measured places."""
     x, y = np.asarray(places, dtype=float), np.asarray(values, dtype=float)
     there = y >= 0
     if stay:
@@ -623,17 +523,7 @@ def first_reach(places: ArrayLike, values: ArrayLike, log: bool = False, stay: b
 
 
 def crossing(places: ArrayLike, differences: ArrayLike, log: bool = False, stay: bool = False) -> Crossing:
-    """Find where a rival's curve reaches the level that was subtracted from it.
-
-    Args:
-        places: (E,) ascending: steps or seconds.
-        differences: (G, E) rival minus level, paired by episode.
-        log: Interpolate over the logarithm of the places.
-        stay: The rival must stay there up to its end ("overtakes"), not only get there once ("reaches").
-
-    Returns:
-        The crossing of the mean difference, and of its 95 % bounds.
-    """
+    """Find where a rival's curve reaches the level that was subtracted from it."""
     mean, lower, upper = student_bounds(differences)
     x = np.asarray(places, dtype=float)
     at, early, late = (first_reach(x, curve, log, stay) for curve in (mean, upper, lower))
@@ -641,30 +531,14 @@ def crossing(places: ArrayLike, differences: ArrayLike, log: bool = False, stay:
 
 
 def earliest(crossings: Sequence[Crossing]) -> Crossing:
-    """The crossing of the best of several rivals: each end is the earliest of theirs.
-
-    Args:
-        crossings: At least one.
-
-    Returns:
-        The earliest ends; ``first`` is that of the rival that is there first, ``last`` the last of all.
-    """
+    """The crossing of the best of several rivals: each end is the earliest of theirs."""
     winner = min(crossings, key=lambda c: c.at)
     low, high, last = min(c.low for c in crossings), min(c.high for c in crossings), max(c.last for c in crossings)
     return Crossing(winner.at, low, high, winner.first, last)
 
 
 def predicted_weights(model: ParameterModel, sketch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Predict from a sketch and keep what the hypernetwork supplies.
-
-    Args:
-        model: The predictor.
-        sketch: (S, C, H, W).
-        labels: (S,).
-
-    Returns:
-        Layer's name to its flat weight (P_l,), on the CPU.
-    """
+    """Predict from a sketch and keep what the hypernetwork supplies."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -674,16 +548,7 @@ def predicted_weights(model: ParameterModel, sketch: Tensor, labels: Tensor) -> 
 
 
 def spread(weights: Tensor, datasets: Sequence[str]) -> dict[str, float]:
-    """Spread of predictions relative to their length.
-
-    Args:
-        weights: (G, P), one row an episode.
-        datasets: The G episodes' sources.
-
-    Returns:
-        ``"within"``: root mean square distance to the own source's mean; ``"between"``: of the sources' means to their
-        mean; both over the root mean square length of a row, in %.
-    """
+    """Spread of predictions relative to their length."""
     codes = pd.factorize(pd.Series(datasets))[0]
     means = torch.stack([weights[torch.from_numpy(codes == c)].mean(0) for c in range(codes.max() + 1)])  # (D, P)
     length = weights.pow(2).sum(1).mean().sqrt().clamp_min(1e-12)
@@ -693,14 +558,7 @@ def spread(weights: Tensor, datasets: Sequence[str]) -> dict[str, float]:
 
 
 def effective_rank(weights: Tensor) -> float:
-    """Number of directions that predictions use: exp of the entropy of their singular values (Roy & Vetterli 2007).
-
-    Args:
-        weights: (G, P), one row an episode; centred here.
-
-    Returns:
-        Between 1 and min(G - 1, P); 0 if all rows are equal.
-    """
+    """Number of directions that predictions use: exp of the entropy of their singular values (Roy & Vetterli 2007)."""
     centred = weights.double() - weights.double().mean(0)
     values = torch.linalg.svdvals(centred)
     if float(values[0]) <= 1e-6 * float(weights.norm()):  # rounding, no spread

@@ -35,26 +35,7 @@ def parallel(
     on_result: Callable[[int, Result], None] | None = None,
     shared: Any = None,
 ) -> list[Result]:
-    """Map a function over items.
-
-    Args:
-        function: A function of a module (processes are started anew), free of side effects on this process.
-        items: Its arguments, picklable.
-        jobs: Processes. 1 runs everything in this process.
-        description: Shown beside the progress bar; "" for no bar.
-        scheduler: Address of a dask scheduler, such as "tcp://head:8786"; its workers take the place of processes, and
-            ``jobs`` is not used. Caches must be on a file system that all workers share.
-        labels: Each item's name for the bar: "meta-training 4 of 10: ProtoNet, seed 1".
-        threads: Threads of each process; 0 leaves PyTorch's number.
-        on_result: Called in this process with place and result as each one is done, so that an interruption keeps it.
-        shared: What all calls need (images): given to each process once, and to the function as its second argument.
-
-    Returns:
-        The results in the items' order.
-
-    Raises:
-        PudNetError: If dask is not installed, or the scheduler does not answer.
-    """
+    """Map a function over items."""
     bar = tqdm(total=len(items), leave=False, disable=not items or not description, delay=1)
     results: dict[int, Result] = {}
 
@@ -139,17 +120,7 @@ def _with(function: Callable[..., Result], shared: Any, item: Any) -> Result:
 
 
 def dask_client(scheduler: str) -> Any:
-    """Connect to a dask scheduler.
-
-    Args:
-        scheduler: Its address.
-
-    Returns:
-        The client, a context manager.
-
-    Raises:
-        PudNetError: If dask is not installed, or the scheduler does not answer.
-    """
+    """Connect to a dask scheduler."""
     try:
         from distributed import Client
     except ImportError:

@@ -76,17 +76,7 @@ class NotebookFigure(Figure):
 
 
 def figure(width: float = 6.4, height: float = 3.4, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """Make an empty figure in the kit's style, without touching matplotlib's global state.
-
-    Args:
-        width: Width in inches.
-        height: Height in inches.
-        rows: Rows of axes.
-        columns: Columns of axes.
-
-    Returns:
-        The figure and its axes, always an array (rows, columns).
-    """
+    """Make an empty figure in the kit's style, without touching matplotlib's global state."""
     with mpl.rc_context(STYLE):
         drawn = NotebookFigure(figsize=(width, height))
         axes = drawn.subplots(rows, columns, squeeze=False)
@@ -94,10 +84,7 @@ def figure(width: float = 6.4, height: float = 3.4, rows: int = 1, columns: int 
 
 
 def colour_of(method: str, position: int = 0) -> str:
-    """Give a method its colour: the fixed one ("PudNet, far swap" has that of "far swap"), or the palette's.
-
-    "GC, 30 epochs" has that of "from scratch".
-    """
+    """Give a method its colour: the fixed one ("PudNet, far swap" has that of "far swap"), or the palette's."""
     kind = method.rpartition(", ")[2]
     kind = kind[kind.find(" on ") + 1 :] if kind.endswith((" on pixels", " on HOG")) else kind
     kind = "ImageNet-pretrained features" if method.startswith("ImageNet-pretrained") else kind
@@ -113,18 +100,7 @@ def intervals(
     unit: str = "accuracy (%)",
     colours: Callable[[str, int], str] = colour_of,
 ) -> Axes:
-    """Draw means with their 95 % intervals as labelled dots, one line a row; chance as a dashed line.
-
-    Args:
-        rows: Table with ``label``, mean, low, high and possibly ``chance``; the numbers as they shall be drawn.
-        axes: Where to draw.
-        label: The column that names a row.
-        unit: The value axis's label, with the unit.
-        colours: A row's name and position to its colour.
-
-    Returns:
-        The same axes.
-    """
+    """Draw means with their 95 % intervals as labelled dots, one line a row; chance as a dashed line."""
     names = [str(name) for name in rows[label]]
     for position, (name, row) in enumerate(zip(names, rows.to_dict(orient="records"), strict=True)):
         mean, colour = row["mean"], colours(name, position)
@@ -150,18 +126,7 @@ def intervals(
 
 
 def curve(axes: Axes, x: Sequence[float], rows: pd.DataFrame, method: str, position: int = 0) -> Axes:
-    """Draw a mean curve with its 95 % band and the method's name at its end.
-
-    Args:
-        axes: Where to draw; its labels are the caller's.
-        x: Places on the horizontal axis, one a row.
-        rows: Table with mean, low, high.
-        method: Name and colour.
-        position: Palette position for a method without a colour of its own.
-
-    Returns:
-        The same axes.
-    """
+    """Draw a mean curve with its 95 % band and the method's name at its end."""
     colour = colour_of(method, position)
     axes.plot(x, rows["mean"], color=colour)
     axes.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
@@ -171,17 +136,7 @@ def curve(axes: Axes, x: Sequence[float], rows: pd.DataFrame, method: str, posit
 
 
 def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[str] = (), height: float = 0.3) -> Figure:
-    """Draw every method's accuracy: episodes as faint points, mean and 95 % interval, the numbers in the margin.
-
-    Args:
-        table: From ``measure``, for the points.
-        summary: From ``summarise``; its order is the order of the rows.
-        datasets: One panel each; by default those of the summary.
-        height: Inches a row.
-
-    Returns:
-        The figure.
-    """
+    """Draw every method's accuracy: episodes as faint points, mean and 95 % interval, the numbers in the margin."""
     panels = [*datasets] or [*dict.fromkeys(summary["dataset"])]
     methods = [*dict.fromkeys(summary["method"])]
     drawn, axes = figure(2.6 + 2.3 * len(panels), 0.9 + height * len(methods), 1, len(panels))
@@ -203,15 +158,7 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
 
 
 def paired_gains(found: pd.DataFrame, title: str = "") -> Figure:
-    """Draw paired gains in points with their 95 % intervals, one panel a dataset; zero is a line.
-
-    Args:
-        found: From ``gains``: metric, dataset, mean, low, high, and method where there are several.
-        title: Above the figure.
-
-    Returns:
-        The figure.
-    """
+    """Draw paired gains in points with their 95 % intervals, one panel a dataset; zero is a line."""
     panels, rows = [*dict.fromkeys(found["dataset"])], [*dict.fromkeys(found["metric"])]
     drawn, axes = figure(2.6 + 2.0 * len(panels), 1.0 + 0.34 * len(rows), 1, len(panels))
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
@@ -253,16 +200,7 @@ def _dots(
 
 
 def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accuracy"), smooth: int = 0) -> Figure:
-    """Draw what meta-training logged against its steps: one panel a column, one colour a method, seeds as a band.
-
-    Args:
-        log: ``runs.log()``.
-        columns: Which of its columns; those that were not logged are left out.
-        smooth: Mean over so many steps; by default a twentieth of them.
-
-    Returns:
-        The figure.
-    """
+    """Draw what meta-training logged against its steps: one panel a column, one colour a method, seeds as a band."""
     shown = [c for c in columns if c in log and log[c].notna().any()]
     width = smooth or max(1, int(log["step"].max()) // 20)
     drawn, axes = figure(3.2 * len(shown) + 2.2, 3.0, 1, len(shown))
@@ -283,16 +221,7 @@ def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accura
 
 
 def accuracy_against_seconds(summary: pd.DataFrame, dataset: str, title: str = "") -> Figure:
-    """Draw accuracy against the seconds that learning a dataset takes, on a logarithmic axis; names in the margin.
-
-    Args:
-        summary: From ``summarise``, with seconds.
-        dataset: Which rows.
-        title: Above the axes.
-
-    Returns:
-        The figure.
-    """
+    """Draw accuracy against the seconds that learning a dataset takes, on a logarithmic axis; names in the margin."""
     rows = summary[summary["dataset"] == dataset].sort_values("mean", ascending=False).reset_index(drop=True)
     drawn, axes = figure(7.6, 1.2 + 0.19 * len(rows))
     ax = axes[0, 0]
@@ -311,16 +240,7 @@ MARKERS = "os^Dv<>PX*hp"
 
 
 def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> Figure:
-    """Show an episode: one row a class; sketch, support and query side by side.
-
-    Args:
-        episode: The episode.
-        names: Names of the source's classes.
-        each: Images of each part.
-
-    Returns:
-        The figure.
-    """
+    """Show an episode: one row a class; sketch, support and query side by side."""
     parts = ("sketch", "support", "query")
     ways = len(episode.classes)
     drawn, axes = figure(9.0, 0.4 + 0.48 * ways, 1, 3)
@@ -371,15 +291,7 @@ def bars(rows: pd.DataFrame, x: str, y: str, hue: str, panel: str) -> Figure:
 
 
 def curves_by_steps(rows: pd.DataFrame, zero: bool = True) -> Figure:
-    """Draw quantities against meta-training steps: one row of axes a width, one column a metric, a colour a method.
-
-    Args:
-        rows: method, width, step, metric, mean, low, high.
-        zero: Draw a line at zero (for gains).
-
-    Returns:
-        The figure.
-    """
+    """Draw quantities against meta-training steps: one row of axes a width, one column a metric, a colour a method."""
     widths, metrics = sorted(rows["width"].unique()), [*dict.fromkeys(rows["metric"])]
     methods = [*dict.fromkeys(rows["method"])]
     drawn, axes = figure(2.0 + 2.7 * len(metrics), 2.5 * len(widths), len(widths), len(metrics))

@@ -70,21 +70,7 @@ def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def configure(profiles: Mapping[str, Config], profile: str, seed: int | None = None, **overrides: Any) -> Config:
-    """Turn a parameters cell into an experiment's frozen config.
-
-    Args:
-        profiles: The experiment's ``PROFILES``, name → frozen dataclass.
-        profile: Which of them.
-        seed: Replaces the config's ``seed``; None keeps it.
-        **overrides: Fields to replace. None keeps the profile's value. A nested config takes a mapping of its fields,
-            or a dotted name: ``{"episode.ways": 3}``. Lists become tuples where the field is one.
-
-    Returns:
-        A new config; the profile's own is not touched.
-
-    Raises:
-        PudNetError: If the profile or a field is unknown (with the nearest name), or a value has the wrong type.
-    """
+    """Turn a parameters cell into an experiment's frozen config."""
     global _started
     if profile not in profiles:
         raise unknown_name("profile", profile, profiles)
@@ -99,18 +85,7 @@ def seconds_since_configure() -> float:
 
 
 def replace_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Copy a frozen dataclass with some fields replaced, each name and type checked.
-
-    Args:
-        config: A dataclass instance.
-        overrides: Field → JSON-like value; see ``configure``.
-
-    Returns:
-        The changed copy.
-
-    Raises:
-        PudNetError: If a field is unknown or a value has the wrong type.
-    """
+    """Copy a frozen dataclass with some fields replaced, each name and type checked."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise PudNetError(f"{config!r} is not a config; expected an instance of a frozen dataclass.")
     hints = get_type_hints(type(config))
@@ -134,19 +109,7 @@ def replace_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """Check a JSON-like value against a type, strictly: ``"8"`` and ``True`` are no int, ``8`` is a float.
-
-    Args:
-        name: The parameter's name, for the message.
-        value: The value.
-        hint: A type or annotation.
-
-    Returns:
-        The value, lists turned into tuples where the type asks for it.
-
-    Raises:
-        PudNetError: If it does not fit.
-    """
+    """Check a JSON-like value against a type, strictly: ``"8"`` and ``True`` are no int, ``8`` is a float."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
         return value
     try:

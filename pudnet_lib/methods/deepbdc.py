@@ -21,14 +21,7 @@ REDUCED = 64
 
 
 def distance_covariance(maps: Tensor) -> Tensor:
-    """Brownian distance covariance of channels.
-
-    Args:
-        maps: (N, F, h, w).
-
-    Returns:
-        (N, F·(F + 1) / 2) upper triangles of the doubly centred distance matrices.
-    """
+    """Brownian distance covariance of channels."""
     x = maps.flatten(2)  # (N, F, h·w)
     gram = x @ x.transpose(1, 2)
     squared = gram.diagonal(dim1=1, dim2=2)
@@ -40,11 +33,7 @@ def distance_covariance(maps: Tensor) -> Tensor:
 
 
 class DistanceCovariancePooling(nn.Module):
-    """A target network whose last pooling is replaced by ``distance_covariance``.
-
-    Args:
-        target: ConvNet-3 or ResNet-18.
-    """
+    """A target network whose last pooling is replaced by ``distance_covariance``."""
 
     def __init__(self, target: nn.Module) -> None:
         super().__init__()
@@ -66,11 +55,7 @@ class DistanceCovariancePooling(nn.Module):
 
 
 class DeepBDC(SharedNetwork):
-    """Meta-DeepBDC.
-
-    Args:
-        config: Which backbone.
-    """
+    """Meta-DeepBDC."""
 
     def __init__(self, config: SharedConfig | None = None) -> None:
         config = config or SharedConfig()

@@ -16,11 +16,7 @@ from pudnet_lib.methods.registry import register
 
 
 class MatchingNet(SharedNetwork):
-    """The shared network's backbone under MatchingNet's rule.
-
-    Args:
-        config: Which network.
-    """
+    """The shared network's backbone under MatchingNet's rule."""
 
     def __init__(self, config: SharedConfig | None = None) -> None:
         from easyfsl.modules.predesigned_modules import (  # slow to import

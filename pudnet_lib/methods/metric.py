@@ -21,15 +21,7 @@ CLASSES_THEN_EPISODES = (LossWeights(0, 1, 0), LossWeights(1, 0, 0))
 
 
 class MetricClassifier(nn.Module):
-    """A backbone with a rule and the labelled features that the rule compares with.
-
-    Args:
-        backbone: Normalised images to features.
-        model: Owner of the rule.
-        support: (M, F) features of the labelled images.
-        labels: (M,) in 0..K-1.
-        num_classes: K.
-    """
+    """A backbone with a rule and the labelled features that the rule compares with."""
 
     support: Tensor
     labels: Tensor
@@ -51,16 +43,7 @@ class MetricClassifier(nn.Module):
 
 
 def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | None = None, **_: Any) -> nn.Module:
-    """Let a meta-trained rival learn a dataset: batch norm and labelled features, no gradient step.
-
-    Args:
-        dataset: Training images.
-        model: The rival, on the device that shall compute.
-        config: How batch norm is recalibrated; its sketch is what a model that looks at data sees (MUSML).
-
-    Returns:
-        uint8 images (N, C, H, W) to logits (N, K).
-    """
+    """Let a meta-trained rival learn a dataset: batch norm and labelled features, no gradient step."""
     config = config or PredictConfig()
     sketch, sketch_labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
     backbone = predict_backbone(model, sketch, sketch_labels, dataset.images, config)

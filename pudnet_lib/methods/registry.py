@@ -73,11 +73,7 @@ def register(name: str, fit: Callable[..., nn.Module], **facts: Any) -> Method:
 
 
 def method(name: str) -> Method:
-    """Find a method by its name.
-
-    Raises:
-        PudNetError: If there is none; the message has the nearest name.
-    """
+    """Find a method by its name."""
     if name not in _METHODS:
         import pudnet_lib.methods as package
 

@@ -107,7 +107,10 @@ def build_model(config: TrainConfig) -> ParameterModel:
     kind = method(config.method)
     if kind.model is None:
         raise PudNetError(f"The method {config.method!r} is not meta-trained; nothing to build.")
-    model: ParameterModel = kind.model(config.model)  # type: ignore[arg-type]
+    own = config.model
+    if kind.config is SharedConfig and isinstance(own, PudNetConfig):  # the command line's: its target and seed count
+        own = SharedConfig(own.target, own.seed)
+    model: ParameterModel = kind.model(own)  # type: ignore[arg-type]
     return model
 
 
@@ -131,23 +134,7 @@ def train(
     task: Task | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> TrainOutcome:
-    """Meta-train, or load what a finished run left in its folder; one that was cut off goes on.
-
-    Args:
-        config: Everything that the run depends on.
-        run_dir: The run's folder; None keeps nothing. ``run_folder(config)`` is the cache's.
-        progress: Show a progress bar.
-        pool: ``config.pool``, if it is loaded already.
-        scale: How the work is compiled and spread, when to stop early.
-        task: Another task than classification (denoising).
-        on_step: Called with the number of steps done, all stages counted.
-
-    Returns:
-        The model and what it cost.
-
-    Raises:
-        PudNetError: If the folder holds a run of another configuration, or an input is bad.
-    """
+    """Meta-train, or load what a finished run left in its folder; one that was cut off goes on."""
     path, model, plain = None if run_dir is None else run_dir / "model.safetensors", build_model(config), _plain(config)
     if path is not None and path.is_file():
         tensors, description = load_tensors(path)
@@ -232,20 +219,7 @@ def train_config(
     episodes: EpisodeConfig | None = None,
     **trainer: Any,
 ) -> TrainConfig:
-    """Build the run of a recipe.
-
-    Args:
-        recipe: The recipe.
-        target: The target network.
-        pool: The images.
-        steps: All steps; a base takes its share of them, so that every method sees as many episodes.
-        seed: Seed of weights and episodes.
-        episodes: What an episode holds.
-        **trainer: Further fields of ``MetaConfig``: ``episodes_per_step``, ``accelerator``, ``validate_every``, …
-
-    Returns:
-        The run's configuration.
-    """
+    """Build the run of a recipe."""
     base = min(steps - 1, round(recipe.base * steps))
     meta = MetaConfig(
         steps=max(1, steps - base), learning_rate=recipe.lr, direct_learning_rate=recipe.target_lr,
@@ -354,17 +328,7 @@ def plan(
 
 
 def train_runs(runs: Sequence[Run], jobs: int = 1, progress: bool = True, pool: Pool | None = None) -> Runs:
-    """Train what the cache lacks, behind one bar.
-
-    Args:
-        runs: From ``plan``, of one study or of several.
-        jobs: Runs side by side.
-        progress: Show the bar.
-        pool: The images, if all runs have the same and they are loaded already.
-
-    Returns:
-        The same runs. Interrupted, what is trained stays in the cache, and a run that was cut off goes on.
-    """
+    """Train what the cache lacks, behind one bar."""
     missing: dict[TrainConfig, str] = {}
     for run in runs:
         if run.training and not is_trained(run.training):
