@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -27,6 +26,7 @@ from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.export.models import load_state, save_model
 from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.images.cache import cache_folder as user_cache
 from pudnet_lib.images.packs import manifest
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.registry import Recipe, method
@@ -70,36 +70,22 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned: by default to classify.
+    """What is learned: by default to classify."""
 
-    Attributes:
-        episodes: Seed to a sampler of meta-training episodes.
-        step: What turns an episode into losses: model, sampler, weights and seed to a ``MetaStep``.
-        validation: Episodes to validate on; None for none.
-    """
-
-    episodes: Callable[[int], Any]
-    step: Callable[[ParameterModel, Any, LossWeights, int], MetaStep]
-    validation: Any = None
+    episodes: Callable[[int], Any]  # seed to a sampler of meta-training episodes
+    step: Callable[[ParameterModel, Any, LossWeights, int], MetaStep]  # model, sampler, losses, seed
+    validation: Any = None  # episodes to validate on
 
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """What a run gives.
-
-    Attributes:
-        model: The trained model, in evaluation mode, on the CPU.
-        model_path: Its file; None if no folder was given.
-        steps: Steps done, the base's included.
-        seconds: Meta-training seconds, the base's included, validation excluded.
-        validation: Last accuracy on held-out training classes, in 0..1; None if never measured.
-    """
+    """What a run gives: the model, in evaluation mode on the CPU, and what it cost, its base included."""
 
     model: ParameterModel
     model_path: Path | None
     steps: int
-    seconds: float
-    validation: float | None
+    seconds: float  # validation excluded
+    validation: float | None  # last accuracy on held-out training classes, in 0..1
 
 
 def build_model(config: TrainConfig) -> ParameterModel:
@@ -196,10 +182,8 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where meta-trained models are kept: ``PUDNET_CACHE``, else the user's cache folder."""
-    base = os.environ.get("PUDNET_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base else Path.home() / ".cache"
-    return (root if os.environ.get("PUDNET_CACHE") else root / "pudnet") / "models"
+    """Where meta-trained models are kept."""
+    return user_cache() / "models"
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -294,23 +278,7 @@ def plan(
     episodes: EpisodeConfig | None = None,
     **trainer: Any,
 ) -> Runs:
-    """Say what ``meta_train`` would train, without training it; for studies whose runs differ in more than the recipe.
-
-    Args:
-        methods: Name to recipe. What needs no meta-training is carried along, with the first seed.
-        pool: The images.
-        steps: Steps of each run, the base's included.
-        seeds: Seeds, one run each.
-        target: The target network.
-        episodes: What an episode of meta-training holds.
-        **trainer: Further fields of ``MetaConfig``.
-
-    Returns:
-        The runs.
-
-    Raises:
-        PudNetError: If a recipe starts from a method that is not in the dict, or an input is bad.
-    """
+    """What ``meta_train`` would train, untrained; for studies whose runs differ in more than the recipe."""
     target, config = target or TargetConfig(), pool if isinstance(pool, PoolConfig) else pool.config
     runs: list[Run] = []
     for name, recipe in methods.items():
@@ -352,7 +320,7 @@ def meta_train(
     """Meta-train a dict of recipes on the same episodes; what the cache has is not trained again.
 
     Args:
-        methods: Name to recipe; see ``plan`` for the others.
+        methods: Name to recipe. What needs no meta-training is carried along, with the first seed.
         pool: The images.
         steps: Steps of each run, the base's included.
         seeds: Seeds, one run each.
@@ -363,7 +331,10 @@ def meta_train(
         **trainer: Further fields of ``MetaConfig``.
 
     Returns:
-        The runs, whose ``outcome`` holds the trained model.
+        The runs; ``run.outcome()`` has the trained model.
+
+    Raises:
+        PudNetError: If a recipe starts from a method that is not in the dict, or an input is bad.
     """
     runs = plan(methods, pool, steps, seeds, target, episodes, **trainer)
     return train_runs(runs, jobs, progress, pool if isinstance(pool, Pool) else None)
