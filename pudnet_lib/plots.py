@@ -142,7 +142,12 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
     drawn, axes = figure(2.6 + 2.3 * len(panels), 0.9 + height * len(methods), 1, len(panels))
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
         points = table if dataset not in set(table["dataset"]) else table[table["dataset"] == dataset]
-        points = points.groupby(["method", "episode"], sort=False)["value"].mean().reset_index()
+        points = (
+            points[points["method"].isin(methods)]
+            .groupby(["method", "episode"], sort=False)["value"]
+            .mean()
+            .reset_index()
+        )
         colours = {m: colour_of(m, i) for i, m in enumerate(methods)}
         sns.stripplot(
             points, x="value", y="method", hue="method", order=methods, palette=colours, ax=ax, size=2.5, alpha=0.25,

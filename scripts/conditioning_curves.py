@@ -148,9 +148,13 @@ def rows_of(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def write(folder: Path, path: Path) -> None:
+def write(folder: Path, path: Path, device: str = "") -> None:
     """Put all points that are there into the result file."""
-    facts = {"device": device_name(), "commit": git_commit(), "episodes": "5-way, 10 + 10 labelled images per class"}
+    facts = {
+        "device": device or device_name(),
+        "commit": git_commit(),
+        "episodes": "5-way, 10 + 10 labelled images per class",
+    }
     text = json.dumps({"study": "conditioning_curves", "provenance": facts, "rows": rows_of(collect(folder))}, indent=1)
     atomic_write(path, text.replace("NaN", "null") + "\n")
 
@@ -162,13 +166,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--episodes", type=int, default=30, help="unseen episodes a source")
     parser.add_argument("--collect", action="store_true", help="write the result file from the points that are there")
+    parser.add_argument("--device", default="", help="with --collect: the machine that measured them, if another one")
     parser.add_argument("--folder", type=Path, default=ROOT / "reports" / "runs" / "conditioning_curves")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.collect:
-        write(options.folder, options.out)
+        write(options.folder, options.out, options.device)
         return 0
     pool = Pool(PoolConfig())
     for seed in options.seeds:

@@ -16,10 +16,19 @@ from pudnet_lib.evaluate import (
     compare_models,
     crossed_interval,
     difference,
+    effective_rank,
     episode_dataset,
     evaluate_fits,
+    gains,
     interval,
+    measure,
+    percent_interval,
+    spread,
+    summarise,
 )
+from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.methods import Recipe
+from pudnet_lib.methods.training import meta_train
 
 
 def source(name: str, classes: int, value: int) -> ImageDataset:
@@ -122,3 +131,52 @@ def test_difference_is_paired_and_takes_common_episodes():
     assert (found.mean, found.low, found.high, found.n) == (2, 2, 2, 2)  # pairing removes the episodes' spread
     with pytest.raises(PudNetError, match="no method 'c'"):
         difference(table, "a", "c")
+
+
+def test_intervals_of_percentages_stay_within_0_and_100():
+    wide = percent_interval(np.array([[0.0, 30, 3, 0, 2]]))
+    assert 0 < wide.low < wide.mean < wide.high < 100
+    plain = crossed_interval(np.array([[0.0, 30, 3, 0, 2]]))
+    assert plain.low < 0
+    narrow, straight = (f(np.array([[50.0, 51, 49, 50]])) for f in (percent_interval, crossed_interval))
+    assert (narrow.low, narrow.high) == pytest.approx((straight.low, straight.high), abs=0.01)
+    assert percent_interval(np.array([[100.0, 100, 100]])).high == 100
+
+
+def test_summarise_by_hand():
+    rows = [("a", d, s, g, v + s) for d, v in (("x", 50.0), ("y", 60.0)) for s in (0, 1) for g in (0, 1)]
+    table = pd.DataFrame(rows, columns=["method", "dataset", "seed", "episode", "value"]).assign(
+        chance=25.0, seconds=2.0
+    )
+    found = summarise(table).set_index("dataset")
+    assert found["mean"].tolist() == [50.5, 60.5, 55.5]
+    assert found.loc["all sources", ["n", "seeds", "chance", "seconds"]].tolist() == [4, 2, 25.0, 2.0]
+    assert found.loc["x", "low"] < 50
+    one = summarise(table.head(1)).iloc[0]
+    assert (one["mean"], one["n"]) == (50.0, 1)
+    assert np.isnan(one["low"])
+    with pytest.raises(PudNetError, match="'value' column"):
+        summarise(table.drop(columns="value"))
+
+
+def test_measure_gives_one_table_with_controls_and_finds_it_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
+    small, pool = EpisodeConfig(2, 2, 2, 2), Pool(PoolConfig(("fashion", "glyphs")))
+    methods = {"PudNet": Recipe("pudnet"), "1-NN on pixels": Recipe("1-NN"), "GC": Recipe("scratch", lr=0.1, epochs=1)}
+    runs = meta_train(methods, pool, 1, (0,), TargetConfig(width=2), small, progress=False)
+    calls = [measure(runs, pool.unseen_episodes(small), 2, slow_count=1, swap_from=pool.train) for _ in range(2)]
+    pd.testing.assert_frame_equal(*calls)
+    counts = calls[0].groupby("method").size().to_dict()
+    assert counts == {"PudNet": 4, "PudNet, far swap": 4, "PudNet, near swap": 4, "1-NN on pixels": 4, "GC": 2}
+    assert calls[0]["value"].between(0, 100).all()
+    found = gains(calls[0], "PudNet", {"far gain": "PudNet, far swap", "not there": "nobody"})
+    assert found["dataset"].tolist() == ["fashion", "glyphs", "all sources"]
+
+
+def test_spread_and_rank_by_hand():
+    found = spread(torch.tensor([[1.0, 0], [3, 0], [0, 2], [0, 4]]), ["a", "a", "b", "b"])
+    length = np.sqrt((1 + 9 + 4 + 16) / 4)
+    assert found["within"] == pytest.approx(100 * 1 / length)  # each is 1 away from (2, 0) or (0, 3)
+    assert found["between"] == pytest.approx(100 * np.sqrt(1 + 1.5**2) / length)  # both from (1, 1.5)
+    for weights, rank in (([[1.0, 1], [1, 1], [1, 1]], 0), ([[1.0, 0], [-1, 0], [0, 1], [0, -1]], 2)):
+        assert effective_rank(torch.tensor(weights)) == pytest.approx(rank, abs=1e-6)

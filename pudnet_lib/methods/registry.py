@@ -184,4 +184,7 @@ def _cells(recipe: Recipe) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return f"{type(value).__name__}({', '.join(f'{k} {_short(v)}' for k, v in inner.items() if v is not None)})"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -33,7 +33,7 @@ from pudnet_lib.methods.registry import Recipe, method
 from pudnet_lib.parallel import parallel
 
 #: Raised when meta-training changes so that older runs in the cache are no longer its own.
-VERSION = 2
+VERSION = 3
 #: Added to the seed of the episodes after a base, which has those of a shared network of the same seed.
 AFTER_BASE = 500_009
 

@@ -1,6 +1,16 @@
 """One engine for sweeps and single runs: this process, processes, dask."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
 import pytest
+import torch
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.parallel import parallel
@@ -28,3 +38,55 @@ def test_no_scheduler_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(distributed, "Client", unreachable)
     with pytest.raises(PudNetError, match=r"No dask scheduler answers at tcp://nowhere:1 \(Timed out\)"):
         parallel(abs, [1], scheduler="tcp://nowhere:1")
+
+
+def sleep_forever(_: int) -> None:
+    time.sleep(600)
+
+
+def one_of(item: int, shared: list[str]) -> str:
+    return shared[item]
+
+
+def test_what_is_shared_goes_to_each_process_once_and_results_are_kept_as_they_come():
+    kept: dict[int, str] = {}
+    assert parallel(one_of, [1, 0], jobs=2, shared=["a", "b"], on_result=kept.__setitem__) == ["b", "a"]
+    assert kept == {0: "b", 1: "a"}
+    assert parallel(one_of, [1, 0], shared=["a", "b"]) == ["b", "a"]
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    assert parallel(lambda _: torch.get_num_threads(), [0], threads=1) == [1]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_workers_end_when_their_parent_is_killed():
+    call = "from tests.experiments.test_parallel import *; parallel(sleep_forever, [0, 1], jobs=2)"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\nif __name__ == '__main__':\n    {call}"
+    parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+    def family() -> list[int]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if os.getsid(process.pid) == parent.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+        return found
+
+    try:
+        deadline = time.time() + 120
+        while len(family()) < 4 and time.time() < deadline:  # parent, resource tracker, two workers
+            time.sleep(0.3)
+        assert len(family()) >= 4
+        time.sleep(8)  # the workers import PyTorch before they watch
+        parent.kill()
+        parent.wait()
+        deadline = time.time() + 60
+        while family() and time.time() < deadline:
+            time.sleep(0.3)
+        assert family() == []
+    finally:
+        for pid in family():
+            os.kill(pid, signal.SIGKILL)

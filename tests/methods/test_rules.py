@@ -3,19 +3,16 @@
 import pytest
 import torch
 
-from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
 from pudnet_lib.core.supervised import ScratchConfig, train_from_scratch
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.methods import method
 from pudnet_lib.methods.deepbdc import DeepBDC, DistanceCovariancePooling, distance_covariance
-from pudnet_lib.methods.from_scratch import ScratchFit
 from pudnet_lib.methods.meta_baseline import MetaBaseline
-from pudnet_lib.methods.metric import MetricFit
+from pudnet_lib.methods.metric import fit
 from pudnet_lib.methods.musml import MUSML, MusmlConfig
-from pudnet_lib.methods.rivals import RIVALS, RivalConfig, stages
 
 TARGET = TargetConfig(width=4)
 
@@ -58,15 +55,6 @@ def test_meta_baseline_by_hand_and_with_gradients_on_both_sides():
     assert float(support.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("method", RIVALS)
-def test_stages_share_the_steps(method):
-    found = stages(RivalConfig(method, TARGET, meta=MetaConfig(steps=7)))
-    assert sum(meta.steps for meta in found) == 7
-    assert found[-1].weights == LossWeights(1, 0, 0)
-    two = method in ("Meta-Baseline", "Meta-DeepBDC")
-    assert [meta.weights for meta in found[:-1]] == ([LossWeights(0, 1, 0)] if two else [])
-
-
 def test_musml_keeps_the_subspace_of_the_smaller_loss(images):
     sketch, labels = images(classes=2, per_class=4, size=16).sketch_with_labels(4)
     rival = MUSML(MusmlConfig(TARGET, subspaces=3, dim=2, steps=1)).eval()
@@ -106,7 +94,7 @@ def test_metric_fit_of_a_shared_network_is_its_prediction(images):
     data = images(classes=3, per_class=6, size=16)
     model = SharedNetwork(SharedConfig(TARGET))
     with torch.no_grad():
-        assert torch.allclose(MetricFit(model)(data)(data.images), predict(model, data)(data.images), atol=1e-5)
+        assert torch.allclose(fit(data, model)(data.images), predict(model, data)(data.images), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +102,7 @@ def test_metric_fit_of_a_shared_network_is_its_prediction(images):
 )
 def test_from_scratch_is_what_its_name_says(name, optimiser, gc, images):
     data = images(classes=2, per_class=4, size=16)
-    found = ScratchFit(TARGET, name, epochs=1, accelerator="cpu")(data)
+    found = method("scratch").fit(data, target=TARGET, optimiser=name, epochs=1)
     config = ScratchConfig(
         TARGET, optimiser, gc, epochs=1, batch_size=32, evaluations=1, accelerator="cpu"
     )  # fmt: skip
