@@ -12,6 +12,8 @@ from typing import Any
 _HOMES = {
     "ImageDataset": "pudnet_lib.images",
     "load_images": "pudnet_lib.images",
+    "as_dataset": "pudnet_lib.images",
+    "check": "pudnet_lib.images",
     "PudNet": "pudnet_lib.core",
     "PudNetConfig": "pudnet_lib.core",
     "TargetConfig": "pudnet_lib.core.targets",
