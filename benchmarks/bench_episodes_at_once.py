@@ -14,6 +14,7 @@ from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.speed import parts as parts_of
 
 EPISODES = 8
 
@@ -22,7 +23,7 @@ def stepper(width: int, episodes: Sequence[Episode], classes: int, together: boo
     """One optimiser step over all episodes at once, or one after each."""
     module = MetaStep(PudNet(PudNetConfig(target=TargetConfig("convnet3", width))), classes, LossWeights())
     optimiser = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
-    steps: list[list[Any]] = [module.parts(episodes)] if together else [[episode] for episode in episodes]
+    steps: list[list[Any]] = [parts_of(module, episodes)] if together else [[episode] for episode in episodes]
 
     def run() -> None:
         for parts in steps:

@@ -50,7 +50,8 @@ except PackageNotFoundError:  # a source tree that was never installed
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module("pudnet_lib.speed")  # its hooks register themselves
+    for module in ("speed", "more_targets"):  # what these add registers itself
+        import_module(f"pudnet_lib.{module}")
     return getattr(import_module(_HOMES[name]), name)
 
 

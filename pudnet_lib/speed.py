@@ -10,7 +10,7 @@ import copy
 import ctypes
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -22,7 +22,11 @@ from torch.func import functional_call
 
 from pudnet_lib.core import hooks
 from pudnet_lib.core.dataset import normalise
+from pudnet_lib.core.episodes import Episode
+from pudnet_lib.core.heads import EpisodeLosses
+from pudnet_lib.core.meta import MetaStep
 from pudnet_lib.core.model import ParameterModel, Parameters
+from pudnet_lib.core.pudnet import PudNet
 from pudnet_lib.core.targets import ConvNet
 from pudnet_lib.errors import PudNetError
 
@@ -32,16 +36,58 @@ from pudnet_lib.errors import PudNetError
 LARGEST_MAP = 32 * 2**20
 
 
-def episodes_at_once(target: nn.Module, images: Tensor) -> int:
+def episodes_at_once(model: ParameterModel, images: Tensor) -> int:
     """How many episodes of images (N, C, H, W) to take at once, so that the largest map stays within 32 MiB on a CPU.
 
-    Only for plain ConvNets: a network that joins or mixes channels outside convolutions would mix episodes, and a large
-    one is all arithmetic, which this does not make less.
+    Only for a PudNet of a plain ConvNet: a network that joins or mixes channels outside convolutions would mix
+    episodes, as an encoder with batch norm does, and a large one is all arithmetic, which this does not make less.
     """
-    if not isinstance(target, ConvNet):
+    if not isinstance(model, PudNet) or not isinstance(model.template, ConvNet):
         return 1
-    largest = 4 * target.feature_dim * len(images) * images.shape[2] * images.shape[3]  # bytes of the first maps
+    if model.refine is not None or model.config.encoder_norm == "batch":
+        return 1
+    largest = 4 * model.feature_dim * len(images) * images.shape[2] * images.shape[3]  # bytes of the first maps
     return max(1, LARGEST_MAP // largest) if images.device.type == "cpu" else 8
+
+
+def parts(step: MetaStep, episodes: Sequence[Any]) -> list[Any]:
+    """Sort a step's episodes: lists of neighbours of one shape that ``together`` takes at once, or single ones."""
+    if not episodes or not isinstance(episodes[0], Episode):  # another task's
+        return list(episodes)
+    found: list[list[Episode]] = []
+    for episode in episodes:
+        room = episodes_at_once(step.model, episode.images)
+        if found and len(found[-1]) < room and _shapes(found[-1][0]) == _shapes(episode):
+            found[-1].append(episode)
+        else:
+            found.append([episode])
+    return [part if len(part) > 1 else part[0] for part in found]
+
+
+def _shapes(episode: Episode) -> list[torch.Size]:
+    return [tensor.shape for tensor in (episode.sketch, episode.support, episode.query)]
+
+
+def together(step: MetaStep, episodes: list[Episode]) -> EpisodeLosses:
+    """The mean losses of several episodes of one shape, as ``MetaStep`` gives them one by one."""
+    sketches, labels = torch.stack([g.sketch for g in episodes]), torch.stack([g.sketch_labels for g in episodes])
+    images = torch.stack([g.images for g in episodes])  # (B, M + Q, C, H, W)
+    features = features_of_episodes(step.model.template, of_episodes(step.model, sketches, labels), images)
+    losses = [step.losses(g, f) for g, f in zip(episodes, features, strict=True)]
+    return EpisodeLosses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
+
+
+def of_episodes(model: Any, sketches: Tensor, labels: Tensor) -> Parameters:
+    """A PudNet's parameters for B sketches (B, S, C, H, W) with labels (B, S) at once: name to (B, *shape)."""
+    if model.config.embedding == "constant":
+        embeddings = model.constant.expand(len(sketches), -1, -1)
+    else:
+        images = sketches.flatten(0, 1)  # (B·S, C, H, W)
+        model.check(images)
+        codes = model.encoder.codes(images).unflatten(0, sketches.shape[:2])  # (B, S, G·D)
+        embeddings = torch.stack([model.encoder.pool(c, y) for c, y in zip(codes, labels, strict=True)])
+    shared = {name: t.expand(len(sketches), *t.shape) for name, t in model.shared_parameters().items()}
+    return model.generate(embeddings) | shared  # type: ignore[no-any-return]
 
 
 def features_of_episodes(target: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -238,8 +284,8 @@ def recorded_forward(model: ParameterModel, sketch: Tensor, labels: Tensor | Non
 
 
 hooks.register(
-    episodes_at_once=episodes_at_once,
-    features_of_episodes=features_of_episodes,
+    parts=parts,
+    together=together,
     narrow_product=narrow_product,
     kept_memory=kept_memory,
     recorded_forward=recorded_forward,

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights

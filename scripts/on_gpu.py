@@ -38,8 +38,8 @@ from pudnet_lib.core.heads import class_means, cosine_logits  # noqa: E402
 from pudnet_lib.core.model import ParameterModel, SharedConfig, SharedNetwork  # noqa: E402
 from pudnet_lib.core.predict import PredictConfig, predict  # noqa: E402
 from pudnet_lib.core.pudnet import PudNet, PudNetConfig  # noqa: E402
-from pudnet_lib.core.supervised import ScratchConfig, train_from_scratch  # noqa: E402
 from pudnet_lib.core.targets import TargetConfig, build_target  # noqa: E402
+from pudnet_lib.supervised import ScratchConfig, train_from_scratch  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PACKS = {"fashion": (10, 4, 2), "emoji": (80, 16, 12), "glyphs": (36, 10, 6)}  # classes, novel, validation

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 import pudnet_lib.files
 import pudnet_lib.images
+import pudnet_lib.more_targets
+import pudnet_lib.runs
 import pudnet_lib.speed  # noqa: F401  (their hooks)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset

@@ -192,7 +192,7 @@ class EpisodeSampler:
         return [[ids[c].numpy() for c in classes] for ids, classes in found]
 
     def images_and_classes(self) -> dict[str, list[object]]:
-        """Name each source's number of images and its classes, as far as episodes are drawn from them."""
+        """Each source's number of images and its classes, as far as episodes are drawn from them."""
         return {
             data.name: [sum(map(len, self._by_class[s])), *(data.class_names[c] for c in self.classes[s])]
             for s, data in enumerate(self.pool)

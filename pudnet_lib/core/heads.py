@@ -38,16 +38,7 @@ def cosine_logits(features: Tensor, means: Tensor, scale: Tensor | float) -> Ten
 
 
 def leave_one_out_logits(features: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
-    """Cosine of each image to the class means of all *other* images, times τ.
-
-    Args:
-        features: (S, F).
-        labels: (S,) in 0..K-1, at least two images a class.
-        scale: τ.
-
-    Returns:
-        (S, K) logits, minus infinity for a class without images.
-    """
+    """Cosine of each image (S, F) to the class means of all *others*, times τ: (S, K); -inf for an empty class."""
     # While a CUDA graph is recorded, nothing may wait for the GPU to tell K; there are at most S classes.
     recording = labels.is_cuda and torch.cuda.is_current_stream_capturing()
     columns = len(labels) if recording else int(labels.max()) + 1
@@ -67,13 +58,7 @@ def leave_one_out_loss(features: Tensor, labels: Tensor, scale: Tensor | float) 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the three losses; 0 switches one off (an ablation).
-
-    Attributes:
-        cosine: Of the cosine classification.
-        auxiliary: Of the auxiliary classifier.
-        consistency: Of the KL divergence between the two.
-    """
+    """Weights of the cosine classification, the auxiliary classifier, and the KL divergence between; 0 is off."""
 
     cosine: float = 1.0
     auxiliary: float = 1.0
@@ -101,18 +86,7 @@ class EpisodeLosses(NamedTuple):
 def losses_of_logits(
     logits: Tensor, query_labels: Tensor, auxiliary_logits: Tensor | None, pool_classes: Tensor, weights: LossWeights
 ) -> EpisodeLosses:
-    """Compute the three losses from class logits, whatever rule they come from.
-
-    Args:
-        logits: (Q, K).
-        query_labels: (Q,) in 0..K-1.
-        auxiliary_logits: (Q, all training classes) of the auxiliary classifier; None if both its losses are off.
-        pool_classes: (K,) the episode's classes among all training classes.
-        weights: Weights of the three.
-
-    Returns:
-        The losses.
-    """
+    """The three losses from class logits (Q, K), whatever rule they come from."""
     cosine = F.cross_entropy(logits, query_labels)
     auxiliary = consistency = torch.zeros_like(cosine)
     if auxiliary_logits is not None:

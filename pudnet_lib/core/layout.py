@@ -20,13 +20,7 @@ Unsupported = Literal["refuse", "keep"]
 
 @dataclass(frozen=True)
 class PredictedTensor:
-    """One convolution's weight.
-
-    Attributes:
-        name: Its name in the module, such as ``layer1.0.conv1.weight``.
-        shape: Its shape, (out, in / groups, k, k), or (in, out / groups, k, k) where transposed.
-        transposed: Whether it belongs to a transposed convolution.
-    """
+    """One convolution's weight: (out, in / groups, k, k), or (in, out / groups, k, k) where transposed."""
 
     name: str
     shape: tuple[int, int, int, int]
@@ -34,7 +28,7 @@ class PredictedTensor:
 
     @property
     def fan_in(self) -> int:
-        """Number of inputs that one output pixel sums over."""
+        """Inputs that one output pixel sums over."""
         first, second, height, width = self.shape
         return (first if self.transposed else second) * height * width
 

@@ -1,32 +1,25 @@
-"""Meta-training from top to bottom: one step, the optimiser, the loop, ranks, the run's state and its log.
+"""Meta-training from top to bottom: one step, the optimiser, the loop.
 
 Paper, Section 3.3: one Adam step an episode (learning rate 1e-3, β₁ 0.5), no inner loop, gradients through the
 predicted parameters into the hypernetwork [code]. Deviations: a schedule and gradient clipping; several episodes a step
 if wanted; selection on held-out *training* classes (the released code selects on the unseen ones). PudNet and the
-shared network go through this one trainer, so that they get the same episodes.
+shared network go through this one trainer, so that they get the same episodes. What long runs need beside it (a folder
+with state and log, signals, ranks) is in ``pudnet_lib.runs``.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 import os
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
-import lightning_fabric as fabric_lib
 import torch
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -110,12 +103,14 @@ class ScaleConfig:
         channels_last: Lay predicted weights out channels-last, as images always are; for GPUs with bf16.
         patience: Stop after so many validations without a better one; 0 never stops early. The weights are the last.
         rank_timeout: Seconds after which a rank that does not answer counts as lost.
+        resume_with: Fields of ``MetaConfig`` that may differ from the run that is resumed, such as ``learning_rate``.
     """
 
     compile: str = ""
     channels_last: bool = False
     patience: int = 0
     rank_timeout: float = 60.0
+    resume_with: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.patience < 0 or not self.rank_timeout > 0:
@@ -142,14 +137,7 @@ class MetaResult:
 
 
 class MetaStep(nn.Module):
-    """A parameter model with its auxiliary classifier: episode in, losses out.
-
-    Args:
-        model: PudNet or shared network; trained in place.
-        num_classes: All training classes of the pool.
-        weights: Weights of the losses.
-        seed: Seed of the classifier's initial weights.
-    """
+    """A parameter model with its auxiliary classifier over all classes of the pool: episode in, losses out."""
 
     def __init__(self, model: ParameterModel, num_classes: int, weights: LossWeights, seed: int = 0) -> None:
         super().__init__()
@@ -160,51 +148,21 @@ class MetaStep(nn.Module):
                 self.auxiliary = nn.Linear(model.feature_dim, num_classes)
 
     def forward(self, episode: Episode | list[Episode]) -> EpisodeLosses:
-        """Predict from the sketch, run support and query in one batch, compute the losses.
-
-        Args:
-            episode: An episode, or several that ``parts`` put together.
-
-        Returns:
-            The losses; the means over episodes where there are several.
-        """
+        """Predict from the sketch, run support and query in one batch; of several episodes at once the means."""
         if isinstance(episode, list):
-            return self._together(episode)
+            return hook("together")(self, episode)  # type: ignore[no-any-return]
         parameters = self.model(*episode.given(episode.n_support if self.model.sees_support else 0))
         if self.channels_last:
             parameters = {name: _channels_last(tensor) for name, tensor in parameters.items()}
-        return self._losses(episode, self.model.features(parameters, episode.images))
+        return self.losses(episode, self.model.features(parameters, episode.images))
 
-    def parts(self, episodes: Sequence[Episode]) -> list[Any]:
-        """Sort a step's episodes: lists of neighbours of one shape that ``forward`` takes at once, or single ones."""
-        if not episodes or not isinstance(episodes[0], Episode):  # another task's
-            return list(episodes)
-        parts: list[list[Episode]] = []
-        for episode in episodes:
-            room = self.model.episodes_at_once(episode.images)
-            if parts and len(parts[-1]) < room and _shapes(parts[-1][0]) == _shapes(episode):
-                parts[-1].append(episode)
-            else:
-                parts.append([episode])
-        return [part if len(part) > 1 else part[0] for part in parts]
-
-    def _together(self, episodes: list[Episode]) -> EpisodeLosses:
-        sketches, labels = torch.stack([g.sketch for g in episodes]), torch.stack([g.sketch_labels for g in episodes])
-        images = torch.stack([g.images for g in episodes])  # (B, M + Q, C, H, W)
-        features = self.model.features_of_episodes(self.model.of_episodes(sketches, labels), images)  # (B, M + Q, F)
-        losses = [self._losses(g, f) for g, f in zip(episodes, features, strict=True)]
-        return EpisodeLosses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
-
-    def _losses(self, episode: Episode, features: Tensor) -> EpisodeLosses:
+    def losses(self, episode: Episode, features: Tensor) -> EpisodeLosses:
+        """The losses from the features of support and query, (M + Q, F)."""
         support, query = features.split([episode.n_support, episode.n_query])  # (M, F), (Q, F)
         auxiliary = self.auxiliary(query) if self.auxiliary is not None else None  # (Q, training classes)
         ways = len(episode.pool_classes)
         classes = self.model.class_logits(support, episode.support_labels, query, ways)  # (Q, K)
         return losses_of_logits(classes, episode.query_labels, auxiliary, episode.pool_classes, self.weights)
-
-
-def _shapes(episode: Episode) -> list[torch.Size]:
-    return [tensor.shape for tensor in (episode.sketch, episode.support, episode.query)]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -222,6 +180,10 @@ def make_optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
     return torch.optim.Adam(groups, lr=config.learning_rate, betas=(config.beta1, 0.999), fused=fused)
 
 
+def _one_by_one(module: MetaStep, episodes: Sequence[Any]) -> list[Any]:
+    return list(episodes)
+
+
 def one_step(
     fabric: Any,
     module: MetaStep,
@@ -231,26 +193,7 @@ def one_step(
     config: MetaConfig,
     step: int,
 ) -> dict[str, float]:
-    """Average the gradients of a step's episodes over all ranks, clip, step.
-
-    Episodes are numbered globally: rank r of R takes every R-th one of a step, one after the other (gradient
-    accumulation) or several at once, so that the number of ranks changes nothing but the order of a sum.
-
-    Args:
-        fabric: Lightning Fabric.
-        module: The step's module.
-        wrapped: The same as Fabric set it up.
-        optimiser: As Fabric set it up.
-        sampler: The episodes.
-        config: How.
-        step: Number of the step, from 0.
-
-    Returns:
-        Mean losses over all ranks, accuracy, learning rate.
-
-    Raises:
-        PudNetError: If the loss or a gradient is not finite; the weights are still good then.
-    """
+    """Average the gradients of a step's episodes over all ranks, clip, step: losses, accuracy, rate."""
     for part in optimiser.param_groups:
         part["lr"] = part["peak"] * config.share(step)
     optimiser.zero_grad(set_to_none=True)
@@ -258,7 +201,7 @@ def one_step(
     own = config.episodes_per_step // fabric.world_size
     first = step * config.episodes_per_step + fabric.global_rank
     episodes = [sampler.episode(first + i * fabric.world_size).to(fabric.device) for i in range(own)]
-    parts = module.parts(episodes)
+    parts: list[Any] = hook("parts", _one_by_one)(module, episodes)
     for place, part in enumerate(parts):
         share = (len(part) if isinstance(part, list) else 1) / own
         with fabric.no_backward_sync(wrapped, enabled=place < len(parts) - 1 and fabric.world_size > 1):
@@ -305,16 +248,16 @@ def validate(
     return float(total) / episodes
 
 
-def _alive(model: PudNet, sampler: EpisodeSampler, device: torch.device) -> dict[str, float]:
+def _alive(model: ParameterModel, sampler: EpisodeSampler, device: torch.device) -> dict[str, float]:
     """The liveness of a hypernetwork that sees data, on sketches of all sources; a collapsed one is warned of."""
-    if model.config.embedding == "constant":
+    if not isinstance(model, PudNet) or model.config.embedding == "constant":
         return {}
     count = max(4, min(8, len(sampler.pool)))
     episodes = [sampler.episode(i, source=i % len(sampler.pool)).to(device) for i in range(count)]
     was_training = model.training
     found = liveness(model.eval(), [(e.sketch, getattr(e, "sketch_labels", None)) for e in episodes])
     model.train(was_training)
-    if found.spread < COLLAPSED and not model.config.residual:
+    if 0 < found.spread < COLLAPSED and not model.config.residual:
         warnings.warn(
             f"The hypernetwork has collapsed: predicted weights differ by {100 * found.spread:.2g} % of their length "
             f"between sketches (|a_t| {found.code_norm:.3g} beside |α ē| {found.embedding_norm:.3g}, {found.dead:.0%} "
@@ -346,7 +289,8 @@ def meta_train(
         sampler: Episodes of the training classes.
         config: How.
         validation: Episodes of held-out training classes.
-        run_dir: Folder for ``state.safetensors``, ``log.csv`` and TensorBoard's events; None writes nothing.
+        run_dir: Folder for ``state.safetensors``, ``log.csv`` and TensorBoard's events (``pudnet_lib.runs``); None
+            writes nothing.
         progress: Show a progress bar with loss and validation accuracy.
         on_step: Called with the number of steps done after each (tests cut runs with it).
         step_module: What turns an episode of this sampler into losses, for tasks other than classification (denoising);
@@ -357,13 +301,13 @@ def meta_train(
         History and seconds.
 
     Raises:
-        PudNetError: If the loss is not finite, memory runs out, another rank is lost, or ``run_dir`` holds a run of
-            another model or configuration.
-        KeyboardInterrupt: On Ctrl-C, after a checkpoint has been written.
+        PudNetError: If the loss is not finite, the weights diverge, memory runs out, another rank is lost, or
+            ``run_dir`` holds a run of another model or configuration.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, after a checkpoint has been written.
     """
     config, scale = config or MetaConfig(), scale or ScaleConfig()
     step = (step_module or MetaStep(model, sampler.num_classes, config.weights, config.seed)).train()
-    with hook("kept_memory", nullcontext)():
+    with hook("kept_memory", nullcontext)(), hook("signals", nullcontext)():
         return _loop(step, sampler, config, validation, run_dir, progress, on_step, scale)
 
 
@@ -377,64 +321,83 @@ def _loop(
     on_step: Callable[[int], None] | None,
     scale: ScaleConfig,
 ) -> MetaResult:
-    model = step.model
     uses_all = type(step) is MetaStep and bool(config.weights.cosine or config.weights.consistency)
-    fabric = make_fabric(config, scale, unused=not uses_all)
+    fabric = hook("make_fabric", _one_process)(config, scale, not uses_all)
     step.channels_last = scale.channels_last
     optimiser: Any = make_optimiser(step, config)
-    identity = _identity(model, sampler, config)
-    done, seconds = 0, 0.0
-    if run_dir is not None:
-        done, seconds = load_training_state(run_dir, step, optimiser, identity)
+    folder = None if run_dir is None else _required("run_folder")(run_dir, step, optimiser, sampler, config, scale)
+    done, seconds = (folder.done, folder.seconds) if folder else (0, 0.0)
     compiled: Any = torch.compile(step, backend=scale.compile) if scale.compile else step
     wrapped, optimiser = fabric.setup(compiled, optimiser)
     if len(set(fabric.all_gather(torch.tensor(done)).flatten().tolist())) > 1:
         raise PudNetError(f"The ranks find different checkpoints in {run_dir}; it must be a folder that all share.")
-    log = MetaLog(run_dir if fabric.global_rank == 0 else None, done)
+    log = folder.open(fabric.global_rank == 0) if folder else None
+    rows: list[dict[str, float]] = log.rows if log else []
     bar = tqdm(total=config.steps, initial=done, disable=not progress or fabric.global_rank > 0, desc="meta-training")
-    began, at_checkpoint = time.perf_counter(), seconds
-
-    def checkpoint(steps: int) -> None:
-        if run_dir is not None and fabric.global_rank == 0:
-            log.flush()
-            save_training_state(run_dir, step, optimiser, identity, steps, at_checkpoint + elapsed())
+    began, paused = time.perf_counter(), 0.0
 
     def elapsed() -> float:
-        return time.perf_counter() - began - log.validation_seconds
+        return seconds + time.perf_counter() - began - paused
 
     def enough() -> bool:  # rank 0 has the log, and decides for all
-        return bool(fabric.broadcast(stale(log.rows, scale.patience))) if scale.patience else False
+        return bool(fabric.broadcast(stale(rows, scale.patience))) if scale.patience else False
 
     whole, stop = True, enough()
     try:
         while done < config.steps and not stop:
-            with interrupts_held(), explained(fabric, config, sampler, done):
+            with hook("whole_step", _as_it_is)(fabric, config, sampler, done):
                 whole = False
-                row = one_step(fabric, step, wrapped, optimiser, sampler, config, done)
+                row = {"step": done + 1, **one_step(fabric, step, wrapped, optimiser, sampler, config, done)}
                 done += 1
+                held = time.perf_counter()
                 if validation is not None and config.validate_every and done % config.validate_every == 0:
-                    row["validation"] = log.timed(
-                        lambda: validate(step, validation, config.validation_episodes, fabric.device, fabric)
-                    )
-                if isinstance(model, PudNet) and (done == config.steps or row.keys() & {"validation"}):
-                    row |= log.timed(lambda: _alive(model, validation or sampler, fabric.device))
-                log.add(done, row, seconds + elapsed())
+                    row["validation"] = validate(step, validation, config.validation_episodes, fabric.device, fabric)
+                if "validation" in row or done == config.steps:
+                    row |= _alive(step.model, validation or sampler, fabric.device)
+                paused += time.perf_counter() - held
+                row["seconds"] = elapsed()
+                (log.add if log else rows.append)(row)
                 whole = True
                 stop = "validation" in row and enough()
             bar.update()
-            bar.set_postfix(log.shown(), refresh=False)
-            if config.checkpoint_every and done % config.checkpoint_every == 0:
-                checkpoint(done)
+            bar.set_postfix(_shown(rows), refresh=False)
+            if folder and fabric.global_rank == 0 and config.checkpoint_every and done % config.checkpoint_every == 0:
+                folder.checkpoint(done, elapsed())
             if on_step is not None:
                 on_step(done)
     finally:
         # Also on Ctrl-C; never in the middle of a step, whose weights may be half updated.
         bar.close()
-        if done and whole:
-            checkpoint(done)
-        log.close()
-    model.to("cpu" if config.accelerator == "cpu" else model.device)
-    return MetaResult(log.rows, seconds + elapsed(), done)
+        if folder and fabric.global_rank == 0:
+            if done and whole:
+                folder.checkpoint(done, elapsed())
+            log.close()
+    step.model.to("cpu" if config.accelerator == "cpu" else step.model.device)
+    return MetaResult(rows, elapsed(), done)
+
+
+def _one_process(config: MetaConfig, scale: ScaleConfig, unused: bool) -> Any:
+    if config.devices > 1:
+        _required("make_fabric")
+    from lightning_fabric import Fabric  # slow to import, and only needed here
+
+    return Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+
+
+@contextmanager
+def _as_it_is(*given: Any) -> Iterator[None]:
+    yield
+
+
+def _required(name: str) -> Any:
+    if (found := hook(name)) is None:
+        raise PudNetError("A run that is kept in a folder or spread over ranks needs pudnet_lib.runs; import it first.")
+    return found
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes files and speaks: rank 0 of ``torchrun``, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def stale(rows: Sequence[dict[str, float]], patience: int) -> bool:
@@ -443,292 +406,9 @@ def stale(rows: Sequence[dict[str, float]], patience: int) -> bool:
     return bool(patience) and len(found) > patience and max(found[-patience:]) <= max(found[:-patience])
 
 
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold back a first Ctrl-C until the block ends, then raise it; a second one is raised at once.
-
-    Outside the main thread, where Python delivers no signals, the block runs as it is.
-
-    Raises:
-        KeyboardInterrupt: At the block's end, if Ctrl-C came while it ran.
-    """
-    previous = signal.getsignal(signal.SIGINT)
-    # Another thread's, ignored, or handled outside Python: not ours to change.
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield
-        return
-    pending = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal pending
-        if pending:
-            raise KeyboardInterrupt
-        pending = True
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if pending:
-        raise KeyboardInterrupt
-
-
-# ---- ranks ----
-
-#: What messages of a lost connection have in common (gloo, NCCL, the store).
-_LOST = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "broken pipe")
-
-
-def is_first_rank() -> bool:
-    """Whether this process writes files and speaks: rank 0 of ``torchrun``, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) -> Any:
-    """Join the ranks that ``torchrun`` started: DDP, every rank its own episodes, gradients averaged.
-
-    Args:
-        config: Accelerator, precision, and devices where ``torchrun`` has not started the ranks.
-        scale: The timeout.
-        unused: Whether a step may leave some parameters without a gradient (a rival's τ in its first stage).
-
-    Returns:
-        Lightning Fabric, launched.
-
-    Raises:
-        PudNetError: If the episodes of a step can't be divided evenly among the ranks.
-    """
-    launched = torch.distributed.is_torchelastic_launched()
-    local = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else config.devices
-    ranks = int(os.environ["WORLD_SIZE"]) if launched else config.devices
-    if config.episodes_per_step % ranks:
-        raise PudNetError(
-            f"MetaConfig.episodes_per_step is {config.episodes_per_step}; expected a multiple of the {ranks} ranks, so "
-            "that each has as many episodes a step."
-        )
-    ddp = DDPStrategy(timeout=timedelta(seconds=scale.rank_timeout), find_unused_parameters=unused)
-    fabric = fabric_lib.Fabric(
-        accelerator=config.accelerator,
-        devices=local,
-        num_nodes=ranks // local,
-        precision=config.precision,
-        strategy=ddp if ranks > 1 else "auto",
-    )
-    if ranks > 1:
-        fabric.launch()
-    return fabric
-
-
-@contextmanager
-def explained(fabric: Any, config: MetaConfig, sampler: EpisodeSampler, step: int) -> Iterator[None]:
-    """Turn the two failures of large runs, memory and lost ranks, into errors that say what to do.
-
-    Raises:
-        PudNetError: In place of such a failure; any other goes through.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise PudNetError(_out_of_memory(config, sampler, step, error)) from error
-    except RuntimeError as error:
-        if fabric.world_size == 1 or not any(word in str(error).lower() for word in _LOST):
-            raise
-        reason = str(error).strip().splitlines()[0][:160]
-        raise PudNetError(
-            f"Rank {fabric.global_rank} of {fabric.world_size} lost another one in step {step + 1} ({reason}); the "
-            "other's own output says why it ended. The last checkpoint is good: start the same command again, on any "
-            f"number of ranks that divides episodes_per_step ({config.episodes_per_step})."
-        ) from error
-
-
-def _out_of_memory(config: MetaConfig, sampler: EpisodeSampler, step: int, error: BaseException) -> str:
-    names = ("ways", "sketch_per_class", "support_per_class", "query_per_class")
-    sizes = [f"episodes.{n} (now {getattr(sampler.config, n)})" for n in names if hasattr(sampler.config, n)]
-    pixels = sampler.pool[0].size if sampler.pool else 0
-    bf16 = "" if config.precision != "32-true" else "meta.precision to bf16-mixed (now 32-true), "
-    return (
-        f"The device ran out of memory in step {step + 1} ({str(error).splitlines()[0][:120] or 'no details'}). Set "
-        f"{bf16}or lower one of: {', '.join(sizes)}, pool.size (now {pixels}), pudnet.target.width; "
-        "share_generators=True makes a deep target's hypernetwork smaller. episodes_per_step and the number of ranks "
-        "do not matter: a rank takes its episodes one at a time. The last checkpoint, if there is one, is still good."
-    )
-
-
-# ---- the run's state on disk: schedule and episodes are functions of the step, so resuming needs no more of them ----
-
-STATE = "state.safetensors"
-#: A run may go on on other devices, and on another number of them.
-ANYWHERE = ("config.accelerator", "config.devices")
-
-
-def _identity(model: ParameterModel, sampler: EpisodeSampler, config: MetaConfig) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that was cut off."""
-    return {
-        "config": asdict(config),
-        "model": asdict(model.config),
-        "episodes": asdict(sampler.config),
-        "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
-        "pool": sampler.images_and_classes(),
-    }
-
-
-def save_training_state(
-    run_dir: Path, module: nn.Module, optimiser: Any, identity: dict[str, Any], step: int, seconds: float
-) -> None:
-    """Write weights, auxiliary classifier, Adam's moments, generators, steps done and seconds, atomically."""
-    tensors: dict[str, Tensor] = {f"module/{n}": t for n, t in module.state_dict().items()}
-    names = _names(module, optimiser)
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors["generator/cpu"] = torch.get_rng_state()  # for models that draw (dropout)
-    if torch.cuda.is_available():
-        tensors["generator/cuda"] = torch.cuda.get_rng_state()
-    _files("save_tensors")(run_dir / STATE, tensors, {"identity": identity, "step": step, "seconds": seconds})
-
-
-def load_training_state(
-    run_dir: Path, module: nn.Module, optimiser: torch.optim.Optimizer, identity: dict[str, Any]
-) -> tuple[int, float]:
-    """Put a run's state back.
-
-    Args:
-        run_dir: The run's folder.
-        module: Built exactly as it was.
-        optimiser: Fresh, over the module's parameters.
-        identity: As at saving.
-
-    Returns:
-        Steps done and training seconds; (0, 0.0) where there is no state yet.
-
-    Raises:
-        PudNetError: If the state belongs to another configuration or model.
-    """
-    path = run_dir / STATE
-    if not path.is_file():
-        return 0, 0.0
-    tensors, description = _files("load_tensors")(path)
-    old, new = _flat(description["identity"]), _flat(json.loads(json.dumps(identity)))
-    differing = sorted(k for k in {*old, *new} - {*ANYWHERE} if old.get(k) != new.get(k))
-    if differing:
-        first = differing[0]
-        raise PudNetError(
-            f"{run_dir} holds a run of another configuration: {first} was {old.get(first)}, now {new.get(first)}. "
-            "Choose another folder, or delete that one to start anew."
-        )
-    weights = {n.removeprefix("module/"): t for n, t in tensors.items() if n.startswith("module/")}
-    own = module.state_dict()
-    wrong = [n for n in {*own, *weights} if n not in own or n not in weights or own[n].shape != weights[n].shape]
-    if wrong:
-        raise PudNetError(f"{path} belongs to another model: {sorted(wrong)[0]!r} differs. Choose another folder.")
-    module.load_state_dict(weights)
-    names = _names(module, optimiser)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimiser/"):
-            name, _, entry = key.removeprefix("optimiser/").rpartition("/")
-            state.setdefault(names.index(name), {})[entry] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["generator/cpu"])
-    if "generator/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["generator/cuda"])
-    return int(description["step"]), float(description["seconds"])
-
-
-def _files(name: str) -> Any:
-    """The kit's file format, which core does not know."""
-    found = hook(name)
-    if found is None:
-        raise PudNetError("A run that is kept in a folder needs the kit's file format; import pudnet_lib.files first.")
-    return found
-
-
-def _names(module: nn.Module, optimiser: Any) -> list[str]:
-    """Names of the parameters in the order in which the optimiser numbers them."""
-    known = {id(p): n for n, p in module.named_parameters()}
-    return [known[id(p)] for group in optimiser.param_groups for p in group["params"]]
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-# ---- the log ----
-
-FIELDS = (
-    "step", "loss", "cosine", "auxiliary", "consistency", "accuracy", "rate", "seconds", "validation",
-    "spread", "dead", "code_norm", "embedding_norm",
-)  # fmt: skip
-
-
-class MetaLog:
-    """One row a step: in memory, in ``log.csv``, as TensorBoard events, and what the progress bar shows.
-
-    A resumed run drops the rows behind its checkpoint, so that no step stands in the log twice.
-
-    Args:
-        run_dir: Where ``log.csv`` and the events go; None keeps rows in memory only.
-        done: Steps that the checkpoint holds.
-    """
-
-    def __init__(self, run_dir: Path | None, done: int) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.validation_seconds = 0.0
-        self._path = None if run_dir is None else run_dir / "log.csv"
-        self._writer: Any = None
-        self._written = 0
-        if self._path is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed with a folder
-
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if done and self._path.is_file():
-            with self._path.open(newline="") as file:
-                old = [row for row in csv.DictReader(file) if int(float(row["step"])) <= done]
-            self.rows = [{k: float(v) for k, v in row.items() if v} for row in old]
-        with self._path.open("w", newline="") as file:
-            csv.DictWriter(file, FIELDS).writeheader()
-        self.flush()
-        self._writer = SummaryWriter(str(self._path.parent), purge_step=done + 1)
-
-    def add(self, step: int, row: dict[str, float], seconds: float) -> None:
-        """Add a step's row."""
-        self.rows.append({"step": step, **row, "seconds": seconds})
-        if self._writer is not None:
-            for name, value in row.items():
-                self._writer.add_scalar(f"meta/{name}", value, step)
-        if len(self.rows) - self._written >= 100:
-            self.flush()
-
-    def timed(self, call: Callable[[], Any]) -> Any:
-        """Run a measurement outside the training clock."""
-        began = time.perf_counter()
-        value = call()
-        self.validation_seconds += time.perf_counter() - began
-        return value
-
-    def shown(self) -> dict[str, str]:
-        """Recent mean loss and last validation accuracy, for the progress bar."""
-        recent = self.rows[-50:]
-        shown = {"loss": f"{sum(r['loss'] for r in recent) / len(recent):.3f}"}
-        validation = next((r["validation"] for r in reversed(self.rows) if "validation" in r), None)
-        if validation is not None:
-            shown["val"] = f"{100 * validation:.1f}%"
-        return shown
-
-    def flush(self) -> None:
-        """Append the new rows to ``log.csv``."""
-        if self._path is None:
-            return
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, FIELDS).writerows(self.rows[self._written :])
-        self._written = len(self.rows)
-
-    def close(self) -> None:
-        """Write everything out."""
-        self.flush()
-        if self._writer is not None:
-            self._writer.close()
+def _shown(rows: Sequence[dict[str, float]]) -> dict[str, str]:
+    """Recent mean loss and last validation accuracy, for the progress bar."""
+    recent = rows[-50:]
+    shown = {"loss": f"{sum(r['loss'] for r in recent) / len(recent):.3f}"}
+    found = next((r["validation"] for r in reversed(rows) if "validation" in r), None)
+    return shown if found is None else shown | {"val": f"{100 * found:.1f}%"}

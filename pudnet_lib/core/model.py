@@ -19,7 +19,6 @@ from torch.func import functional_call
 
 from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.heads import class_means, cosine_logits
-from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.layout import ParameterLayout, Unsupported
 from pudnet_lib.core.norms import BatchNorm, swap
 from pudnet_lib.core.refine import LastBlock, refine
@@ -38,10 +37,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def batch_statistics_template(target: nn.Module) -> nn.Module:
-    """Copy a target's structure, its parameters on ``meta``, its batch norms reading the batch's own statistics.
-
-    No running buffer exists in the copy, so that a forward pass under predicted parameters has no side effect.
-    """
+    """Copy a target's structure, parameters on ``meta``, batch norms on the batch's own statistics: no side effect."""
     template = copy.deepcopy(target).requires_grad_(True)
     for layer in template.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -88,15 +84,7 @@ class ParameterModel(nn.Module):
         self.feature_dim = _feature_dim(target)
 
     def forward(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
-        """Predict a target network's parameters.
-
-        Args:
-            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
-            labels: (S,) classes of the sketch's images, for class-aware encoders; others ignore them.
-
-        Returns:
-            Name to tensor, for ``torch.func.functional_call`` on the target.
-        """
+        """Predict a target network's parameters."""
         parameters = self.initial(sketch, labels)
         if self.refine is None or self.training:
             return parameters
@@ -134,54 +122,16 @@ class ParameterModel(nn.Module):
         return list(self.shared.parameters())
 
     def features(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """Run the target with given parameters, batch norms on this batch's own statistics. No side effect.
-
-        Args:
-            parameters: As returned by ``forward``.
-            images: (N, C, H, W) uint8, or floating point in [0, 1].
-
-        Returns:
-            (N, F) features.
-        """
+        """Run the target with given parameters, batch norms on this batch's own statistics. No side effect."""
         out: Tensor = functional_call(self.template, parameters | self.kept_buffers(), (normalise(images),))
         return out
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-        """Turn features into class logits: cosine to the class means, support side detached ([code]).
-
-        Args:
-            support: (M, F) features of labelled images.
-            labels: (M,) in 0..K-1.
-            query: (Q, F) features to classify.
-            num_classes: K.
-
-        Returns:
-            (Q, K) logits; the metric-based baselines override this with their own rule.
-        """
+        """Logits (Q, K) of query features (Q, F): cosine to the means of the support's (M, F), detached ([code])."""
         return cosine_logits(query, class_means(support.detach(), labels, num_classes), self.scale)
 
-    def episodes_at_once(self, images: Tensor) -> int:
-        """How many episodes of images (N, C, H, W) ``of_episodes`` takes at once; 1: they are taken one by one."""
-        return 1
-
-    def of_episodes(self, sketches: Tensor, labels: Tensor) -> Parameters:
-        """Predict for B sketches (B, S, C, H, W) with labels (B, S) at once: name to (B, *shape)."""
-        raise NotImplementedError
-
-    def features_of_episodes(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """``features`` of B episodes (B, N, C, H, W), each with its own parameters and statistics: (B, N, F)."""
-        out: Tensor = hook("features_of_episodes")(self.template, parameters, images)
-        return out
-
     def materialise(self, parameters: Parameters) -> nn.Module:
-        """Put parameters into a new target network with ordinary layers.
-
-        Args:
-            parameters: As returned by ``forward``; taken over without a copy, detached.
-
-        Returns:
-            The network in evaluation mode; its batch norms' running statistics are still those of a new layer.
-        """
+        """Put parameters, without a copy, into a new network in evaluation mode; running statistics are new."""
         network = copy.deepcopy(self.template)
         device = self.device
         for prefix, layer in network.named_modules():
@@ -275,16 +225,7 @@ class SharedConfig:
 
 
 class SharedNetwork(ParameterModel):
-    """The same learned parameters for every sketch: what PudNet adds is its accuracy minus this one's.
-
-    A control, not in the paper (our choice): meta-trained on the same episodes and losses, without a hypernetwork.
-
-    Args:
-        config: Which network; or the target network itself.
-        target: A target network of the user's own, instead of ``config.target``.
-        unsupported: What to do with tensors that PudNet could not predict.
-        **switches: Fields of ``SharedConfig``, over those of ``config``.
-    """
+    """The same learned parameters for every sketch: what PudNet adds is its accuracy minus this one's."""
 
     def __init__(
         self,

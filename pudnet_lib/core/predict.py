@@ -104,33 +104,13 @@ class PredictedNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            images: (N, C, H, W) uint8 in 0..255, or floating point in [0, 1].
-
-        Returns:
-            (N, K) logits.
-
-        Raises:
-            PudNetError: If the channels are wrong.
-        """
+        """Classify images."""
         if images.shape[1] != self.channels:
             raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
         return cosine_logits(self.backbone(normalise(images)), self.means, self.scale)
 
     def classify(self, image: Any) -> Classification:
-        """Classify one picture of any size.
-
-        Args:
-            image: A (C, H, W) uint8 or [0, 1] tensor; a Pillow image or a file once ``pudnet_lib.images`` is imported.
-
-        Returns:
-            Its class and all probabilities.
-
-        Raises:
-            PudNetError: If the file can't be read, or the tensor holds NaN or has other channels.
-        """
+        """Classify one picture of any size."""
         if not isinstance(image, Tensor):
             to_pixels = hook("to_pixels")
             if to_pixels is None:
@@ -151,14 +131,7 @@ class PredictedNetwork(nn.Module):
 
 
 def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed: int = 0) -> None:
-    """Collect batch norm's running statistics on images, in place, each batch with the same weight.
-
-    Args:
-        backbone: A network of one's own making; left in evaluation mode.
-        images: (N, C, H, W) uint8, or floating point in [0, 1].
-        batch_size: Images a pass; the last batch is dropped if it is smaller than half of it.
-        seed: Seed of the shuffle, so that no batch holds one class alone.
-    """
+    """Collect batch norm's running statistics on images (N, C, H, W), in place, each batch with the same weight."""
     norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     backbone.eval()
     if not norms:  # a denoising U-Net has none
@@ -214,20 +187,7 @@ def predict_backbone(
     config: PredictConfig | None = None,
     watch: Stopwatch | None = None,
 ) -> tuple[nn.Module, int]:
-    """Predict a network without a head: what classification and denoising have in common. No side effect.
-
-    Args:
-        model: PudNet or shared network, on the device that shall compute.
-        sketch: (S, C, H, W).
-        labels: (S,) or None.
-        images: (N, C, H, W) the dataset's images, for batch norm's statistics; None leaves them at mean 0 and
-            variance 1, which are no dataset's.
-        config: How.
-        watch: Gets the seconds of generate, refine, assemble, recalibrate.
-
-    Returns:
-        The network in evaluation mode, on the model's device, and the number of refinement steps.
-    """
+    """Predict a network without a head: what classification and denoising have in common. No side effect."""
     config, watch, was_training = config or PredictConfig(), watch or Stopwatch(model.device), model.training
     model.eval()
     try:

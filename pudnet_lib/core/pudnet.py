@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from pudnet_lib.core.ahru import AHRU, Recurrence
 from pudnet_lib.core.encoder import DatasetEncoder, EncoderNorm, Pooling
 from pudnet_lib.core.generator import FilterNorm, WeightGenerator, hidden_of_layers
-from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.layout import PredictedTensor, Unsupported
 from pudnet_lib.core.model import ParameterModel, Parameters, configured, count, seeded
 from pudnet_lib.core.refine import LastBlock
@@ -124,25 +123,15 @@ class PudNet(ParameterModel):
                 self._set_bases(dict(module.named_parameters()))
 
     def embed(self, sketch: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Embed a sketch.
-
-        Args:
-            sketch: (S, C, H, W) uint8, or floating point in [0, 1].
-            labels: (S,) classes, for class-aware pooling.
-
-        Returns:
-            (G, D) embedding.
-
-        Raises:
-            PudNetError: If the sketch's channels are not the target's, or a pixel is NaN or infinite.
-        """
+        """Embed a sketch (S, C, H, W), with labels (S,) for class-aware pooling: (G, D)."""
         if self.config.embedding == "constant":
             return self.constant
-        self._check(sketch)
+        self.check(sketch)
         embedding: Tensor = self.encoder(sketch, labels)
         return embedding
 
-    def _check(self, sketch: Tensor) -> None:
+    def check(self, sketch: Tensor) -> None:
+        """Refuse a sketch of another shape or with pixels that are no numbers."""
         if sketch.ndim != 4 or sketch.shape[1] != self.config.target.channels:
             raise PudNetError(
                 f"The sketch has shape {tuple(sketch.shape)}; expected (S, {self.config.target.channels}, H, W). "
@@ -152,14 +141,7 @@ class PudNet(ParameterModel):
             raise PudNetError("The sketch holds NaN or infinite pixels; expected [0, 1]. Remove those images.")
 
     def adopt(self, base: ParameterModel) -> None:
-        """Start a residual design from a meta-trained shared network: its weights become the learned bases.
-
-        Args:
-            base: A model of the same target that ignores its sketch.
-
-        Raises:
-            PudNetError: If this is no residual design, or the targets differ.
-        """
+        """Start a residual design from a meta-trained shared network of its target: its weights become the bases."""
         with torch.no_grad():
             self._set_bases(base(torch.zeros(1, self.config.target.channels, 32, 32)))
         self.shared.load_state_dict(base.shared.state_dict())
@@ -193,36 +175,11 @@ class PudNet(ParameterModel):
         return rows
 
     def generate(self, embeddings: Tensor) -> Parameters:
-        """Generate the parameters for B embeddings at once.
-
-        Args:
-            embeddings: (B, G, D).
-
-        Returns:
-            Predicted tensors only, name to (B, *shape).
-        """
+        """Embeddings of B datasets (B, G, D) to their predicted tensors, name to (B, *shape)."""
         codes = self.ahru(embeddings)  # (B, L, D)
         generators: list[WeightGenerator] = list(self.generators)  # type: ignore[arg-type]
         layers = zip(self.layout.predicted, generators, hidden_of_layers(generators, codes), strict=True)
         return {tensor.name: generator.weight(hidden) for tensor, generator, hidden in layers}
-
-    def of_episodes(self, sketches: Tensor, labels: Tensor) -> Parameters:
-        """Predict for the sketches of B episodes at once; see ``ParameterModel.of_episodes``."""
-        if self.config.embedding == "constant":
-            embeddings = self.constant.expand(len(sketches), -1, -1)
-        else:
-            images = sketches.flatten(0, 1)  # (B·S, C, H, W)
-            self._check(images)
-            codes = self.encoder.codes(images).unflatten(0, sketches.shape[:2])  # (B, S, G·D)
-            embeddings = torch.stack([self.encoder.pool(c, y) for c, y in zip(codes, labels, strict=True)])
-        shared = {name: t.expand(len(sketches), *t.shape) for name, t in self.shared_parameters().items()}
-        return self.generate(embeddings) | shared
-
-    def episodes_at_once(self, images: Tensor) -> int:
-        """How many episodes go through the target at once; see ``ParameterModel.episodes_at_once``."""
-        mixes = self.config.encoder_norm == "batch"  # an encoder that normalises over all images it is given
-        many = hook("episodes_at_once")
-        return 1 if mixes or many is None or self.refine is not None else int(many(self.template, images))
 
     def initial(self, sketch: Tensor, labels: Tensor | None = None) -> Parameters:
         """Predict all parameters of the target in one forward pass."""
@@ -251,15 +208,7 @@ class Liveness(NamedTuple):
 
 
 def liveness(model: PudNet, sketches: Sequence[tuple[Tensor, Tensor | None]]) -> Liveness:
-    """Measure how much of what a hypernetwork sees reaches the weights.
-
-    Args:
-        model: The hypernetwork; not changed.
-        sketches: At least two sketches (S, C, H, W) with labels (S,) or None, better of different sources.
-
-    Returns:
-        The four numbers.
-    """
+    """How much of what a hypernetwork sees reaches the weights, on two sketches or more, with labels or None."""
     with torch.no_grad():
         embeddings = torch.stack([model.embed(images, labels) for images, labels in sketches])  # (B, G, D)
         weights = torch.cat([w.flatten(1) for w in model.generate(embeddings).values()], 1)  # (B, predicted scalars)

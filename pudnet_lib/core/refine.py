@@ -53,22 +53,7 @@ class LastBlock:
 def refine(
     model: Any, parameters: dict[str, Tensor], images: Tensor, labels: Tensor | None, config: LastBlock
 ) -> tuple[dict[str, Tensor], int]:
-    """Correct a first prediction on labelled images.
-
-    Args:
-        model: The parameter model that made it.
-        parameters: Name to tensor.
-        images: (S, C, H, W).
-        labels: (S,) in 0..K-1.
-        config: How.
-
-    Returns:
-        The corrected parameters, and the number of steps taken: none where a class has fewer than two images (fewer
-        than three where the number is chosen), for each image is compared with the others of its class.
-
-    Raises:
-        PudNetError: If there are no labels.
-    """
+    """Correct a model's first prediction on labelled images (S, C, H, W)."""
     if labels is None:
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
     names, features = _tail(model, parameters, images, config.layers)
@@ -128,11 +113,7 @@ def _chosen(features: Any, start: dict[str, Tensor], labels: Tensor, scale: Tens
 def _tail(
     model: Any, parameters: dict[str, Tensor], images: Tensor, layers: str
 ) -> tuple[list[str], Callable[[dict[str, Tensor], Tensor], Tensor]]:
-    """Names of the tensors to refine, and what computes features of some of the images from new values of them.
-
-    A target that names its ``last_block`` and pools its output to features is run from there, everything before it
-    once; any other is run whole, and its last convolution is refined.
-    """
+    """Names of the tensors to refine, and what computes features of some of the images from new values of them."""
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
     predicted = [t.name for t in model.layout.predicted]
     template = model.template

@@ -1,18 +1,16 @@
-"""The ConvNets whose parameters are predicted: ConvNet-3 and -4, ResNets, the U-Net, and two of torchvision's.
+"""The ConvNets whose parameters are predicted: ConvNet-3 and -4 and the ResNets; ``more_targets`` adds others.
 
 Each maps normalised images (N, C, H, W) to features (N, F), without a classifier: the class means take its place
-(paper, Section 3.2). ConvNet-3 [rec] and ResNet-18 [abs] are the paper's, the U-Net is the denoising experiment's
-[code]; widths are our parameter. Deviation: global average pooling instead of flattening, so that any image size works.
+(paper, Section 3.2). ConvNet-3 [rec] and ResNet-18 [abs] are the paper's; widths are our parameter. Deviation: global
+average pooling instead of flattening, so that any image size works.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,7 +63,9 @@ def build_target(config: TargetConfig) -> nn.Module:
         attributes ``feature_dim`` (F, or C), ``config`` and, where the features are the pixels' mean of one module's
         output, ``last_block``, that module's name.
     """
-    network = _BUILDERS[config.name](config)
+    if config.name not in BUILDERS:
+        raise PudNetError(f"The target {config.name!r} is built by pudnet_lib.more_targets; import it first.")
+    network = BUILDERS[config.name](config)
     network.config = config  # type: ignore[assignment]
     return network
 
@@ -139,15 +139,7 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet without its classifier; the names of its tensors are torchvision's.
-
-    Args:
-        depths: Blocks of the four stages.
-        width: Channels of the first stage, doubled in each; 64 is the usual network.
-        channels: C of the images.
-        stem: First layer; after ImageNet's, 32-pixel images would end 1 pixel wide.
-        bottleneck: The blocks of ResNet-50.
-    """
+    """A ResNet without its classifier; the names of its tensors are torchvision's."""
 
     def __init__(
         self, depths: Sequence[int], width: int = 64, channels: int = 3, stem: Stem = "cifar", bottleneck: bool = False
@@ -179,133 +171,15 @@ class ResNet(nn.Module):
         return maps.mean((2, 3))  # type: ignore[no-any-return]
 
 
-class UNet(nn.Module):
-    """Images to images, for denoising.
-
-    Deviations from the released code, our choice: the last layer is a plain 1×1 convolution that sees the input beside
-    the features (a batch norm and ReLU after it cannot give a pixel below the mean); no batch norm, which rescales a
-    picture by whatever stands beside it in the batch; no biases, so that a picture twice as far from mid-gray, noise
-    and all, comes out twice as far (after Mohan et al., ICLR 2020: such a network holds at unseen noise levels); local
-    means pass through: predicted or trained from few pictures, a U-Net shifts colours that it has seldom seen (a cat's
-    fur turned pink), and the mean of 289 noisy pixels has a seventeenth of the noise: the input's own is better.
-
-    Args:
-        width: Channels at full resolution; twice as many at each halving.
-        channels: C of the images.
-        depth: Halvings of the resolution.
-    """
-
-    def __init__(self, width: int = 16, channels: int = 3, depth: int = 2) -> None:
-        super().__init__()
-        if depth < 1:
-            raise PudNetError(f"UNet.depth is {depth}; expected at least 1.")
-        self.feature_dim, self.depth = channels, depth
-        widths = [width * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(_pair(a, b) for a, b in zip([channels, *widths], widths[:-1], strict=False))
-        self.bottom = _pair(widths[-2], widths[-1])
-        self.up = nn.ModuleList(_up(2 * w, w) for w in reversed(widths[:-1]))
-        self.merge = nn.ModuleList(_pair(2 * w, w) for w in reversed(widths[:-1]))
-        self.last = nn.Conv2d(width + channels, channels, 1, bias=False)
-        with torch.no_grad():  # starts from the features alone; what the input itself is worth has to be learned
-            nn.init.normal_(self.last.weight, std=0.5 / math.sqrt(width))
-            self.last.weight[:, width:] = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (N, C, H, W), H and W at least 2^depth, to the same; padded by reflection inside."""
-        height, width = images.shape[2:]
-        step = 2**self.depth
-        if min(height, width) < step:
-            raise PudNetError(
-                f"The images are {height}×{width} pixels; a U-Net of depth {self.depth} needs {step}×{step}."
-            )
-        maps = padded = F.pad(images, (0, -width % step, 0, -height % step), mode="reflect")
-        skips = []
-        for block in self.down:
-            maps = block(maps)
-            skips.append(maps)
-            maps = F.max_pool2d(maps, 2)
-        maps = self.bottom(maps)
-        for up, merge in zip(self.up, self.merge, strict=True):
-            maps = merge(torch.cat([up(maps), skips.pop()], 1))
-        out: Tensor = self.last(torch.cat([maps, padded], 1))[..., :height, :width]
-        return out + local_mean(images - out)
-
-
-def local_mean(images: Tensor, window: int = 17) -> Tensor:
-    """Mean of (N, C, H, W) images over the pixels of a square window, odd; rows first, then columns."""
-    half = window // 2
-    rows = F.avg_pool2d(images, (window, 1), 1, (half, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, window), 1, (0, half), count_include_pad=False)
-
-
-def _pair(channels_in: int, width: int) -> nn.Sequential:
-    """Two 3×3 convolutions with ReLU, initialised after He, for there is no batch norm that would set the scale."""
-    layers: list[nn.Module] = []
-    for channels in (channels_in, width):
-        convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(convolution.weight)
-        layers += [convolution, nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
-def _up(channels_in: int, width: int) -> nn.ConvTranspose2d:
-    """Twice the resolution; an output pixel sums over the channels of one input pixel."""
-    layer = nn.ConvTranspose2d(channels_in, width, 2, stride=2, bias=False)
-    nn.init.normal_(layer.weight, std=math.sqrt(1 / channels_in))
-    return layer
-
-
-class PooledFeatures(nn.Module):
-    """Layers up to the last map, then the mean over its pixels: how torchvision's networks become targets."""
-
-    def __init__(self, features: nn.Module, feature_dim: int) -> None:
-        super().__init__()
-        self.features, self.feature_dim = features, feature_dim
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (N, C, H, W) to features (N, F)."""
-        maps: Tensor = self.features(images)  # (N, F, h, w)
-        return maps.mean((2, 3))
-
-
-def _vgg11_bn(config: TargetConfig) -> nn.Module:
-    """Torchvision's VGG-11 with batch norm, for images of at least 32 pixels: biased convolutions, F = 8 · width."""
-    from torchvision.models.vgg import make_layers  # not on every machine
-
-    shares: tuple[int | str, ...] = (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M")
-    features = make_layers([s if isinstance(s, str) else s * config.width for s in shares], batch_norm=True)
-    if config.channels != 3:
-        features[0] = nn.Conv2d(config.channels, config.width, 3, padding=1)
-    for layer in features:
-        if isinstance(layer, nn.Conv2d):  # as torchvision initialises the whole network
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return PooledFeatures(features, 8 * config.width)
-
-
-def _mobilenet_small(config: TargetConfig) -> nn.Module:
-    """Torchvision's MobileNetV3-small: depthwise and 1×1 convolutions, squeeze-and-excitation; F = 576 at width 64."""
-    from torchvision.models import mobilenet_v3_small  # not on every machine
-
-    features = mobilenet_v3_small(width_mult=config.width / 64).features
-    stride = 1 if config.stem == "cifar" else 2
-    features[0][0] = nn.Conv2d(config.channels, features[0][0].out_channels, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(features[0][0].weight, mode="fan_out")
-    return PooledFeatures(features, int(features[-1][0].out_channels))
-
-
 def _resnet(*depths: int, bottleneck: bool = False) -> Callable[[TargetConfig], nn.Module]:
     return lambda c: ResNet(depths, c.width, c.channels, c.stem, bottleneck)
 
 
-_BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
+BUILDERS: dict[str, Callable[[Any], nn.Module]] = {
     "convnet3": lambda c: ConvNet3(c.width, c.channels, c.depth),
     "convnet4": lambda c: ConvNet4(c.width, c.channels),
     "resnet10": _resnet(1, 1, 1, 1),
     "resnet18": _resnet(2, 2, 2, 2),
     "resnet34": _resnet(3, 4, 6, 3),
     "resnet50": _resnet(3, 4, 6, 3, bottleneck=True),
-    "vgg11_bn": _vgg11_bn,
-    "mobilenet_v3_small": _mobilenet_small,
-    "unet": lambda c: UNet(c.width, c.channels),
 }

@@ -16,6 +16,7 @@ import torch
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from torch import Tensor
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig

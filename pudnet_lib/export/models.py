@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import pudnet_lib.more_targets  # noqa: F401  (registers the U-Net and torchvision's)
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.layout import Unsupported

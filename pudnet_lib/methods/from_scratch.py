@@ -12,8 +12,8 @@ from typing import Literal
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.supervised import ScratchConfig, train_from_scratch
 from pudnet_lib.core.targets import TargetConfig
+from pudnet_lib.supervised import ScratchConfig, train_from_scratch
 
 Optimiser = Literal["Adam", "SGD", "GC"]
 

@@ -19,7 +19,6 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeSampler
 from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.supervised import ScratchConfig, finetune
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import Swap, Swapper, evaluate_episodes, evaluate_fits
 from pudnet_lib.images.pool import Pool
@@ -39,6 +38,7 @@ from pudnet_lib.methods.pretrained import PretrainedFit
 from pudnet_lib.methods.refined import refined
 from pudnet_lib.methods.rivals import RIVALS, RivalConfig
 from pudnet_lib.methods.run import TrainConfig
+from pudnet_lib.supervised import ScratchConfig, finetune
 
 #: Predictors that another one is turned into without further training; method → that one.
 DERIVED = {REFINED_SHARED: "shared network"}

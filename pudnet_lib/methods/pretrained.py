@@ -13,7 +13,7 @@ from torch import nn
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel, seeded
 from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.supervised import ImageClassifier, ScratchConfig, train_network
+from pudnet_lib.supervised import ImageClassifier, ScratchConfig, train_network
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, ScaleConfig, is_first_rank, meta_train

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.meta import MetaConfig, MetaStep, ScaleConfig, is_first_rank, meta_train

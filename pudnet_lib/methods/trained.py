@@ -14,10 +14,10 @@ from torch import nn
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel, seeded
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.supervised import ImageClassifier, ScratchConfig, finetune, train_from_scratch, train_network
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.methods.registry import register
+from pudnet_lib.supervised import ImageClassifier, ScratchConfig, finetune, train_from_scratch, train_network
 
 Optimiser = Literal["GC", "SGD", "Adam"]
 #: Name → optimiser, whether gradients are centralised, peak rate.

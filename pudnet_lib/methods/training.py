@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.meta import MetaConfig, meta_train

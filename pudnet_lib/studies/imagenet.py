@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 from torch import nn
 
+import pudnet_lib.runs  # noqa: F401  (its hooks register themselves)
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.meta import Precision
 from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import PredictConfig, predict
-from pudnet_lib.core.supervised import ScratchConfig, finetune
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.methods.contenders import (
@@ -53,6 +53,7 @@ from pudnet_lib.studies.imagenet_data import (
     unseen_data,
 )
 from pudnet_lib.studies.imagenet_tables import answer, gains, headline, rows_to_publish, summary
+from pudnet_lib.supervised import ScratchConfig, finetune
 
 __all__ = [
     "PROFILES", "QUESTION", "TITLE", "Config", "answer", "available", "gains", "headline", "rows_to_publish", "run",

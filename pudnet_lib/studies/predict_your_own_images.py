@@ -17,7 +17,6 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, predict
-from pudnet_lib.core.supervised import ScratchConfig, accuracy, finetune, train_from_scratch
 from pudnet_lib.evaluate import Swap, Swapper, compare_models, difference, evaluate_fits
 from pudnet_lib.images import load_images
 from pudnet_lib.images.packs import pack_names
@@ -26,6 +25,7 @@ from pudnet_lib.methods.contenders import REFINED_SHARED
 from pudnet_lib.methods.refined import refined
 from pudnet_lib.results import Headline
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_notes
+from pudnet_lib.supervised import ScratchConfig, accuracy, finetune, train_from_scratch
 
 TITLE = "Predict your own images"
 QUESTION = "Does a ConvNet that was predicted, not trained, match one that is trained on the same images?"

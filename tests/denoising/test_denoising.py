@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.meta import MetaConfig
-from pudnet_lib.core.targets import TargetConfig, UNet, local_mean
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.denoise import rivals
 from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
 from pudnet_lib.denoise.episodes import DenoisingStep, noisy_episode
@@ -20,6 +20,7 @@ from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoise
 from pudnet_lib.denoise.rivals import best_factor, bm3d, bm3d_available, classic, noise2void
 from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.more_targets import UNet, local_mean
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from PIL import Image
 
 from pudnet_lib.cli import main
 from pudnet_lib.core import PudNet, PudNetConfig
-from pudnet_lib.core.targets import TargetConfig, UNet
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.denoise import clean_folder, clean_picture
 from pudnet_lib.denoise.folder import distinct_names
 from pudnet_lib.denoise.predict import Denoiser
+from pudnet_lib.more_targets import UNet
 
 
 def run(*arguments: object) -> int:

@@ -5,10 +5,10 @@ import torch
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
-from pudnet_lib.core.supervised import accuracy
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.methods import Recipe, method
 from pudnet_lib.methods.protonet import ProtoNet
+from pudnet_lib.supervised import accuracy
 
 TARGET = TargetConfig(width=4)
 RIVALS = ("protonet", "matchingnet", "meta-baseline", "meta-deepbdc", "musml")

@@ -5,7 +5,6 @@ import torch
 
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.supervised import ScratchConfig, train_from_scratch
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods import method
@@ -13,6 +12,7 @@ from pudnet_lib.methods.deepbdc import DeepBDC, DistanceCovariancePooling, dista
 from pudnet_lib.methods.meta_baseline import MetaBaseline
 from pudnet_lib.methods.metric import fit
 from pudnet_lib.methods.musml import MUSML, MusmlConfig
+from pudnet_lib.supervised import ScratchConfig, train_from_scratch
 
 TARGET = TargetConfig(width=4)
 

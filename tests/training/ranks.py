@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-import pudnet_lib.files  # noqa: F401  (for the state on disk)
+import pudnet_lib.runs  # noqa: F401  (for the state on disk, and ranks)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from pudnet_lib.core import ParameterModel
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
-from pudnet_lib.core.meta import MetaConfig, MetaStep, interrupts_held, meta_train, validate
+from pudnet_lib.core.meta import MetaConfig, MetaStep, meta_train, validate
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.pool import Pool, PoolConfig
+from pudnet_lib.runs import interrupts_held
 
 QUICK = MetaConfig(steps=6, validate_every=0, checkpoint_every=0, accelerator="cpu")
 

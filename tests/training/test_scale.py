@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pudnet_lib import speed
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.core.meta import MetaConfig, MetaStep, ScaleConfig, explained, make_fabric, meta_train, stale
+from pudnet_lib.core.meta import MetaConfig, MetaStep, ScaleConfig, meta_train, stale
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.runs import explained, make_fabric
 
 QUICK = MetaConfig(steps=3, validate_every=0, checkpoint_every=0, accelerator="cpu")
 # As in ranks.py
@@ -61,7 +63,7 @@ def test_two_ranks_have_the_gradient_of_one_process_with_both_episodes(place, fo
     assert found["one_gradient"]["statuses"] == [0, 0], found["one_gradient"]["texts"]
     net = model()
     # One after the other, as the ranks take them; at once, the sums are other ones (test_grouped.py compares those).
-    monkeypatch.setattr(PudNet, "episodes_at_once", lambda *_: 1)
+    monkeypatch.setattr(speed, "episodes_at_once", lambda *_: 1)
     meta_train(net, sampler(), replace(CONFIG, steps=1, validate_every=0, clip_norm=0.0), progress=False)
     ranks = [load_file(place / f"gradient-{rank}.safetensors") for rank in (0, 1)]
     assert same(ranks[0], ranks[1])

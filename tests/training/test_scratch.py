@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pudnet_lib.core import supervised as scratch
+from pudnet_lib import supervised as scratch
 from pudnet_lib.core.dataset import ImageDataset, normalise
 from pudnet_lib.core.predict import PredictedNetwork
-from pudnet_lib.core.supervised import (
+from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.supervised import (
     Batches,
     Clock,
     CosineHead,
@@ -27,8 +29,6 @@ from pudnet_lib.core.supervised import (
     train_from_scratch,
     train_network,
 )
-from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
-from pudnet_lib.errors import PudNetError
 
 QUICK = ScratchConfig(
     TargetConfig(width=4), epochs=2, batch_size=8, crop=0, evaluations=2, accelerator="cpu", learning_rate=0.01

@@ -58,8 +58,7 @@ class ScratchConfig:
         evaluations: How often accuracy is measured, spread evenly; the first and the last step always are.
         evaluate_start: Measure before the first step, too: row 0 of the curve.
         seed: Seed of initial weights, order of images and augmentation.
-        accelerator: Lightning Fabric's.
-        precision: Lightning Fabric's.
+        accelerator: Lightning Fabric's; so is ``precision``.
     """
 
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -100,19 +99,14 @@ class ScratchConfig:
 
 
 class ImageClassifier(nn.Module):
-    """A backbone with a head that reads images as they come.
-
-    Args:
-        backbone: Normalised images to features (N, F).
-        head: Features to logits (N, K).
-    """
+    """A backbone with a head, from images as they come (N, C, H, W), uint8 or in [0, 1], to logits (N, K)."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images (N, C, H, W), uint8 or floating point in [0, 1], to logits (N, K)."""
+        """Classify images."""
         logits: Tensor = self.head(self.backbone(normalise(images)))
         return logits
 
@@ -136,9 +130,9 @@ class ScratchResult:
 
     Attributes:
         network: The trained network in evaluation mode.
-        curve: One row an evaluation: step, epoch, seconds of training so far (evaluations excluded), value (accuracy on
-            the test images in %), and loss (mean of the training batches since the row before; none in row 0).
-        seconds: Seconds of training.
+        curve: One row an evaluation: step, epoch, seconds of training so far, value (accuracy on the test images in %),
+            and loss (mean of the training batches since the row before; none in row 0).
+        seconds: Seconds of training; the clock holds still while accuracy is measured.
     """
 
     network: ImageClassifier
@@ -155,10 +149,7 @@ def accuracy(network: nn.Module, images: ImageDataset, batch_size: int = 512) ->
 
 
 def centralise_gradients(parameters: list[nn.Parameter]) -> None:
-    """Subtract from each weight's gradient its mean over all but the first dimension (Yong et al. 2020), in place.
-
-    The first dimension is the output in convolutions and linear layers (in transposed convolutions it is the input).
-    """
+    """Subtract from each weight's gradient its mean over all but the first dimension (Yong et al. 2020), in place."""
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.ndim > 1:
             dims = tuple(range(1, parameter.grad.ndim))
@@ -166,19 +157,7 @@ def centralise_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def augment(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
-    """Flip and shift images, each on its own, without a loop.
-
-    Two switches, since a flip makes another class of a letter or digit, and a shift never does.
-
-    Args:
-        images: (N, C, H, W).
-        flip: Flip every image with probability 1/2.
-        crop: Shift by up to so many pixels in each direction; what comes in from outside repeats the border.
-        generator: A CPU generator.
-
-    Returns:
-        (N, C, H, W) of the same dtype.
-    """
+    """Flip images (N, C, H, W) with probability 1/2, shift them by up to ``crop`` pixels, borders repeated."""
     n, _, height, width = images.shape
     rows = torch.arange(height)[None].expand(n, -1)
     columns = torch.arange(width)[None].expand(n, -1)
@@ -333,21 +312,7 @@ def train_network(
     config: ScratchConfig,
     progress: bool = False,
 ) -> ScratchResult:
-    """Train a network in place; the one loop behind training from scratch and fine-tuning.
-
-    Args:
-        network: Where training starts; it is changed.
-        train: Training images.
-        test: Test images for the curve, or None.
-        config: How.
-        progress: Show a progress bar.
-
-    Returns:
-        Network, curve, seconds; the clock holds still while accuracy is measured.
-
-    Raises:
-        PudNetError: If there is one class only, or the loss is not finite.
-    """
+    """Train a network in place: the one loop behind training from scratch and fine-tuning."""
     if train.num_classes < 2:
         raise PudNetError(f"{train.name} has one class only; a classifier needs at least two.")
     with hook("kept_memory", nullcontext)(), precise_statistics(network):
