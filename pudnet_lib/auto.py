@@ -185,7 +185,7 @@ def choose_predictor(
     if not bool(usable.any()):
         raise PudNetError(f"{images.name}: no class has two images; choosing a predictor needs two per class.")
     began, tried = time.perf_counter(), candidates(config)
-    some = images
+    some, rate = images, 1e9
     if PRETRAINED in tried:  # the slow one says how many images there is time for
         tried[PRETRAINED](images.at_most(1, seed))  # builds it
         probe = images.at_most(2, seed)
@@ -205,9 +205,12 @@ def choose_predictor(
     order = sorted(rows, key=lambda row: -row.accuracy)
     took = time.perf_counter() - began
     best = order[0]
-    network = tried[best.predictor](images)
+    known = images
+    if best.predictor == PRETRAINED:  # as many as there was time for once more
+        known = images.at_most(max(20, int(seconds * rate / images.num_classes)), seed)
+    network = tried[best.predictor](known)
     if best.head == "LDA":
-        network = with_lda(network, images)
+        network = with_lda(network, known)
     return Choice(network, best, tuple(order), _advice(best, images), took)
 
 

@@ -7,10 +7,12 @@ its colour in every figure. Names and numbers stand in the margin, never on poin
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.font_manager
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -64,6 +66,21 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "image.cmap": "cividis",
 }
+
+
+#: Fonts that are tried in turn for a glyph, those that this machine has.
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Yu Gothic", "Arial Unicode MS")
+_INSTALLED = {font.name for font in mpl.font_manager.fontManager.ttflist}
+# Names of classes are anybody's: a $ is a $, and a glyph that no font has is an empty box without a warning each.
+STYLE |= {"text.parse_math": False, "font.family": [name for name in FONTS if name in _INSTALLED]}
+mpl.rcParams.update({name: STYLE[name] for name in ("text.parse_math", "font.family")})
+warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from (current )?font")
+
+
+def plain_text(text: object, most: int = 24) -> str:
+    """A user's name on one line, at most so many characters, for labels and titles."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 class NotebookFigure(Figure):

@@ -1,23 +1,37 @@
-"""A panel of controls over one figure: the widgets only call a plain function that has its own tests.
+"""Panels: controls over one figure, and a place to drop one's own images; they only call plain functions.
 
 Our choice; the paper has no counterpart. One image is updated in place, so the state saved into an executed notebook
-stays small. A call that a newer one has overtaken is dropped, so that the figure always shows the controls' values.
+stays small. A call that a newer one has overtaken is dropped, so that the figure always shows the controls' values. An
+error stands directly under the controls, and the figure that it does not belong to goes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import html
 import io
-from collections.abc import Callable
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from matplotlib.figure import Figure
 
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.images import as_dataset, load_images
+from pudnet_lib.images.decode import decode_image
 
 #: Seconds without a further change before the figure is drawn again.
 DEBOUNCE = 0.15
+#: MB that may be dropped: what the server of ``pudnet lab`` lets through in one message.
+LIMIT_MB = 500
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
@@ -27,18 +41,17 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         draw: Plain function, keyword values of the controls → matplotlib figure.
         **controls: Name → ipywidgets control, or what ``ipywidgets.interactive`` takes: a (low, high) tuple, a list of
             options, a bool, a number, a string.
+        height: Of the figure's place, such as ``"24em"``, so that the page does not jump; "" for the figure's own.
     """
 
-    def __init__(self, draw: Callable[..., Figure], **controls: Any) -> None:
+    def __init__(self, draw: Callable[..., Figure], height: str = "", **controls: Any) -> None:
         self.draw = draw
         self.controls = {name: _control(name, given) for name, given in controls.items()}
-        self.image = ipywidgets.Image(
-            format="png", layout=ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
-        )
+        self.image = _image()
         self.message = ipywidgets.HTML()
         self._latest: asyncio.TimerHandle | None = None
         row = ipywidgets.HBox(list(self.controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([row, self.image, self.message])
+        super().__init__([row, self.message, _place(self.image, height)])
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self.redraw()
@@ -48,7 +61,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         try:
             figure = self.draw(**{name: control.value for name, control in self.controls.items()})
         except Exception as error:  # a widget's callback has no other place to show it
-            self.message.value = f"<b>{type(error).__name__}:</b> {error}"
+            self.message.value = _error(error)
+            self.image.value = BLANK
             return
         self.message.value = ""
         self.image.value = png_bytes(figure)
@@ -62,6 +76,24 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         if self._latest is not None:
             self._latest.cancel()
         self._latest = loop.call_later(DEBOUNCE, self.redraw)
+
+
+def _image() -> Any:
+    return ipywidgets.Image(
+        value=BLANK,
+        format="png",
+        layout=ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start"),
+    )
+
+
+def _place(image: Any, height: str) -> Any:
+    """A box of fixed height around an image that comes and goes."""
+    return ipywidgets.Box([image], layout=ipywidgets.Layout(height=height, overflow="auto")) if height else image
+
+
+def _error(error: Exception) -> str:
+    kind = "" if isinstance(error, PudNetError) else f"{type(error).__name__}: "
+    return f"<b>{html.escape(kind + str(error))}</b>"
 
 
 def _control(name: str, given: Any) -> Any:
@@ -79,3 +111,147 @@ def png_bytes(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+#: One transparent pixel, in place of a figure.
+BLANK = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file that was dropped: its name and its bytes."""
+
+    name: str
+    content: bytes
+
+
+def labels_from_names(names: Sequence[str]) -> list[str]:
+    """Guess a label for each picture: its file name up to the trailing number (``cat_12.jpg`` is a cat)."""
+    return [re.sub(r"[\s_\-.(]*\d*[)\s]*$", "", PurePath(name).stem) or PurePath(name).stem for name in names]
+
+
+def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 128, channels: int = 3) -> ImageDataset:
+    """Make a dataset of what was dropped.
+
+    Args:
+        files: One zip with a folder per class, or pictures.
+        labels: Of pictures: one each, separated by commas, in the files' order; empty takes them from the file names
+            (``cat_1.jpg``). A zip's folders are its labels.
+        size: H = W in pixels.
+        channels: C, 1 or 3.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        PudNetError: If nothing was dropped, it is too much, labels don't fit, a class has one picture only, or a file
+            is bad.
+    """
+    zips = [file for file in files if file.name.lower().endswith(".zip")]
+    total = sum(len(file.content) for file in files) / 2**20
+    if not files:
+        raise PudNetError("No file was dropped; give a zip with one folder per class, or several pictures.")
+    if total > LIMIT_MB:
+        raise PudNetError(f"{total:.0f} MB were dropped, at most {LIMIT_MB}; type the folder's or zip's path instead.")
+    if zips and len(files) > 1:
+        raise PudNetError(f"{zips[0].name} came with {len(files) - 1} other files; give one zip, or pictures only.")
+    with tempfile.TemporaryDirectory(prefix=".pudnet-") as place:
+        if zips:
+            path = Path(place) / f"{PurePath(zips[0].name).stem[:100] or 'images'}.zip"
+            path.write_bytes(zips[0].content)
+            return load_images(path, "auto", size, channels, progress=False)
+        given = [label.strip() for label in labels.split(",")] if labels.strip() else None
+        given = labels_from_names([file.name for file in files]) if given is None else given
+        if len(given) != len(files) or not all(given):
+            raise PudNetError(f"There are {len(given)} labels for {len(files)} pictures; give one each, none empty.")
+        single = [name for name in sorted(set(given)) if given.count(name) < 2]
+        if single or len(set(given)) < 2:
+            found = f"{single[0]!r} has one picture only" if single else f"all pictures are {given[0]!r}"
+            raise PudNetError(f"{found}; a classifier needs two classes of two pictures. Check the labels: {given}.")
+        pictures = [decode_bytes(file, Path(place), size, channels) for file in files]
+        return as_dataset(np.stack(pictures), given, size=size, channels=channels, name="uploaded pictures")
+
+
+def decode_bytes(file: Upload, place: Path, size: int, channels: int) -> np.ndarray:
+    """Decode one dropped picture; its own name stands in errors, and never in a path."""
+    path = place / f"picture{PurePath(file.name).suffix[:6]}"
+    path.write_bytes(file.content)
+    try:
+        return decode_image(path, size, channels)
+    except PudNetError as error:
+        raise PudNetError(str(error).replace(str(path), file.name)) from error
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a panel shows for images: sentences above the figure, the figure, a network to take away."""
+
+    lines: Sequence[str]
+    figure: Figure
+    network: bytes = b""
+
+
+class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
+    """A place for one's own images: a folder's path, a name, a dropped zip or pictures; below it what came of them.
+
+    Args:
+        show: Plain function from images to what is shown.
+        images: Path or name to begin with; "" for none.
+        height: Of the figure's place, so that the page does not jump.
+
+    Attributes:
+        images: The images that are shown; None where they could not be used.
+    """
+
+    def __init__(self, show: Callable[[ImageDataset], Shown], images: str = "", height: str = "30em") -> None:
+        self.show, self.images = show, None
+        wide = ipywidgets.Layout(width="28em")
+        self.path = ipywidgets.Text(
+            value=images, placeholder="a folder or zip with one subfolder per class, or a name", layout=wide,
+            continuous_update=False, description="images",
+        )  # fmt: skip
+        self.files = ipywidgets.FileUpload(
+            accept=".zip,image/*", multiple=True, description="drop a zip, or pictures", layout={"width": "16em"}
+        )
+        self.labels = ipywidgets.Text(
+            placeholder="labels of pictures: cat, cat, dog, dog (or name them cat_1.jpg …)", continuous_update=False,
+            layout=wide, description="labels",
+        )  # fmt: skip
+        self.message, self.image = ipywidgets.HTML(), _image()
+        hint = f"At most {LIMIT_MB} MB through the browser; of more, type the path."
+        row = ipywidgets.HBox([self.path, self.files, self.labels], layout=ipywidgets.Layout(flex_flow="row wrap"))
+        super().__init__([row, ipywidgets.HTML(f"<small>{hint}</small>"), self.message, _place(self.image, height)])
+        self.path.observe(lambda _: self.use_path(), names="value")
+        for control in (self.files, self.labels):
+            control.observe(lambda _: self.use_files(), names="value")
+        if images:
+            self.use_path()
+
+    def use_path(self) -> None:
+        """Read the typed path or name and show it."""
+        if self.path.value.strip():
+            self._use(lambda: load_images(self.path.value.strip(), "auto", 128, progress=False))
+
+    def use_files(self) -> None:
+        """Read what was dropped and show it."""
+        dropped = [Upload(str(f["name"]), bytes(f["content"])) for f in self.files.value]
+        if dropped:
+            self._use(lambda: images_from_upload(dropped, self.labels.value))
+
+    def _use(self, read: Callable[[], ImageDataset]) -> None:
+        self.message.value, self.image.value, self.images = "Reading …", BLANK, None
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the lines say the same
+                images = read()
+                shown = self.show(images)
+        except Exception as error:  # a widget's callback has no other place to show it
+            self.message.value = _error(error)
+            return
+        notes = images.report.warnings if images.report is not None else ()
+        text = "".join(f"<p>{html.escape(line)}</p>" for line in (*shown.lines, *notes))
+        if shown.network:
+            address = f"data:application/octet-stream;base64,{base64.b64encode(shown.network).decode()}"
+            text += f'<p><a download="network.safetensors" href="{address}">Download the network</a></p>'
+        self.images, self.message.value, self.image.value = images, text, png_bytes(shown.figure)

@@ -10,15 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pudnet_lib import widgets
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.figures.upload_widget import (
-    Upload,
-    UploadPanel,
-    dataset_from_upload,
-    labels_from_names,
-    predict_upload,
-    summary,
-)
+from pudnet_lib.plots import figure
+from pudnet_lib.widgets import BLANK, ImagesPanel, Shown, Upload, images_from_upload, labels_from_names
 
 
 def png(value: int) -> bytes:
@@ -40,8 +35,8 @@ PICTURES = [Upload(f"{kind}_{i}.png", png(10 * i)) for i, kind in enumerate(["do
 
 
 def test_zip_becomes_a_dataset():
-    data = dataset_from_upload([PETS])
-    assert (data.name, data.class_names, tuple(data.images.shape)) == ("pets", ("cat", "dog"), (4, 3, 32, 32))
+    data = images_from_upload([PETS])
+    assert (data.name, data.class_names, tuple(data.images.shape)) == ("pets", ("cat", "dog"), (4, 3, 128, 128))
     by_class = {
         name: sorted(int(image[0, 0, 0]) for image in data.images[data.labels == label])
         for label, name in enumerate(data.class_names)
@@ -50,11 +45,11 @@ def test_zip_becomes_a_dataset():
 
 
 def test_pictures_are_labelled_by_their_names_or_by_the_text():
-    named = dataset_from_upload(PICTURES)
+    named = images_from_upload(PICTURES)
     assert named.class_names == ("cat", "dog")
     assert named.labels.tolist() == [1, 0, 1, 0]
     assert named.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30]
-    given = dataset_from_upload(PICTURES, "a, b, b, a")
+    given = images_from_upload(PICTURES, "a, b, b, a")
     assert given.labels.tolist() == [0, 1, 1, 0]
 
 
@@ -79,28 +74,47 @@ def test_labels_from_names():
 )
 def test_bad_uploads_are_named(files, labels, message):
     with pytest.raises(PudNetError, match=message):
-        dataset_from_upload(files, labels)
+        images_from_upload(files, labels)
 
 
-def test_panel_shows_what_the_plain_function_gives(pudnet):
-    model = pudnet()
-    panel = UploadPanel(model)
+def show(images) -> Shown:
+    made, axes = figure(3, 2)
+    axes[0, 0].plot(images.labels.numpy())
+    return Shown([f"{len(images)} images of <{images.name}>"], made, b"abc")
+
+
+def test_a_panel_shows_a_path_or_its_error_and_the_old_figure_goes(tmp_path):
+    for kind, value in (("cat", 10), ("dog", 200)):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / "pets" / kind / f"{i}.png").write_bytes(png(value + i))
+    panel = ImagesPanel(show, str(tmp_path / "pets"))
+    assert "4 images of &lt;pets&gt;" in panel.message.value
+    assert "Download the network" in panel.message.value
+    assert bytes(panel.image.value).startswith(b"\x89PNG")
+    assert len(panel.image.value) > 1000
+    panel.path.value = str(tmp_path / "<nowhere>")
+    assert "does not exist" in panel.message.value
+    assert "<nowhere>" not in panel.message.value
+    assert (panel.image.value, panel.images) == (BLANK, None)
+    assert panel.children.index(panel.message) == 2  # directly under the controls
+
+
+def test_a_panel_takes_what_is_dropped():
+    panel = ImagesPanel(show)
     panel.files.value = tuple(
         {"name": f.name, "type": "image/png", "size": len(f.content), "content": memoryview(f.content),
          "last_modified": datetime.datetime.now(datetime.UTC)}
         for f in PICTURES
     )  # fmt: skip
-    assert panel.result is not None
-    expected = predict_upload(model, PICTURES)
-    assert panel.result.report == expected.report
-    assert "4 images, 2 classes" in panel.message.value
+    assert "4 images of &lt;uploaded pictures&gt;" in panel.message.value
     panel.labels.value = "<b>, a"
-    assert panel.result is None
     assert "2 labels for 4 pictures" in panel.message.value
+    assert panel.images is None
 
 
-def test_summary_escapes_the_users_names(pudnet):
-    files = [Upload(PETS.name.replace("pets", "<script>"), PETS.content)]
-    text = summary(predict_upload(pudnet(), files))
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
+def test_the_limit_is_named(monkeypatch):
+    monkeypatch.setattr(widgets, "LIMIT_MB", 0)
+    with pytest.raises(PudNetError, match="type the folder's or zip's path"):
+        images_from_upload(PICTURES)
+    assert "0 MB through the browser" in ImagesPanel(show).children[1].value
