@@ -37,8 +37,6 @@ _HOMES = {
     "pick": "pudnet_lib.profiles",
     "load": "pudnet_lib.face",
     "accuracy": "pudnet_lib.core.supervised",
-    "check": "pudnet_lib.images",
-    "as_dataset": "pudnet_lib.images",
     "ScratchConfig": "pudnet_lib.core.supervised",
     "train_from_scratch": "pudnet_lib.core.supervised",
     "finetune": "pudnet_lib.core.supervised",

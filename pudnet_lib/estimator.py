@@ -100,7 +100,8 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Most probable label of each image, (N,)."""
-        return np.asarray(self.classes_[self._logits(X).argmax(1).numpy()])
+        best = self._logits(X).argmax(1).numpy()
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities (N, K), in the order of ``classes_``."""
@@ -111,7 +112,7 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return {"params": self.get_params(deep=False)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.set_params(**state["params"]) if "params" in state else self.__dict__.update(state)
+        self.__dict__.update(state["params"])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

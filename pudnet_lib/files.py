@@ -32,7 +32,7 @@ FORMAT = 1
 TEMPORARY = ".pudnet-"
 #: Whole numbers in a description are at most this, those that count layers or steps at most the second.
 MOST, MOST_DEEP = 16_384, 1_000
-_DEEP = ("depth", "states", "refine", "steps_chosen")
+_DEEP = ("depth", "states", "steps")
 _FREE = ("seed", "seconds", "images", "looked_at")
 _BLANK = b"0" * 64
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from pudnet_lib import load
 from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.pudnet import PudNet
+from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import load_model, load_network, save_model, save_network
 from pudnet_lib.files import load_tensors, save_tensors
@@ -34,7 +35,7 @@ def data(images):
 @pytest.fixture(scope="module")
 def saved(pudnet, data, tmp_path_factory):
     """A predictor's and a network's file."""
-    folder, model = tmp_path_factory.mktemp("files"), pudnet(refine=1, residual=True)
+    folder, model = tmp_path_factory.mktemp("files"), pudnet(refine=LastBlock(1), residual=True)
     save_model(model, folder / "model.safetensors", seconds=1.0)
     save_network(predict(model, data), folder / "network.safetensors")
     return folder / "model.safetensors", folder / "network.safetensors"

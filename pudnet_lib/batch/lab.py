@@ -14,11 +14,18 @@ from pathlib import Path
 from pudnet_lib.batch.processes import end_with_parent, own_kernel, temporary_folder
 from pudnet_lib.results import project_root
 
+#: One message of the browser: a little more than what a panel takes (``widgets.LIMIT_MB``).
+WEBSOCKET_MB = 520
+
 
 def lab_command(options: Sequence[str], folder: Path) -> tuple[list[str], dict[str, str]]:
     """Make the server's command line and whole environment; ``folder`` holds the kernel while it runs."""
     notebooks = project_root() / "notebooks"
-    command = [sys.executable, "-m", "pudnet_lib.batch.lab", f"--ServerApp.root_dir={notebooks}", *options]
+    settings = {"websocket_max_message_size": WEBSOCKET_MB * 2**20}  # for what is dropped on a panel
+    command = [
+        sys.executable, "-m", "pudnet_lib.batch.lab", f"--ServerApp.root_dir={notebooks}",
+        f"--ServerApp.tornado_settings={settings}", *options,
+    ]  # fmt: skip
     return command, {**os.environ, **own_kernel(folder)}
 
 

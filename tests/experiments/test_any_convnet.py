@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.any_convnet import NETWORKS, OWN, Config, OwnNetwork, build, markdown, run
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from train_any_convnet import NETWORKS, OWN, Config, OwnNetwork, build, markdown, run
 
 
 def test_every_network_has_a_hypernetwork_that_predicts_all_of_its_convolutions():
