@@ -49,10 +49,7 @@ def standard(train: np.ndarray, what: str) -> Standard:
 
 
 class Reduced(NamedTuple):
-    """One side, (n, k) and (m, k), in principal components of unit variance over training episodes.
-
-    ``explained`` is the share of variance that they hold, ``steps`` bring further episodes there.
-    """
+    """One side, (n, k) and (m, k), in principal components of unit variance over training episodes."""
 
     train: np.ndarray
     test: np.ndarray
@@ -77,8 +74,7 @@ def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str)
             f"least {2 * components + 2} and 4. Grow the zoo (pudnet grow-zoo) or take fewer components."
         )
     scale = standard(train, what)
-    if not np.isfinite(test).all():
-        raise PudNetError(f"{what}: a feature is NaN or infinite; expected finite features of every episode.")
+    standard(np.concatenate([train, test]), what)  # the held-out episodes must be finite, too
     if len(scale.centre) < components:
         raise PudNetError(
             f"{what} has {len(scale.centre)} columns that vary; expected at least {components}, one a component. "
@@ -191,18 +187,10 @@ class Canonical:
 
 
 def canonical(
-    x: Reduced,
-    y: Reduced,
-    permutations: int = 1000,
-    clusters: np.ndarray | None = None,
-    strata: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
-    seed: int = 0,
-) -> Canonical:
-    """Fit CCA on training episodes and test it on held-out ones, with B permutations and bootstrap samples.
-
-    ``clusters`` (m,) names the held-out episodes' class sets, which the bootstrap draws together; within ``strata``
-    training and held-out episodes are shuffled (n,), (m,): a stricter null.
-    """
+    x: Reduced, y: Reduced, permutations: int = 1000, clusters: np.ndarray | None = None,  # (m,) drawn together
+    strata: tuple[tuple[int, ...], tuple[int, ...]] | None = None, seed: int = 0,  # shuffle within: a stricter null
+) -> Canonical:  # fmt: skip
+    """Fit CCA on training episodes and test it on held-out ones, with B permutations and bootstrap samples."""
     left, inside, right = (part[0] for part in directions(x, y, np.arange(len(x.train))[None]))
     signs = np.sign(np.take_along_axis(left, np.abs(left).argmax(0)[None], 0))  # a direction's sign is free: fix it
     left, right = left * signs, right * signs
@@ -211,7 +199,7 @@ def canonical(
     in_train, in_test = strata or (None, None)
     train_orders = shuffles(permutations, len(x.train), seed, in_train)
     test_orders = shuffles(permutations, len(x.test), seed + 1, in_test)
-    blocks = [slice(start, start + BLOCK) for start in range(0, permutations, BLOCK)]
+    blocks = [slice(start, start + BLOCK) for start in range(0, permutations, BLOCK)]  # to bound memory
     nulls = [shuffled_canonical(x, y, train_orders[block], test_orders[block]) for block in blocks]
     null = Shuffled(*(np.concatenate(parts) for parts in zip(*nulls, strict=True)))
     low, high = _bootstrap(u, v, np.arange(len(u)) if clusters is None else clusters, permutations, seed)
@@ -226,11 +214,8 @@ def canonical(
 
 
 def _bootstrap(u: np.ndarray, v: np.ndarray, clusters: np.ndarray, count: int, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean held-out correlation, the fitted directions held fixed.
-
-    A sample is a weight a row (how often its cluster was drawn), so that all samples are one product of matrices.
-    """
-    names, inverse = np.unique(clusters, return_inverse=True)
+    """95 % interval of the mean held-out correlation, the fitted directions held fixed."""
+    names, inverse = np.unique(clusters, return_inverse=True)  # a sample is a weight a row: one product of matrices
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), count)
     weights = drawn[:, inverse].astype(float)
     weights /= weights.sum(1, keepdims=True)  # (B, m)

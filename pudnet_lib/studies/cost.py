@@ -34,11 +34,7 @@ def pareto(costs: ArrayLike, values: ArrayLike) -> NDArray[np.bool_]:
 
 
 def equal_accuracy(rivals: pd.DataFrame, level: pd.Series) -> Crossing:
-    """Seconds at which the first of several trained rivals reaches a level (by episode) on the same episodes.
-
-    ``rivals`` has a row an evaluation: run (method and budget), episode, place (number of the evaluation), seconds and
-    value. A place's seconds are the median over episodes; interpolation is over the logarithm of the seconds.
-    """
+    """Seconds at which the first of several trained rivals reaches a level (by episode) on the same episodes."""
     if rivals.empty or level.empty:
         raise PudNetError(f"equal_accuracy needs both sides; got {len(rivals)} rows of rivals, {len(level)} levels.")
     found = []
@@ -72,11 +68,7 @@ class BreakEven:
 
 
 def break_even(meta: float, seconds: float, scratch: Crossing) -> BreakEven:
-    """Datasets from which on meta-training (its seconds) has paid, against training from scratch to equal accuracy.
-
-    A longer training of scratch means an earlier break-even, so that the ends change sides. Where scratch never gets
-    there, its longest training stands for it.
-    """
+    """Datasets from which on meta-training (its seconds) has paid, against training from scratch to equal accuracy."""
     saved = (min(place, scratch.last) - seconds for place in (scratch.at, scratch.high, scratch.low))
     at, low, high = (meta / each if each > 0 else math.inf for each in saved)
     bound = {"never": "at most", "before": "at least"}.get(scratch.censored, "")

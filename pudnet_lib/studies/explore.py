@@ -42,12 +42,7 @@ Side = Literal["dataset", "parameters", "strata", "class set"]
 
 
 class Cell(NamedTuple):
-    """One cell: a source (or ``POOLED``; or ``WITHIN``, its null shuffled within sources), and both sides.
-
-    ``components`` is k, principal components a side and pairs of directions; ``episodes`` the training episodes used,
-    the first ones, 0 for all; ``same_classes`` tests on the last third of the training episodes, fitted on the others,
-    instead of on held-out classes: what a lazy hold-out would find.
-    """
+    """One cell: a source (or ``POOLED``; or ``WITHIN``, its null shuffled within sources), and both sides."""
 
     source: str
     initialisation: Initialisation = "same"
@@ -60,10 +55,7 @@ class Cell(NamedTuple):
 
 
 class Study:
-    """Zoos and features of some sources, loaded once; answers for any cell, each computed once.
-
-    Directions are fitted on ``train`` episodes and tested on ``held_out`` ones of other classes (120 and 60 ship).
-    """
+    """Zoos and features of some sources, loaded once; answers for any cell, each computed once."""
 
     def __init__(
         self, sources: Sequence[str], initialisations: Sequence[Initialisation], train: int, held_out: int,
@@ -180,11 +172,7 @@ class Study:
 
 
 def explorer_data(study: Study, cell: Cell, added: Sequence[ImageDataset] = ()) -> dict[str, Any]:
-    """Everything that the linked figure shows of one source, initialisation and description of parameters.
-
-    ``cells``: "layer|feature" to mean, null, survives, r and null of each pair, points and added points (pairs, 2, m);
-    ``episodes``: name, source, classes, accuracy, picture; ``limit``: one half-width for all axes of the source.
-    """
+    """Everything that the linked figure shows of one source, initialisation and description of parameters."""
     data = _shown(study, cell._replace(layer="", feature="HOG"))
     places = {
         name: np.stack([study.place(cell._replace(layer=layer, feature=feature), dataset) for dataset in added])

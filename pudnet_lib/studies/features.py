@@ -14,14 +14,11 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save
 from skimage.feature import hog
 from torch import Tensor
 
 from pudnet_lib.core import PudNet
 from pudnet_lib.errors import unknown_name
-from pudnet_lib.files import write_atomically
-from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.shipped import load_pudnet
 from pudnet_lib.studies.zoo_store import Part, ZooEpisodes, source_images
 
@@ -77,10 +74,7 @@ def image_hog(images: Tensor) -> np.ndarray:
 
 
 def pixel_statistics(images: Tensor) -> np.ndarray:
-    """Describe each image by brightness, contrast, edges and a histogram, on the scale of [0, 1], (N, 2·C + 2 + 8).
-
-    Mean and spread of each channel, mean size of horizontal and vertical steps between neighbours, 8 gray levels.
-    """
+    """Describe each image by brightness, contrast, edges and a histogram, on the scale of [0, 1], (N, 2·C + 2 + 8)."""
     pixels = images.float().div(255)
     gray = pixels.mean(1)  # (N, H, W)
     edges = torch.stack([gray.diff(dim=d).abs().mean((1, 2)) for d in (1, 2)], 1)
@@ -90,19 +84,13 @@ def pixel_statistics(images: Tensor) -> np.ndarray:
 
 
 def _of_images(feature: str, source: str, episodes: ZooEpisodes, ids: np.ndarray) -> np.ndarray:
-    """Descriptions of a source's images, NaN where not yet asked for; kept in memory and in the cache folder."""
+    """Descriptions of a source's images, NaN where not yet asked for; kept in memory."""
     describe, columns = (image_hog, 128) if feature == "HOG" else (pixel_statistics, 16)
     key = f"{feature}-{source_images(source)[2]}".replace(" ", "-")
-    path = cache_folder() / "features" / f"{key}.safetensors"
-    if key not in _tables:
-        known = load_file(path)["rows"] if path.is_file() else np.empty(0)
-        fits = known.shape == (len(episodes.train), columns)
-        _tables[key] = known if fits else np.full((len(episodes.train), columns), np.nan, np.float32)
-    table = _tables[key]
+    table = _tables.setdefault(key, np.full((len(episodes.train), columns), np.nan, np.float32))
     missing = ids[np.isnan(table[ids, 0])]
     if len(missing):
         table[missing] = describe(episodes.train.images[torch.from_numpy(missing)])
-        write_atomically(path, save({"rows": table}))
     return table
 
 
@@ -118,12 +106,7 @@ def layer_tensors(rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer
 def parameter_features(
     rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer: str, feature: ParameterFeature
 ) -> np.ndarray:
-    """Describe trained networks, (G, P) flattened parameters, by (G, q) float64.
-
-    ``"weights"``: as they are. ``"norms"``: of each tensor its Frobenius norm, mean, and the sorted norms of its
-    filters. ``"spectra"``: of each convolution its singular values as an (out, in·k·k) matrix and the mean power of its
-    filters at each spatial frequency. Of a batch norm, both take the sorted values.
-    """
+    """Describe trained networks, (G, P) flattened parameters, by (G, q) float64."""
     if feature not in PARAMETER_FEATURES:
         raise unknown_name("parameter feature", feature, PARAMETER_FEATURES)
     tensors = [t.astype(float) for t in layer_tensors(rows, shapes, layer)]

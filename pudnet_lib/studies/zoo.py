@@ -89,21 +89,12 @@ def grouped_logits(parameters: Parameters, images: Tensor) -> Tensor:
 
 
 def train_networks(
-    images: Tensor,
-    labels: Tensor,
-    config: ZooTraining,
-    seeds: Sequence[int],
-    dtype: torch.dtype = torch.float32,
-    keep_going: Callable[[], bool] | None = None,
-    start: Parameters | None = None,
-    at_once: int | None = None,
-) -> TrainedNetworks:
-    """Train G networks on (G, M, C, H, W) uint8 images; each ends where a plain loop would have ended.
-
-    Labels (M,) stand in the same places for all episodes; ``keep_going`` is asked before every epoch, False cancels
-    (``TrainingCancelledError``); ``start`` holds initial parameters for all episodes, what it lacks (the head) stays
-    random; ``at_once`` run side by side, by default five on a processor (more leave its cache), all on a GPU.
-    """
+    images: Tensor, labels: Tensor, config: ZooTraining, seeds: Sequence[int], dtype: torch.dtype = torch.float32,
+    keep_going: Callable[[], bool] | None = None,  # asked before every epoch; False cancels
+    start: Parameters | None = None,  # initial parameters for all episodes; what it lacks (the head) stays random
+    at_once: int | None = None,  # side by side: five on a processor (more leave its cache), all on a GPU
+) -> TrainedNetworks:  # fmt: skip
+    """Train G networks on (G, M, C, H, W) uint8 images; each ends where a plain loop would have ended."""
     size = at_once or (5 if images.device.type == "cpu" else len(images))
     parts = [
         _train_side_by_side(block, labels, config, seeds[place : place + size], dtype, keep_going, start)
@@ -114,14 +105,9 @@ def train_networks(
 
 
 def _train_side_by_side(
-    images: Tensor,
-    labels: Tensor,
-    config: ZooTraining,
-    seeds: Sequence[int],
-    dtype: torch.dtype,
-    keep_going: Callable[[], bool] | None,
-    start: Parameters | None,
-) -> TrainedNetworks:
+    images: Tensor, labels: Tensor, config: ZooTraining, seeds: Sequence[int], dtype: torch.dtype,
+    keep_going: Callable[[], bool] | None, start: Parameters | None,
+) -> TrainedNetworks:  # fmt: skip
     (episodes, m), device = images.shape[:2], images.device
     pixels = normalise(images.flatten(0, 1)).unflatten(0, (episodes, m)).to(dtype)
     initial = initial_parameters(config, int(labels.max()) + 1, images.shape[2], seeds)

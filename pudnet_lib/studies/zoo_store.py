@@ -47,11 +47,7 @@ SHIPPED = Path(__file__).parents[1] / "shipped" / "zoo"
 
 
 class ZooEpisodes:
-    """Draws the episodes of one source, from its training and test images; refuses where classes are too few.
-
-    ``ways`` 0 takes 5 classes, or 3 where a part has fewer than 10 to draw from; all episodes have the same number of
-    images a class, so that networks can be trained side by side.
-    """
+    """Draws the episodes of one source, from its training and test images; refuses where classes are too few."""
 
     def __init__(
         self, train: ImageDataset, test: ImageDataset, ways: int, per_class: int, test_per_class: int, seed: int
@@ -225,14 +221,10 @@ def load_zoo(
     config: ZooConfig,
     train: int,
     held_out: int,
-    progress: Callable[[int, int], bool] | None = None,
-    root: Path | None = None,
+    progress: Callable[[int, int], bool] | None = None,  # (trained in this call, to train) → go on? By default a bar
+    root: Path | None = None,  # where it grows; by default the cache folder
 ) -> Zoo:
-    """Load a zoo of so many training and held-out episodes, less those that diverged, and train what it lacks.
-
-    ``progress`` is called with (episodes trained in this call, episodes to train) after each chunk and before each
-    epoch; returning False cancels (``TrainingCancelledError``), and finished chunks are kept. By default a bar.
-    """
+    """Load a zoo of so many training and held-out episodes, less those that diverged, and train what it lacks."""
     if min(train, held_out) < 2:
         raise PudNetError(f"A zoo of {train} training and {held_out} held-out episodes tells nothing; take at least 2.")
     folder = (cache_folder() / "zoo" if root is None else root) / zoo_name(config)
