@@ -76,7 +76,8 @@ def _as_images(images: Any, name: str) -> Tensor:
             "Pick or merge channels before building the dataset."
         )
     check_pixels(images, name)
-    return (images * 255).round().to(torch.uint8) if images.is_floating_point() else images
+    pixels: Tensor = (images * 255).round().to(torch.uint8) if images.is_floating_point() else images
+    return pixels
 
 
 def _as_labels(labels: Any, class_names: Sequence[str] | None, count: int, name: str) -> tuple[Tensor, tuple[str, ...]]:

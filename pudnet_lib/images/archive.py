@@ -100,11 +100,7 @@ def _names(entries: list[zipfile.ZipInfo]) -> tuple[list[str], int]:
 
 
 def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The first bytes of an entry; none where it can't be read."""
-    if entry.flag_bits & 1:
-        return b""
-    with archive.open(entry) as file:
-        return file.read(16)
+    return b"" if entry.flag_bits & 1 else archive.open(entry).read(16)
 
 
 def _stored(part: str) -> str:
@@ -120,38 +116,28 @@ def _stored(part: str) -> str:
 
 def _distinct(path: str, seen: set[str]) -> str:
     """A path that meets no other one where upper and lower case are the same."""
-    stem, dot, suffix = path.rpartition(".")
-    number, wanted = 1, path
-    while wanted.casefold() in seen:
-        number += 1
-        wanted = f"{stem}~{number}{dot}{suffix}" if dot else f"{path}~{number}"
+    stem, suffix = os.path.splitext(path)
+    names = (path, *(f"{stem}~{number}{suffix}" for number in range(2, len(seen) + 3)))
+    wanted = next(name for name in names if name.casefold() not in seen)
     seen.add(wanted.casefold())
     return wanted
 
 
 def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: bool) -> str:
     """What is wrong with one entry; empty if nothing is."""
-    path, shown = PurePosixPath(raw), repr(raw[:80])
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if (
-        path.is_absolute()
-        or re.match(r"^[A-Za-z]:([/\\]|$)", raw)
-        or ".." in re.split(r"[/\\]", raw)
-        or raw[:1] == "\\"
+    path, kind = PurePosixPath(raw), stat.S_IFMT(entry.external_attr >> 16)
+    size, ratio = entry.file_size / _MB, entry.file_size / max(entry.compress_size, 1)
+    out = path.is_absolute() or re.match(r"[A-Za-z]:([/\\]|$)|\\", raw) or ".." in re.split(r"[/\\]", raw)
+    for wrong, what in (
+        (out, "leads out of the folder"),
+        (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "is a link or a special file"),
+        (picture and entry.flag_bits & 1, "is encrypted"),
+        (picture and len(path.parts) > limits.depth + 1, f"lies over {limits.depth} folders deep"),
+        (picture and size > limits.file_mb, f"unpacks to {size:.0f} MB (at most {limits.file_mb:g})"),
+        (picture and size > 1 and ratio > limits.ratio, f"unpacks to {ratio:.0f} times its size, as bombs do"),
     ):
-        return f"{shown} leads out of the folder"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return f"{shown} is a link or a special file"
-    if not picture:
-        return ""
-    if entry.flag_bits & 1:
-        return f"{shown} is encrypted"
-    if len(path.parts) > limits.depth + 1:
-        return f"{shown} lies {len(path.parts) - 1} folders deep (at most {limits.depth})"
-    if entry.file_size > limits.file_mb * _MB:
-        return f"{shown} unpacks to {entry.file_size / _MB:.0f} MB (at most {limits.file_mb:g})"
-    if entry.file_size > _MB and entry.file_size > limits.ratio * max(entry.compress_size, 1):
-        return f"{shown} unpacks to {entry.file_size / max(entry.compress_size, 1):.0f} times its size, as bombs do"
+        if wrong:
+            return f"{raw[:80]!r} {what}"
     return ""
 
 
@@ -183,12 +169,10 @@ def unpack_zip(
         raise
     except FileNotFoundError as error:
         raise PudNetError(f"There is no file {name}.") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise PudNetError(f"{name} is damaged or no zip ({error}). Make it anew.") from error
     except OSError as error:
         raise PudNetError(f"{name} could not be unpacked: {error.strerror or error}.") from error
-    except Exception as error:  # zlib.error and lzma's, which have no common base
-        raise PudNetError(f"{name} is damaged ({type(error).__name__}: {error}). Make it anew.") from error
+    except Exception as error:  # zipfile's, zlib's and lzma's have no common base
+        raise PudNetError(f"{name} is damaged or no zip ({error}). Make it anew.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder

@@ -181,7 +181,8 @@ def fill(
             file.write(block.tobytes())
         return made, bad
 
-    turn, fresh = threading.Lock(), []
+    turn = threading.Lock()
+    fresh: list[int] = []
     with partial.open("r+b" if partial.is_file() else "w+b") as file, journal.open("a", encoding="utf-8") as log:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         assert file.tell() == begin

@@ -125,17 +125,17 @@ class Range(NamedTuple):
     floats: bool
 
 
-def range_of(values: npt.NDArray[np.generic]) -> Range:
+def range_of(values: npt.NDArray[Any]) -> Range:
     """Measure a picture's values."""
     if not np.isfinite(values.astype(np.float64)).all():
         raise PudNetError("not usable: it holds NaN or infinite pixels")
-    body = np.percentile(values, (0.1, 99.9))
-    return Range(float(values.min()), float(values.max()), *map(float, body), values.dtype.kind == "f")
+    body_low, body_high = np.percentile(values, (0.1, 99.9)).tolist()
+    return Range(float(values.min()), float(values.max()), body_low, body_high, values.dtype.kind == "f")
 
 
 def common_scale(ranges: Iterable[Range]) -> tuple[Scale, str]:
     """Choose one scale for all deep pictures of a folder, and say it in one line (empty for whole 16-bit data)."""
-    low, high, body_low, body_high = (f(r[i] for r in ranges) for i, f in enumerate((min, max, min, max)))  # type: ignore[type-var]
+    low, high, body_low, body_high = (f(r[i] for r in ranges) for i, f in enumerate((min, max, min, max)))
     steps = (1.25, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)[0 if all(r.floats for r in ranges) else 1 :]
     most = next((m for m in steps if high <= m), 0.0)
     most = 1.0 if most == 1.25 else most
@@ -250,7 +250,7 @@ def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
     """Bring any mode to L, RGB or RGBA, 8 bit."""
     if _is_deep(image):
         values = np.asarray(image)
-        found = range_of(values)
+        found = range_of(values)  # refuses NaN
         low, high = scale or common_scale([found])[0]
         scaled = (values.astype(np.float64) - low) * (255 / (high - low))
         return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))

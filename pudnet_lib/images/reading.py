@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import cache_folder, fill, finish, in_parallel, one_writer, read_cache
-from pudnet_lib.images.decode import Pixels, common_scale, decode_image, deep_range
+from pudnet_lib.images.decode import Pixels, common_scale, decode_image, deep_range, quiet_bombs
 from pudnet_lib.images.folder import Listing, readable, stamp
 
 Split = Literal["train", "test", "all", "auto"]
@@ -128,7 +128,9 @@ class Source(NamedTuple):
 def source_of(listing: Listing, how: Reading) -> Source:
     """Make a listing's files a source: training images first, one scale for all deep pictures."""
     paths = [f"{listing.root}/{f}" for f in listing.files]
-    parts = in_parallel(lambda k: [deep_range(p) for p in paths[k : k + 256]], range(0, len(paths), 256), how.workers)
+    starts = range(0, len(paths), 256)
+    with quiet_bombs():
+        parts = list(in_parallel(lambda k: [deep_range(p) for p in paths[k : k + 256]], starts, how.workers))
     ranges = [r for _, part in parts for r in part if r is not None]
     scale, said = common_scale(ranges) if ranges else (None, "")
     notes = (f"{len(ranges)} pictures have more than 8 bits; {said}, for all of them.",) if said else ()
@@ -229,7 +231,8 @@ def read_source(
         raise PudNetError(f"The cache {path} could not be read back after it was written; check the disk.")
     images, facts = cached
     _raise_if_asked(facts["bad"], how)
-    report = FolderReport(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["report"].items()})
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["report"].items()}
+    report = FolderReport(**stored)
     for text in report.warnings if not facts["published"] else report.warnings[: len(facts["bad"])]:
         warnings.warn(f"{report.name}: {text}", stacklevel=4)
     train, test = facts["train"], facts["test"]
@@ -371,8 +374,9 @@ def _noticed(
         what = rest if left_out else "a test on them is too kind"
         said.append(f"{copies['across_split']} test pictures are also among those to learn from; {what}.")
     if report.blank:
+        one_blank = files[int(seen.blank.argmax())]
         said.append(
-            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {files[seen.blank.argmax()]}; "
+            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one_blank}; "
             "nothing can be seen in them. More pictures won't help; look at how they were made (white on transparent "
             "ground turns white; black ones may be dark 16-bit data)."
         )

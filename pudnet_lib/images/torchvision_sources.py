@@ -11,8 +11,6 @@ import gzip
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,10 +112,11 @@ def _construct(name: str, arguments: dict[str, Any], folder: Path) -> Any:
         return kind(root, **arguments)
     except (RuntimeError, OSError, EOFError, ValueError):  # not there, or only in part
         _adopt_debian_copy(name, folder)
+    before = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _connection_timeout():
-            return kind(root, **arguments, download=True)
+        socket.setdefaulttimeout(_CONNECTION_SECONDS)  # a blocked connection hangs for minutes else
+        return kind(root, **arguments, download=True)
     except Exception as error:  # URLError, RuntimeError, HTTPException, a bad archive, …
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"  # torchvision's go over several lines
         raise PudNetError(
@@ -125,15 +124,6 @@ def _construct(name: str, arguments: dict[str, Any], folder: Path) -> Any:
             f"its files (torchvision's {source.class_name}) there; the environment variable PUDNET_DATA names another "
             "folder to look in."
         ) from error
-
-
-@contextmanager
-def _connection_timeout() -> Iterator[None]:
-    """Give up on a silent server; without this a blocked connection hangs for minutes."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_CONNECTION_SECONDS)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)
 
@@ -160,8 +150,5 @@ def unpacked_copy(name: str) -> Path | None:
 def has_local_copy(name: str) -> bool:
     """Tell whether a dataset's files are in the data folder."""
     folder = data_folder() / TORCHVISION[name].folder
-    return (
-        unpacked_copy(name) is not None
-        or (folder.is_dir() and any(folder.iterdir()))
-        or (name == "fashion-mnist" and _DEBIAN_FASHION.is_dir())
-    )
+    there = unpacked_copy(name) is not None or (folder.is_dir() and any(folder.iterdir()))
+    return there or (name == "fashion-mnist" and _DEBIAN_FASHION.is_dir())
