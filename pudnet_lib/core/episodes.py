@@ -145,16 +145,10 @@ class EpisodeSampler:
         pool: The sources. Sketch and support come from here.
         config: What an episode holds.
         seed: Episode ``i`` depends on ``(seed, i)`` alone.
-        query_pool: The same sources' other images (a test split) for the query sets, classes in the same order; by
-            default queries come from ``pool``.
+        query_pool: The same sources' other images (a test split) for the query sets; by default those of ``pool``.
         weights: Probability of each source; by default equal.
         classes: Of each source, the classes that episodes are drawn from; by default all. Nothing is copied, so that a
             memory-mapped source of any size stays on disk but for the episodes' images.
-
-    Attributes:
-        classes: Of each source, (K,) int64 class indices that episodes are drawn from.
-        offsets: Where each source's classes begin in the numbering over the whole pool.
-        usable: Of each source, those places in ``classes`` whose classes have enough images.
 
     Raises:
         PudNetError: If a source has fewer than two usable classes, or the two pools do not match.

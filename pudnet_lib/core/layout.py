@@ -42,10 +42,8 @@ class PredictedTensor:
 class ParameterLayout:
     """The tensors of a target network, sorted by who supplies them.
 
-    Attributes:
-        predicted: Convolution weights, in the order of the module's definition; the hypernetwork's layers.
-        shared: Names of batch-norm scales and shifts and convolution biases: learned, the same for every dataset.
-        kept: Other trainable tensors, name to the reason why it can't be predicted; learned like ``shared``.
+    ``predicted``: convolution weights in the order of definition, the hypernetwork's layers; ``shared``: batch-norm
+    scales and shifts and biases, learned, the same for every dataset; ``kept``: others, name to why, learned likewise.
     """
 
     predicted: tuple[PredictedTensor, ...]

@@ -119,14 +119,7 @@ class ScaleConfig:
 
 @dataclass(frozen=True)
 class MetaResult:
-    """What a meta-training run gives.
-
-    Attributes:
-        history: One row a step: step, loss, cosine, auxiliary, consistency, accuracy, rate, seconds, and
-            ``validation`` (accuracy in 0..1) and a hypernetwork's ``Liveness`` where they were measured.
-        seconds: Wall-clock seconds over all the run's parts, validation excluded.
-        steps: Steps done.
-    """
+    """What a run gives: one row a step (losses, accuracy, rate, seconds, what was measured), seconds, steps done."""
 
     history: list[dict[str, float]]
     seconds: float

@@ -122,7 +122,7 @@ class ParameterModel(nn.Module):
         return list(self.shared.parameters())
 
     def features(self, parameters: Parameters, images: Tensor) -> Tensor:
-        """Run the target with given parameters, batch norms on this batch's own statistics. No side effect."""
+        """Features (N, F) of images (N, C, H, W) under given parameters, on this batch's statistics. No side effect."""
         out: Tensor = functional_call(self.template, parameters | self.kept_buffers(), (normalise(images),))
         return out
 

@@ -194,11 +194,8 @@ COLLAPSED = 0.01
 class Liveness(NamedTuple):
     """What tells a living hypernetwork from a collapsed one, over some sketches.
 
-    Attributes:
-        spread: How far predicted weights lie from their mean, as a share of its length (root mean square).
-        dead: Share of the recurrence's outputs a_t that are exactly zero.
-        code_norm: Mean length of (1 - α) a_t.
-        embedding_norm: Mean length of α ē, what the data add to it.
+    ``spread``: how far predicted weights lie from their mean, as a share of its length; ``dead``: share of a_t that is
+    exactly zero; ``code_norm``: mean length of (1 - α) a_t; ``embedding_norm``: of α ē, what the data add to it.
     """
 
     spread: float

@@ -1,0 +1,101 @@
+"""A run's folder: what is saved, what is refused, a log that survives a cut, another rate on resume, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.meta import MetaConfig, ScaleConfig, meta_train
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.runs import FIELDS, STATE, read_log
+
+CONFIG = MetaConfig(steps=4, validate_every=0, checkpoint_every=2, accelerator="cpu", schedule="constant")
+
+
+@pytest.fixture
+def sampler(images) -> EpisodeSampler:
+    return EpisodeSampler([images(), images(seed=1, name="other")], EpisodeConfig(2, 2, 2, 2))
+
+
+def train(model, sampler, folder: Path, config: MetaConfig = CONFIG, **more):
+    return meta_train(model, sampler, config, run_dir=folder, progress=False, **more)
+
+
+def stop_at(step: int):
+    def check(done: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return check
+
+
+def test_a_resumed_run_has_the_whole_log_and_the_same_weights(pudnet, sampler, tmp_path):
+    whole = pudnet()
+    history = train(whole, sampler, tmp_path / "whole").history
+    cut = pudnet()
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, sampler, tmp_path / "cut", on_step=stop_at(3))
+    log = tmp_path / "cut" / "log.csv"
+    log.write_bytes(log.read_bytes()[:-7] + b"\0\0")  # torn and dirty: the state has the rows
+    again = pudnet()
+    rows = train(again, sampler, tmp_path / "cut").history
+    assert [row["loss"] for row in rows] == [row["loss"] for row in history]
+    assert [row["loss"] for row in read_log(log)] == [row["loss"] for row in history]
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_any_cut_of_a_log_loses_at_most_its_last_line(tmp_path):
+    lines = [",".join(FIELDS)] + [f"{i},0.5,,,,0.25,1e-3,{i}.5,,,,," for i in range(1, 4)]
+    content = ("\r\n".join(lines) + "\r\n").encode()
+    path = tmp_path / "log.csv"
+    for end in range(len(content) + 1):
+        path.write_bytes(content[:end])
+        whole = max(0, content[:end].count(b"\n") - 1)
+        assert [row["step"] for row in read_log(path)] == list(range(1, whole + 1))
+    path.write_bytes(content.replace(b"0.5,", b"0.5\0,", 1))
+    assert len(read_log(path)) == 3
+
+
+def test_weights_that_have_diverged_are_not_saved_and_the_last_good_ones_stay(pudnet, sampler, tmp_path):
+    model = pudnet()
+
+    def blow_up(done: int) -> None:
+        if done == 3:
+            next(model.encoder.parameters()).data.fill_(1e30)
+
+    with pytest.raises(PudNetError, match=r"diverged|infinite or NaN|loss became"):
+        train(model, sampler, tmp_path, on_step=blow_up)
+    good = pudnet()
+    assert train(good, sampler, tmp_path).steps == 4  # goes on from step 2
+    assert all(bool(torch.isfinite(p).all()) for p in good.parameters())
+
+
+def test_a_run_may_go_on_with_another_rate_if_that_is_asked_for(pudnet, sampler, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(pudnet(), sampler, tmp_path, on_step=stop_at(2))
+    slower = MetaConfig(**{**CONFIG.__dict__, "learning_rate": 1e-4})
+    with pytest.raises(PudNetError, match=r"config\.learning_rate was 0\.001, now 0\.0001"):
+        train(pudnet(), sampler, tmp_path, slower)
+    rows = train(pudnet(), sampler, tmp_path, slower, scale=ScaleConfig(resume_with=("learning_rate",))).history
+    assert [row["rate"] for row in rows] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    with pytest.raises(PudNetError, match="Did you mean 'learning_rate'"):
+        train(pudnet(), sampler, tmp_path, slower, scale=ScaleConfig(resume_with=("lerning_rate",)))
+
+
+def test_sigterm_leaves_a_checkpoint_as_ctrl_c_does(pudnet, sampler, tmp_path):
+    def terminate(done: int) -> None:
+        if done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(pudnet(), sampler, tmp_path, on_step=terminate)
+    assert (tmp_path / STATE).is_file()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert train(pudnet(), sampler, tmp_path).steps == 4
