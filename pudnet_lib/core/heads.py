@@ -18,16 +18,7 @@ from pudnet_lib.errors import PudNetError
 
 
 def class_means(features: Tensor, labels: Tensor, num_classes: int | None = None) -> Tensor:
-    """Average the features of each class.
-
-    Args:
-        features: (N, F).
-        labels: (N,) int64 in 0..K-1.
-        num_classes: K; by default one more than the largest label.
-
-    Returns:
-        (K, F); zeros for a class without images.
-    """
+    """Average the features (N, F) of each class of labels (N,) in 0..K-1: (K, F), zeros for a class without images."""
     onehot = F.one_hot(labels, -1 if num_classes is None else num_classes).to(features)  # (N, K)
     return (onehot.T @ features) / onehot.sum(0).clamp_min(1)[:, None]
 

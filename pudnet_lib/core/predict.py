@@ -110,7 +110,11 @@ class PredictedNetwork(nn.Module):
         return cosine_logits(self.backbone(normalise(images)), self.means, self.scale)
 
     def classify(self, image: Any) -> Classification:
-        """Classify one picture of any size."""
+        """Classify one picture of any size: a (C, H, W) uint8 or [0, 1] tensor, a Pillow image or a file.
+
+        Raises:
+            PudNetError: If it can't be read (files need ``pudnet_lib.images``), holds NaN or has other channels.
+        """
         if not isinstance(image, Tensor):
             to_pixels = hook("to_pixels")
             if to_pixels is None:

@@ -71,12 +71,7 @@ def build_target(config: TargetConfig) -> nn.Module:
 
 
 class ConvNet(nn.Module):
-    """Blocks of 3×3 convolution, batch norm, ReLU and 2×2 max pooling, then the mean over pixels.
-
-    Args:
-        widths: Channels of each block; the images must be at least 2^blocks pixels wide.
-        channels: C of the images.
-    """
+    """Blocks (one a width) of 3×3 convolution, batch norm, ReLU, 2×2 max pooling; then the mean over pixels."""
 
     def __init__(self, widths: Sequence[int], channels: int = 3) -> None:
         super().__init__()
