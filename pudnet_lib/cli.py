@@ -1,7 +1,7 @@
-"""The command line: every command of ``pudnet``, each built when it is called, so that ``--help`` never loads torch.
+"""The command line: every command of ``pudnet``; ``--help`` never waits for torch.
 
-A command is a function with ``@command(name, help, details)`` that imports what it needs and returns a typer function.
-Options that stand in a config are made from it: same names, same defaults, help from the docstring's Attributes.
+A command is a function with ``@command(parameter="module:Config")``, its docstring the help. Options that stand in a
+config are made from it when the command is called: same names, same defaults, help from the docstring's Attributes.
 """
 
 from __future__ import annotations
@@ -9,45 +9,50 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import functools
 import inspect
+import json
 import re
 import signal
 import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.profiles import PROFILE_NAMES, replace_fields
 
-Builder = Callable[[], Callable[..., None]]
-COMMANDS: dict[str, tuple[str, str, Builder]] = {}
+COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {}
 
 
-def command(name: str, text: str, details: str = "") -> Callable[[Builder], Builder]:
-    """Register a command: its name, a sentence of help, and further paragraphs of its own help page."""
+def command(**configs: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command: its docstring is its help, ``parameter="module:Config"`` gives it that config's options."""
 
-    def register(build: Builder) -> Builder:
-        COMMANDS[name] = (text, details, build)
-        return build
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        COMMANDS[function.__name__.replace("_", "-")] = (function, configs)
+        return function
 
     return register
 
 
 class LazyCommand(TyperCommand):
-    """A command that is known by name and help line, and built when it is called."""
+    """A command that is known by name and help line; its options are made when it is called."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Build the real command and hand the arguments to it."""
-        text, details, build = COMMANDS[self.name or ""]
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)  # click's own help cuts no option at 80 columns
-        app.command(name=self.name, help=f"{text}\n\n{details}")(build())
-        return typer.main.get_command(app).make_context(info_name, args, parent=parent, **extra)
+        """Make the options and hand the arguments over."""
+        function, configs = COMMANDS[self.name or ""]
+        text = inspect.getdoc(function)
+        for parameter, place in configs.items():
+            module, _, name = place.partition(":")
+            function = with_options(getattr(import_module(f"pudnet_lib.{module}"), name), parameter)(function)
+        made = typer.Typer(add_completion=False, rich_markup_mode=None)  # click's own help cuts no option's name
+        made.command(name=self.name, help=text)(function)
+        return typer.main.get_command(made).make_context(info_name, args, parent=parent, **extra)
 
 
 class LazyGroup(TyperGroup):
@@ -59,7 +64,9 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Give the placeholder of a command; None for an unknown one."""
-        return LazyCommand(name=cmd_name, help=COMMANDS[cmd_name][0]) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        return LazyCommand(name=cmd_name, short_help=(COMMANDS[cmd_name][0].__doc__ or "").splitlines()[0])
 
 
 app = typer.Typer(
@@ -67,24 +74,17 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from pudnet_lib import __version__
-
-        typer.echo(f"pudnet {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _pudnet(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
+@app.callback(invoke_without_command=True)
+def _pudnet(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """PudNet Kit: predict the parameters of ConvNets for unseen image data.
 
     A folder of images in, a working ConvNet out: pudnet predict FOLDER --out DIR. All experiments: pudnet reproduce.
     """
+    if version:
+        from pudnet_lib import __version__
+
+        typer.echo(f"pudnet {__version__}")
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -100,34 +100,25 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"pudnet: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"pudnet: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"pudnet: {error.filename or ''}: {error.strerror or error}".replace(" : ", " "), file=sys.stderr)
         sys.exit(2)
 
 
-# Options from configs
-
-
-def with_options(
-    config: type | Any, parameter: str = "config", known: Sequence[type] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a typer function one option a field of a config, in place of its config parameter."""
-    from pudnet_lib.profiles import replace_fields
-
+def with_options(config: type | Any, parameter: str = "config") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a typer function one option a field of a config (``episode.ways``: ``--episode-ways``) in its place."""
     base = config() if isinstance(config, type) else config
     options = {name.replace(".", "_"): (name, option) for name, option in _options(base)}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        # The config's class is usually a local name of the command's builder.
-        names = {c.__name__: c for c in (type(base), *known)}
-        hints = get_type_hints(function, localns=names, include_extras=True)
+        hints = getattr(function, "__annotations__", {})
+        if not hasattr(function, "__signature__"):
+            hints = get_type_hints(function, include_extras=True)
         own = inspect.signature(function).parameters.values()
         kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own if p.name != parameter]
         clash = {p.name for p in kept} & set(options)
         if clash:
             raise TypeError(f"{function.__name__} and {type(base).__name__} both have {', '.join(sorted(clash))}.")
 
-        @functools.wraps(function)
         def run(**given: Any) -> None:
             changes = {options[key][0]: _split(value) for key, value in given.items() if key in options}
             for name, value in changes.items():
@@ -139,9 +130,9 @@ def with_options(
 
         fields = [option.replace(name=key) for key, (_, option) in options.items()]
         signature = inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *fields)])
+        run.__name__ = function.__name__
         run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-        del run.__wrapped__  # or typer would read the hints of the original
         return run
 
     return decorate
@@ -151,19 +142,17 @@ def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, inspect.Param
     """Walk over the fields of a config, nested ones included: (dotted name, parameter for typer)."""
     hints, docs = get_type_hints(type(config)), attribute_docs(type(config))
     for field in dataclasses.fields(config):
-        if not field.init:
-            continue
         name, value = f"{prefix}{field.name}", getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from _options(value, f"{name}.")
-            continue
-        annotation, metavar = _typer_type(hints[field.name])
-        default = [str(item) for item in value] if isinstance(value, tuple) else value
-        flag = "--" + re.sub(r"[._]", "-", name)
-        flags = [f"{flag}/--no-{flag[2:]}"] if annotation is bool else [flag]
-        option = typer.Option(*flags, help=docs.get(field.name, ""), metavar=metavar, show_default=True)
-        kind, annotated = inspect.Parameter.KEYWORD_ONLY, Annotated[annotation, option]
-        yield name, inspect.Parameter(field.name, kind, default=default, annotation=annotated)
+        elif field.init:
+            annotation, metavar = _typer_type(hints[field.name])
+            default = [str(item) for item in value] if isinstance(value, tuple) else value
+            flag = "--" + re.sub(r"[._]", "-", name)
+            flag += f"/--no-{flag[2:]}" if annotation is bool else ""
+            option = typer.Option(flag, help=docs.get(field.name, ""), metavar=metavar, show_default=True)
+            kind, annotated = inspect.Parameter.KEYWORD_ONLY, Annotated[annotation, option]
+            yield name, inspect.Parameter(field.name, kind, default=default, annotation=annotated)
 
 
 def _typer_type(hint: Any) -> tuple[Any, str | None]:
@@ -171,11 +160,10 @@ def _typer_type(hint: Any) -> tuple[Any, str | None]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return str, "|".join(map(str, arguments))
-    if origin in (Union, types.UnionType):
-        inner = [a for a in arguments if a is not type(None)]
-        if len(inner) == 1:
-            annotation, metavar = _typer_type(inner[0])
-            return annotation | None, metavar
+    inner = [a for a in arguments if a is not type(None)]
+    if origin in (Union, types.UnionType) and len(inner) == 1:
+        annotation, metavar = _typer_type(inner[0])
+        return annotation | None, metavar
     if origin is tuple:
         return list[str], ",".join(["…" if a is Ellipsis else getattr(a, "__name__", str(a)) for a in arguments])
     return hint, None
@@ -199,14 +187,7 @@ def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
         name, sign, text = entry.partition("=")
         if not sign or not name.strip() or not text.strip() or name.strip() in grid:
             raise PudNetError(f"Grid entry {entry!r} is not name=value,value…, or names a parameter twice.")
-        depth, parts = 0, [""]
-        for letter in text:
-            depth += (letter in "[(") - (letter in "])")
-            if letter == "," and depth == 0:
-                parts.append("")
-            else:
-                parts[-1] += letter
-        grid[name.strip()] = [parse_value(part) for part in parts]
+        grid[name.strip()] = [parse_value(part) for part in re.split(r",(?![^\[(]*[\])])", text)]
     return grid
 
 
@@ -224,12 +205,16 @@ def attribute_docs(config: type) -> dict[str, str]:
 
 
 def _known_profile(profile: str) -> str:
-    from pudnet_lib.errors import unknown_name
-    from pudnet_lib.profiles import PROFILE_NAMES
-
     if profile not in PROFILE_NAMES:
         raise unknown_name("profile", profile, PROFILE_NAMES)
     return profile
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise PudNetError(f"{option} is {text!r}; expected whole numbers with commas, such as 1,2,3.") from None
 
 
 @contextlib.contextmanager
@@ -259,386 +244,321 @@ def show_progress(names: list[str]) -> Iterator[Callable[[str, str], None]]:
         yield tell
 
 
-# Commands
+Images = Annotated[str, typer.Argument(help="Image folder, zip of one, or a name of `pudnet datasets`.")]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")]
+Profile = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
 
 
-@command(
-    "check",
-    "Show what is understood of an image folder or zip: classes, split, copies, odd pictures, what is passed over.",
-    "Example: pudnet check ./pictures --sheet sheet.png. Exit code 0 where it can be used, 2 where it can't.",
-)
-def _check() -> Callable[..., None]:
-    import json
+@command()
+def check(
+    folder: Images,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Draw the first pictures of each class into this PNG.")] = None,
+) -> None:
+    """Show what is understood of an image folder or zip: classes, split, copies, odd pictures, what is passed over.
 
+    Example: pudnet check ./pictures --sheet sheet.png. Exit code 0 where it can be used, 2 where it can't.
+    """
     from pudnet_lib.images.check import checked, contact_sheet
 
-    def check(
-        folder: Annotated[str, typer.Argument(help="Image folder, zip of one, or a name of `pudnet datasets`.")],
-        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
-        sheet: Annotated[Path | None, typer.Option(help="Draw the first pictures of each class into this PNG.")] = None,
-    ) -> None:
-        report, images = checked(folder, progress=sys.stderr.isatty())
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else str(report))
-        if sheet is not None:
-            sheet.parent.mkdir(parents=True, exist_ok=True)
-            contact_sheet(images).savefig(sheet)
-
-    return check
+    report, images = checked(folder, progress=sys.stderr.isatty())
+    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else str(report))
+    if sheet is not None:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(images).savefig(sheet)
 
 
-@command(
-    "reproduce",
-    "Run all or some notebooks, keep their results and build the report; a killed batch goes on where it was.",
-    """Examples:
+@command(config="batch.reproduce:BatchConfig")
+def reproduce(
+    config: Any,
+    notebooks: Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers; by default all.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="Fan out over values.", metavar="NAME=VALUE,…")] = None,
+    out_dir: Annotated[Path | None, typer.Option(help="Where runs are kept; by default reports/runs.")] = None,
+    commit: Annotated[
+        bool, typer.Option("--commit", help="Write results to reports/results, outputs into the notebooks, cleaned.")
+    ] = False,
+) -> None:
+    """Run all or some notebooks, keep their results and build the report; a killed batch goes on where it was.
 
-pudnet reproduce --profile laptop
+    Examples:
+    pudnet reproduce --profile laptop
 
-pudnet reproduce 02 06 --grid width=8,16,64 --seeds 0,1,2 --jobs 2
+    pudnet reproduce 02 06 --grid width=8,16,64 --seeds 0,1,2 --jobs 2
 
-pudnet reproduce --profile paper --engine dask --scheduler tcp://head:8786 --gpus 1
+    pudnet reproduce --profile paper --engine dask --scheduler tcp://head:8786 --gpus 1
 
-A notebook is skipped if neither its cells, the package, its parameters nor the installed versions have changed. One
-that fails does not stop the others; its executed copy, with the traceback, is kept and linked from the report.
-Nothing that is committed changes, but with --commit.
+    A notebook is skipped if neither its cells, the package, its parameters nor the installed versions have changed.
+    One that fails does not stop the others; its executed copy, with the traceback, is kept and linked from the report.
+    Nothing that is committed changes, but with --commit.
 
-Exit code: 0 all done, 1 a notebook failed, 2 bad input.""",
-)
-def _reproduce() -> Callable[..., None]:
+    Exit code: 0 all done, 1 a notebook failed, 2 bad input.
+    """
     from pudnet_lib.batch import reproduce as batch
-    from pudnet_lib.batch.reproduce import BatchConfig
     from pudnet_lib.batch.site import build_site, write_readme
     from pudnet_lib.results import project_root
 
-    @with_options(BatchConfig)
-    def reproduce(
-        config: BatchConfig,
-        notebooks: Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers; by default all.")] = None,
-        grid: Annotated[
-            list[str] | None, typer.Option(help="Fan out over values of a parameter.", metavar="NAME=VALUE,…")
-        ] = None,
-        out_dir: Annotated[Path | None, typer.Option(help="Where runs are kept; by default reports/runs.")] = None,
-        commit: Annotated[
-            bool,
-            typer.Option("--commit", help="Write results to reports/results and outputs into the notebooks, cleaned."),
-        ] = False,
-    ) -> None:
-        root = project_root()
-        runs = batch.reproduce(notebooks or (), config, parse_grid(grid or ()), out_dir, show_progress)
-        page, damaged = build_site(config.profile, runs_dir=out_dir)
-        failed = [run for run in runs if run.status != "ok"]
-        for line in [*damaged, *(f"{run.name} failed: {run.error}" for run in failed)]:
-            typer.echo(line, err=True)
-        if commit and not failed:
-            changed = batch.commit(runs, out_dir)
-            write_readme(root)
-            typer.echo(f"{len(changed)} committed files changed; look at them with git diff.")
-        where = page.relative_to(root) if page.is_relative_to(root) else page
-        typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done; the report: {where}")
-        if failed:
-            raise typer.Exit(1)
-
-    return reproduce
+    root = project_root()
+    runs = batch.reproduce(notebooks or (), config, parse_grid(grid or ()), out_dir, show_progress)
+    page, damaged = build_site(config.profile, runs_dir=out_dir)
+    failed = [run for run in runs if run.status != "ok"]
+    for line in [*damaged, *(f"{run.name} failed: {run.error}" for run in failed)]:
+        typer.echo(line, err=True)
+    if commit and not failed:
+        changed = batch.commit(runs, out_dir)
+        write_readme(root)
+        typer.echo(f"{len(changed)} committed files changed; look at them with git diff.")
+    where = page.relative_to(root) if page.is_relative_to(root) else page
+    typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done; the report: {where}")
+    if failed:
+        raise typer.Exit(1)
 
 
-@command("site", "Build the report from the results that are there, without running anything.")
-def _site() -> Callable[..., None]:
+@command()
+def site(
+    profile: Profile = "laptop",
+    readme: Annotated[bool, typer.Option("--readme", help="Write the committed reports/README.md, too.")] = False,
+) -> None:
+    """Build the report from the results that are there, without running anything."""
     from pudnet_lib.batch.site import build_site, write_readme
     from pudnet_lib.results import project_root
 
-    def site(
-        profile: Annotated[str, typer.Option(help="laptop or paper: both; smoke.")] = "laptop",
-        readme: Annotated[bool, typer.Option("--readme", help="Write the committed reports/README.md, too.")] = False,
-    ) -> None:
-        page, damaged = build_site(_known_profile(profile))
-        for line in damaged:
-            typer.echo(line, err=True)
-        typer.echo(str(page))
-        if readme:
-            typer.echo(str(write_readme(project_root())))
-
-    return site
+    page, damaged = build_site(_known_profile(profile))
+    for line in damaged:
+        typer.echo(line, err=True)
+    typer.echo("\n".join(map(str, [page, *([write_readme(project_root())] if readme else [])])))
 
 
-@command(
-    "compare",
-    "Show which numbers moved beyond their 95 % intervals between two folders of result files.",
-    "Exit code: 0 nothing moved, 1 something moved, 2 bad input. Example: pudnet compare old/results reports/results",
-)
-def _compare() -> Callable[..., None]:
+@command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="The first folder of result files.")],
+    after: Annotated[Path, typer.Argument(help="The second.")],
+    everything: Annotated[bool, typer.Option("--all", help="List what stayed within its interval, too.")] = False,
+) -> None:
+    """Show which numbers moved beyond their 95 % intervals between two folders of result files.
+
+    Exit code: 0 nothing moved, 1 something moved, 2 bad input. Example: pudnet compare old/results reports/results
+    """
     from pudnet_lib.batch.compare import compare
 
-    def run(
-        before: Annotated[Path, typer.Argument(help="The first folder of result files.")],
-        after: Annotated[Path, typer.Argument(help="The second.")],
-        everything: Annotated[bool, typer.Option("--all", help="List what stayed within its interval, too.")] = False,
-    ) -> None:
-        table = compare(before, after)
-        shown, counts = table if everything else table[table["status"] != "within"], table["status"].value_counts()
-        if len(shown):
-            typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep="—"))
-        typer.echo(", ".join(f"{counts.get(word, 0)} {word}" for word in ("moved", "within", "new", "gone")))
-        if counts.get("moved", 0):
-            raise typer.Exit(1)
-
-    return run
+    table = compare(before, after)
+    shown, counts = table if everything else table[table["status"] != "within"], table["status"].value_counts()
+    if len(shown):
+        typer.echo(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep="—"))
+    typer.echo(", ".join(f"{counts.get(word, 0)} {word}" for word in ("moved", "within", "new", "gone")))
+    if counts.get("moved", 0):
+        raise typer.Exit(1)
 
 
-@command(
-    "lab",
-    "Open JupyterLab on the notebooks; they use this environment, whatever kernels are installed elsewhere.",
-    "Further options go to JupyterLab after --, such as: pudnet lab -- --no-browser --port=8899",
-)
-def _lab() -> Callable[..., None]:
+@command()
+def lab(options: Annotated[list[str] | None, typer.Argument(help="Options for JupyterLab.")] = None) -> None:
+    """Open JupyterLab on the notebooks; they use this environment, whatever kernels are installed elsewhere.
+
+    Further options go to JupyterLab after --, such as: pudnet lab -- --no-browser --port=8899
+    """
     from pudnet_lib.batch.lab import start_lab
 
-    def lab(options: Annotated[list[str] | None, typer.Argument(help="Options for JupyterLab.")] = None) -> None:
-        raise typer.Exit(start_lab(options or []))
-
-    return lab
+    raise typer.Exit(start_lab(options or []))
 
 
-@command("strip", "Remove outputs and execution counts from notebooks, in place.")
-def _strip() -> Callable[..., None]:
+@command()
+def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebook files.")]) -> None:
+    """Remove outputs and execution counts from notebooks, in place."""
     from pudnet_lib.batch.notebook import strip_file
 
-    def strip(notebooks: Annotated[list[Path], typer.Argument(help="Notebook files.")]) -> None:
-        for path in notebooks:
-            typer.echo(f"{path}: {'stripped' if strip_file(path) else 'clean already'}")
-
-    return strip
+    for path in notebooks:
+        typer.echo(f"{path}: {'stripped' if strip_file(path) else 'clean already'}")
 
 
-@command(
-    "predict",
-    "Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training.",
-    "Writes OUT/network.safetensors and OUT/README.md (model card); see pudnet_lib.export.models.load_network. "
-    "Example: pudnet predict FOLDER --out runs/mine --onnx. With --task denoise FOLDER holds noisy pictures of any "
-    "size; OUT/cleaned gets the cleaned ones, OUT/network.safetensors the network (pudnet_lib.denoise.Denoiser.load).",
-)
-def _predict() -> Callable[..., None]:
-    from pudnet_lib.core.predict import PredictConfig
+@command(config="core.predict:PredictConfig")
+def predict(
+    config: Any,
+    images: Images,
+    out: Annotated[Path, typer.Option(help="Folder for the network.")],
+    task: Annotated[str, typer.Option(help="What the network is for.", metavar="classify|denoise")] = "classify",
+    model: Annotated[
+        str | None, typer.Option(help="A model that comes with the kit, or a .safetensors file. [default: by task]")
+    ] = None,
+    classify: Annotated[list[Path] | None, typer.Option(help="Pictures to classify at once; repeatable.")] = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write OUT/network.onnx, checked with onnxruntime.")] = False,
+    export: Annotated[bool, typer.Option("--export", help="Write OUT/network.pt2 (torch.export).")] = False,
+    trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
+    seconds: Annotated[float, typer.Option(help="How long --model auto may compare predictors.", min=0)] = 20.0,
+) -> None:
+    """Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training.
 
-    @with_options(PredictConfig)
-    def predict(
-        config: PredictConfig,
-        images: Annotated[str, typer.Argument(help="Image folder, zip of one, or a name of `pudnet datasets`.")],
-        out: Annotated[Path, typer.Option(help="Folder for the network.")],
-        task: Annotated[str, typer.Option(help="What the network is for.", metavar="classify|denoise")] = "classify",
-        model: Annotated[
-            str | None, typer.Option(help="A model that comes with the kit, or a .safetensors file. [default: by task]")
-        ] = None,
-        classify: Annotated[list[Path] | None, typer.Option(help="Pictures to classify at once; repeatable.")] = None,
-        onnx: Annotated[bool, typer.Option("--onnx", help="Write OUT/network.onnx, checked with onnxruntime.")] = False,
-        export: Annotated[bool, typer.Option("--export", help="Write OUT/network.pt2 (torch.export).")] = False,
-        trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
-        seconds: Annotated[float, typer.Option(help="How long --model auto may compare predictors.", min=0)] = 20.0,
-    ) -> None:
-        from pudnet_lib.errors import unknown_name
-        from pudnet_lib.export.folder import predict_folder
+    Writes OUT/network.safetensors and OUT/README.md (model card); see pudnet_lib.export.models.load_network. Example:
+    pudnet predict FOLDER --out runs/mine --onnx. With --task denoise FOLDER holds noisy pictures of any size;
+    OUT/cleaned gets the cleaned ones, OUT/network.safetensors the network (pudnet_lib.denoise.Denoiser.load).
+    """
+    models = {"classify": "auto", "denoise": "denoiser"}
+    if task not in models:
+        raise unknown_name("task", task, models)
+    if task == "denoise":
+        from pudnet_lib.denoise import DenoiserConfig, clean_folder
+        from pudnet_lib.export.models import load_model
+        from pudnet_lib.shipped import load_shipped
 
-        models = {"classify": "auto", "denoise": "denoiser"}
-        if task not in models:
-            raise unknown_name("task", task, models)
+        if onnx or export or classify or config != type(config)(seed=config.seed):
+            raise PudNetError("--task denoise takes --out, --model and --seed; the other options are for classify.")
         model = model or models[task]
-        if task == "denoise":
-            if onnx or export or classify or config != PredictConfig(seed=config.seed):
-                raise PudNetError("--task denoise takes --out, --model and --seed; the other options are for classify.")
-            _denoise(model, Path(images), out, config.seed)
-            return
-        what = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds}
-        for line in predict_folder(images, out, model, config, classify=classify or [], **what):  # type: ignore[arg-type]
-            typer.echo(line)
+        predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
+        done = clean_folder(predictor, Path(images), out, DenoiserConfig(seed=config.seed))
+        took = 1000 * sum(done.network.seconds.values())
+        typer.echo(f"{out / 'network.safetensors'}: predicted in {took:.0f} ms from {Path(images).name}")
+        typer.echo("\n".join([f"{out / 'cleaned'}:", *done.lines()]))
+        return
+    from pudnet_lib.export.folder import predict_folder
 
-    return predict
-
-
-def _denoise(model: str, folder: Path, out: Path, seed: int) -> None:
-    from pudnet_lib.denoise import DenoiserConfig
-    from pudnet_lib.denoise.folder import clean_folder
-    from pudnet_lib.export.models import load_model
-    from pudnet_lib.shipped import load_shipped
-
-    predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
-    done = clean_folder(predictor, folder, out, DenoiserConfig(seed=seed))
-    milliseconds = 1000 * sum(done.network.seconds.values())
-    typer.echo(f"{out / 'network.safetensors'}: predicted in {milliseconds:.0f} ms from {folder.name}")
-    typer.echo("\n".join([f"{out / 'cleaned'}:", *done.lines()]))
+    what = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds, "classify": classify or []}
+    for line in predict_folder(images, out, model or models[task], config, **what):  # type: ignore[arg-type]
+        typer.echo(line)
 
 
-@command(
-    "train",
-    "Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped.",
-    "Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped predictors: "
-    "`python scripts/build_shipped.py` makes them. On several GPUs: "
-    "torchrun --nproc-per-node 8 -m pudnet_lib train RUN --meta-episodes-per-step 8 (docs/scaling.md).",
-)
-def _train() -> Callable[..., None]:
-    from pudnet_lib.core.meta import ScaleConfig, is_first_rank
-    from pudnet_lib.methods.training import TrainConfig
+@command(config="methods.training:TrainConfig", scale="core.meta:ScaleConfig")
+def train(config: Any, scale: Any, run: RunFolder) -> None:
+    """Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped.
+
+    Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped predictors: `python
+    scripts/build_shipped.py` makes them. On several GPUs: torchrun --nproc-per-node 8 -m pudnet_lib train RUN --meta-
+    episodes-per-step 8 (docs/scaling.md).
+    """
+    from pudnet_lib.core.meta import is_first_rank
     from pudnet_lib.methods.training import train as train_run
 
-    @with_options(ScaleConfig, "scale")
-    @with_options(TrainConfig, known=(ScaleConfig,))
-    def train(
-        config: TrainConfig,
-        scale: ScaleConfig,
-        run: Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")],
-    ) -> None:
-        outcome = train_run(config, run, scale=scale)
-        if not is_first_rank():
-            return
+    outcome = train_run(config, run, scale=scale)
+    if is_first_rank():
         typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
         if outcome.validation is not None:
             typer.echo(f"accuracy on held-out training classes: {100 * outcome.validation:.1f} %")
         typer.echo(f"Next: pudnet predict FOLDER --out DIR --model {outcome.model_path}")
 
-    return train
+
+@command(config="denoise.train:DenoiserTrainConfig")
+def denoise_train(config: Any, run: RunFolder) -> None:
+    """Meta-train a hypernetwork that predicts denoising U-Nets; an interrupted run goes on where it stopped.
+
+    Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped denoisers' cards hold their commands.
+    """
+    from pudnet_lib.denoise.train import train_denoiser
+
+    outcome = train_denoiser(config, run)
+    typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
 
 
-@command(
-    "denoise-train",
-    "Meta-train a hypernetwork that predicts denoising U-Nets; an interrupted run goes on where it stopped.",
-    "Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped denoisers' cards hold their commands.",
-)
-def _denoise_train() -> Callable[..., None]:
-    from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
+@command()
+def grow_zoo(
+    sources: Annotated[str, typer.Option(help="Packs, names or folders, with commas.")] = "fashion,emoji,glyphs",
+    train_episodes: Annotated[int, typer.Option(help="Episodes of training classes in all.", min=1)] = 1000,
+    held_out_episodes: Annotated[int, typer.Option(help="Episodes of held-out classes in all.", min=1)] = 300,
+    seed: Annotated[int, typer.Option(help="Of episodes and initialisation.", min=0)] = 0,
+) -> None:
+    """Train more networks for the zoo of notebook 01; an interrupted run goes on where it stopped.
 
-    @with_options(DenoiserTrainConfig)
-    def denoise_train(
-        config: DenoiserTrainConfig,
-        run: Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")],
-    ) -> None:
-        outcome = train_denoiser(config, run)
-        typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
-
-    return denoise_train
-
-
-@command(
-    "grow-zoo",
-    "Train more networks for the zoo of notebook 01; an interrupted run goes on where it stopped.",
-    "They lie in the cache folder, and notebook 01 and its panel use them.",
-)
-def _grow_zoo() -> Callable[..., None]:
+    They lie in the cache folder, and notebook 01 and its panel use them.
+    """
     from pudnet_lib.studies.zoo_store import Initialisation, ZooConfig, load_zoo
 
-    def grow_zoo(
-        sources: Annotated[str, typer.Option(help="Packs, names or folders, with commas.")] = "fashion,emoji,glyphs",
-        train_episodes: Annotated[int, typer.Option(help="Episodes of training classes in all.", min=1)] = 1000,
-        held_out_episodes: Annotated[int, typer.Option(help="Episodes of held-out classes in all.", min=1)] = 300,
-        seed: Annotated[int, typer.Option(help="Of episodes and initialisation.", min=0)] = 0,
-    ) -> None:
-        initialisations: tuple[Initialisation, ...] = ("same", "different")
-        for source in sources.split(","):
-            for initialisation in initialisations:
-                zoo = load_zoo(ZooConfig(source.strip(), initialisation, seed=seed), train_episodes, held_out_episodes)
-                typer.echo(
-                    f"{source}, {initialisation} initialisation: {len(zoo.train.indices)} training and "
-                    f"{len(zoo.held_out.indices)} held-out networks, {zoo.train.diverged + zoo.held_out.diverged} "
-                    f"diverged and left out; {zoo.train.seconds + zoo.held_out.seconds:.0f} s of training"
-                )
-
-    return grow_zoo
+    initialisations: tuple[Initialisation, ...] = ("same", "different")
+    for source in sources.split(","):
+        for initialisation in initialisations:
+            zoo = load_zoo(ZooConfig(source.strip(), initialisation, seed=seed), train_episodes, held_out_episodes)
+            typer.echo(
+                f"{source}, {initialisation} initialisation: {len(zoo.train.indices)} training and "
+                f"{len(zoo.held_out.indices)} held-out networks, {zoo.train.diverged + zoo.held_out.diverged} "
+                f"diverged and left out; {zoo.train.seconds + zoo.held_out.seconds:.0f} s of training"
+            )
 
 
-@command(
-    "imagenet-train",
-    "Meta-train the methods of notebook 04, on one device or under torchrun; the notebook then finds them.",
-    """Examples:
+@command(scale="core.meta:ScaleConfig")
+def imagenet_train(
+    scale: Any,
+    profile: Profile = "laptop",
+    methods: Annotated[str, typer.Option(help="Some of the methods, with commas; by default all.")] = "",
+    seeds: Annotated[str, typer.Option(help="Some of the seeds, with commas; by default all.")] = "",
+) -> None:
+    """Meta-train the methods of notebook 04, on one device or under torchrun; the notebook then finds them.
 
-pudnet imagenet-train --profile laptop
+    Examples:
+    pudnet imagenet-train --profile laptop
 
-torchrun --nproc-per-node 8 -m pudnet_lib imagenet-train --profile paper --compile inductor --channels-last""",
-)
-def _imagenet_train() -> Callable[..., None]:
-    from pudnet_lib.core.meta import ScaleConfig, is_first_rank
+    torchrun --nproc-per-node 8 -m pudnet_lib imagenet-train --profile paper --compile inductor --channels-last
+    """
+    from pudnet_lib.core.meta import is_first_rank
     from pudnet_lib.methods.contenders import train
     from pudnet_lib.studies import imagenet
 
-    @with_options(ScaleConfig, "scale")
-    def imagenet_train(
-        scale: ScaleConfig,
-        profile: Annotated[str, typer.Option(help="smoke, laptop or paper.")] = "laptop",
-        methods: Annotated[str, typer.Option(help="Some of the methods, with commas; by default all.")] = "",
-        seeds: Annotated[str, typer.Option(help="Some of the seeds, with commas; by default all.")] = "",
-    ) -> None:
-        if scale.patience:
-            raise PudNetError("--patience would give the methods different numbers of steps; leave it at 0.")
-        config = imagenet.available(imagenet.PROFILES[_known_profile(profile)])
-        if methods:
-            config = dataclasses.replace(config, methods=tuple(name.strip() for name in methods.split(",")))
-        if seeds:
-            config = dataclasses.replace(config, seeds=tuple(_numbers("--seeds", seeds)))
-        for run in imagenet.trainings(config):
-            outcome = train(run, scale=scale)
-            if is_first_rank():
-                typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
-
-    return imagenet_train
+    if scale.patience:
+        raise PudNetError("--patience would give the methods different numbers of steps; leave it at 0.")
+    config = imagenet.available(imagenet.PROFILES[_known_profile(profile)])
+    if methods:
+        config = dataclasses.replace(config, methods=tuple(name.strip() for name in methods.split(",")))
+    if seeds:
+        config = dataclasses.replace(config, seeds=tuple(_numbers("--seeds", seeds)))
+    for run in imagenet.trainings(config):
+        outcome = train(run, scale=scale)
+        if is_first_rank():
+            typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
 
 
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise PudNetError(f"{option} is {text!r}; expected whole numbers with commas, such as 1,2,3.") from None
+@command()
+def plan(
+    profile: Profile = "paper",
+    seconds: Annotated[float, typer.Option(help="How long this machine is measured.", min=0.1)] = 3.0,
+) -> None:
+    """Estimate hours, memory, disk and cost of notebook 04's profile before it starts.
 
-
-@command(
-    "plan",
-    "Estimate hours, memory, disk and cost of notebook 04's profile before it starts.",
-    "Work is counted exactly; this machine is measured for some seconds; GPUs are assumed, as the output says.",
-)
-def _plan() -> Callable[..., None]:
+    Work is counted exactly; this machine is measured for some seconds; GPUs are assumed, as the output says.
+    """
     from rich.console import Console
 
     from pudnet_lib.results import device_name
     from pudnet_lib.studies import imagenet, imagenet_plan
 
-    def plan(
-        profile: Annotated[str, typer.Option(help="smoke, laptop or paper.")] = "paper",
-        seconds: Annotated[float, typer.Option(help="How long this machine is measured.", min=0.1)] = 3.0,
-    ) -> None:
-        config = imagenet.PROFILES[_known_profile(profile)]
-        with Console(stderr=True).status("Counting the work, measuring this machine"):
-            work = imagenet_plan.work(config)
-            rate = imagenet_plan.measured_rate(config, seconds)
-        total, meta, cases = float(work["flops"].sum()), work[work["memory_gb"].notna()], imagenet_plan.UTILISATION
-        hours = imagenet_plan.hours(total, rate, device_name()).to_dict(orient="records")
-        images = {"imagenet": 1_331_167, "tiny-imagenet": 110_000}.get(config.source, 0)
-        disk = images * config.target.channels * config.size**2 / 1e9
-        typer.echo(f"Profile {profile}: {config.source} at {config.size} pixels, {total / 1e15:,.3f} PFLOP")
-        for row in (hours[0], hours[-1]):
-            typer.echo(f"  {row['machine'][:60]}: {row['hours']:,.2f} h")
-        typer.echo(f"  {disk:.1f} GB of prepared images on disk; {meta['memory_gb'].max():.1f} GB a rank in 32 bit")
-        ranks = "torchrun --nproc-per-node 8 -m pudnet_lib" if config.episodes_per_step % 8 == 0 else "pudnet"
-        typer.echo(f"  start: {ranks} imagenet-train --profile {profile}\n\nEvery method:")
-        for row in work.to_dict(orient="records"):
-            typer.echo(f"  {row['run'][:32]:32} {row['steps']:>7,} steps or epochs {row['flops'] / 1e15:12.4f} PFLOP")
-        typer.echo(
-            f"\nThis machine: {rate / 1e9:,.1f} GFLOP/s, measured. GPUs: assumed {100 * cases['expected']:.0f} % of\n"
-            f"their bf16 peak ({100 * cases['good']:.0f} in a good case, {100 * cases['bad']:.0f} in a bad one); "
-            f"eight reach {100 * imagenet_plan.EIGHT:.0f} %\nof eight times the speed."
-        )
-        for row in hours:
-            known = row["good_hours"] == row["good_hours"]
-            case = f" ({row['good_hours']:,.1f} to {row['bad_hours']:,.1f}), ${row['dollars']:,.0f}" if known else ""
-            typer.echo(f"  {row['machine'][:40]:40} {row['hours']:10,.2f} h{case}")
-
-    return plan
+    config = imagenet.PROFILES[_known_profile(profile)]
+    with Console(stderr=True).status("Counting the work, measuring this machine"):
+        work = imagenet_plan.work(config)
+        rate = imagenet_plan.measured_rate(config, seconds)
+    total, meta, cases = float(work["flops"].sum()), work[work["memory_gb"].notna()], imagenet_plan.UTILISATION
+    hours = imagenet_plan.hours(total, rate, device_name()).to_dict(orient="records")
+    images = {"imagenet": 1_331_167, "tiny-imagenet": 110_000}.get(config.source, 0)
+    disk = images * config.target.channels * config.size**2 / 1e9
+    typer.echo(f"Profile {profile}: {config.source} at {config.size} pixels, {total / 1e15:,.3f} PFLOP")
+    for row in (hours[0], hours[-1]):
+        typer.echo(f"  {row['machine'][:60]}: {row['hours']:,.2f} h")
+    typer.echo(f"  {disk:.1f} GB of prepared images on disk; {meta['memory_gb'].max():.1f} GB a rank in 32 bit")
+    ranks = "torchrun --nproc-per-node 8 -m pudnet_lib" if config.episodes_per_step % 8 == 0 else "pudnet"
+    typer.echo(f"  start: {ranks} imagenet-train --profile {profile}\n\nEvery method:")
+    for row in work.to_dict(orient="records"):
+        typer.echo(f"  {row['run'][:32]:32} {row['steps']:>7,} steps or epochs {row['flops'] / 1e15:12.4f} PFLOP")
+    typer.echo(
+        f"\nThis machine: {rate / 1e9:,.1f} GFLOP/s, measured. GPUs: assumed {100 * cases['expected']:.0f} % of\n"
+        f"their bf16 peak ({100 * cases['good']:.0f} in a good case, {100 * cases['bad']:.0f} in a bad one); "
+        f"eight reach {100 * imagenet_plan.EIGHT:.0f} %\nof eight times the speed."
+    )
+    for row in hours:
+        known = row["good_hours"] == row["good_hours"]
+        case = f" ({row['good_hours']:,.1f} to {row['bad_hours']:,.1f}), ${row['dollars']:,.0f}" if known else ""
+        typer.echo(f"  {row['machine'][:40]:40} {row['hours']:10,.2f} h{case}")
 
 
-@command(
-    "datasets",
-    "List the image datasets that are known by name; any folder of images is one, too.",
-    "With names or folders: count their images, which decodes them once. Example: pudnet datasets fashion ./pictures",
-)
-def _datasets() -> Callable[..., None]:
+@command()
+def datasets(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or folders to count; by default none.")] = None,
+    long: Annotated[bool, typer.Option("--long", help="Licence, place and how to get it, too.")] = False,
+) -> None:
+    """List the image datasets that are known by name; any folder of images is one, too.
+
+    With names or folders: count their images, which decodes them once. Example: pudnet datasets fashion ./pictures
+    """
     from rich.console import Console
     from rich.table import Table
 
     from pudnet_lib.images import list_sources, load_images
     from pudnet_lib.images.cache import data_folder
+
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:  # in a file or a pipe a cell cut in lines could not be searched
+        console = Console(markup=False, highlight=False, width=400)
 
     def table(*headers: str) -> Table:
         made = Table(box=None, pad_edge=False)
@@ -646,60 +566,46 @@ def _datasets() -> Callable[..., None]:
             made.add_column(header, overflow="fold", justify="right" if header in ("classes", "images") else "left")
         return made
 
-    def datasets(
-        names: Annotated[list[str] | None, typer.Argument(help="Names or folders to count; by default none.")] = None,
-        long: Annotated[bool, typer.Option("--long", help="Licence, place and how to get it, too.")] = False,
-    ) -> None:
-        console = Console(markup=False, highlight=False)
-        if not console.is_terminal:  # in a file or a pipe a cell cut in lines could not be searched
-            console = Console(markup=False, highlight=False, width=400)
-        if names:
-            made = table("name", "classes", "images", "images a class", "licence")
-            for data in (load_images(name, split="all") for name in names):
-                counts = data.class_counts()
-                each = f"{int(counts.min())} to {int(counts.max())}"
-                made.add_row(data.name, f"{data.num_classes:,}", f"{len(data):,}", each, data.licence)
-            console.print(made)
-            return
-        made = table("name", "classes", "images", "size", "there", *("licence", "place", "how to get it") * long)
-        sources = list_sources()
-        for kind in dict.fromkeys(s.kind for s in sources):
-            for s in (s for s in sources if s.kind == kind):
-                more = (s.licence, s.place.removeprefix(str(data_folder())).lstrip("/\\"), s.how_to_get) * long
-                there = "yes" if s.available else "no"
-                made.add_row(s.name, f"{s.classes:,}", f"{s.images:,}", s.size, there, *more)
-            made.add_section()
+    if names:
+        made = table("name", "classes", "images", "images a class", "licence")
+        for data in (load_images(name, split="all") for name in names):
+            each = f"{int(data.class_counts().min())} to {int(data.class_counts().max())}"
+            made.add_row(data.name, f"{data.num_classes:,}", f"{len(data):,}", each, data.licence)
         console.print(made)
-        console.print(f"\nPlaces (--long lists them) are in the package, or below {data_folder()}")
-        console.print("(PUDNET_DATA names another). Any folder of class folders loads by its path, too.")
+        return
+    made = table("name", "classes", "images", "size", "there", *(("licence", "place", "how to get it") * long))
+    for kind in dict.fromkeys(s.kind for s in list_sources()):
+        for s in (s for s in list_sources() if s.kind == kind):
+            more = (s.licence, s.place.removeprefix(str(data_folder())).lstrip("/\\"), s.how_to_get) * long
+            made.add_row(s.name, f"{s.classes:,}", f"{s.images:,}", s.size, "yes" if s.available else "no", *more)
+        made.add_section()
+    console.print(made)
+    console.print(f"\nPlaces (--long lists them) are in the package, or below {data_folder()}")
+    console.print("(PUDNET_DATA names another). Any folder of class folders loads by its path, too.")
 
-    return datasets
 
+@command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="A name of `pudnet datasets`, or an image folder.")],
+    sizes: Annotated[str, typer.Option(help="Heights in pixels, one file each.", metavar="N,…")] = "84",
+    channels: Annotated[int, typer.Option(help="1 (gray) or 3 (RGB).")] = 3,
+    workers: Annotated[int, typer.Option(help="Threads; 0 for one more than there are cores.", min=0)] = 0,
+    only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
+) -> None:
+    """Decode a large image folder (ImageNet-1K, say) once, in parallel; a run that was cut off goes on.
 
-@command(
-    "prepare",
-    "Decode a large image folder (ImageNet-1K, say) once, in parallel; a run that was cut off goes on.",
-    """Example: pudnet prepare imagenet --sizes 84,128,224
+    Example: pudnet prepare imagenet --sizes 84,128,224
 
-`load_images` and every experiment find the files by themselves; without them a folder is decoded when first loaded.""",
-)
-def _prepare() -> Callable[..., None]:
+    `load_images` and every experiment find the files by themselves; without them a folder is decoded when first
+    loaded.
+    """
     from pudnet_lib.images.reading import Reading, estimate, prepare
     from pudnet_lib.images.sources import find_folder, listed
 
-    def run(
-        source: Annotated[str, typer.Argument(help="A name of `pudnet datasets`, or an image folder.")],
-        sizes: Annotated[str, typer.Option(help="Heights in pixels, one file each.", metavar="N,…")] = "84",
-        channels: Annotated[int, typer.Option(help="1 (gray) or 3 (RGB).")] = 3,
-        workers: Annotated[int, typer.Option(help="Threads; 0 for one more than there are cores.", min=0)] = 0,
-        only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
-    ) -> None:
-        wanted = _numbers("--sizes", sizes)
-        listing = listed(source)
-        for size in wanted:
-            how = Reading(size, channels, on_error="raise", workers=workers)
-            typer.echo(f"{listing.name} at {size} pixels: {estimate(listing, how)} in all")
-            if not only_estimate:
-                typer.echo(str(prepare(listing, find_folder(source)[0], how)))
-
-    return run
+    wanted = _numbers("--sizes", sizes)
+    listing = listed(source)
+    for size in wanted:
+        how = Reading(size, channels, on_error="raise", workers=workers)
+        typer.echo(f"{listing.name} at {size} pixels: {estimate(listing, how)} in all")
+        if not only_estimate:
+            typer.echo(str(prepare(listing, find_folder(source)[0], how)))

@@ -172,3 +172,38 @@ def test_progress_on_a_terminal(monkeypatch, capsys):
         tell("a", "done in 3 s")
         tell("b", "FAILED: no")
     assert "done in 3 s" in capsys.readouterr().err
+
+
+def test_help_pages_cut_nothing_at_80_columns():
+    for arguments in (["--help"], ["train", "--help"]):
+        shown = call(*arguments, COLUMNS="80").stdout
+        assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+        assert "…" not in shown.replace(",…", "")
+    assert "--meta-episodes-per-step" in shown
+
+
+def test_the_version_is_printed():
+    from pudnet_lib import __version__
+
+    assert call("--version").stdout == f"pudnet {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["train x --meta-steps -1", "reproduce --seeds -1", "prepare x --sizes a", "compare none none", "strip none.ipynb"],
+)
+def test_odd_values_are_one_line_and_exit_code_2(line, tmp_path):
+    done = call(*line.split(), PUDNET_ROOT=str(tmp_path), PYTHONIOENCODING="cp1252")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_reason_to_stop(tmp_path):
+    import nbformat
+
+    path = tmp_path / "猫.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), path)
+    done = call("strip", str(path), PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert r"\u732b.ipynb" in done.stdout
