@@ -113,6 +113,12 @@ def _as_labels(labels: Any, class_names: Sequence[str] | None, count: int, name:
     return labels, names
 
 
+def _drawing(per_class: int, seed: int) -> np.random.Generator:
+    if per_class < 1 or seed < 0:
+        raise PudNetError(f"{per_class} images per class with seed {seed} were asked for; expected at least 1 and 0.")
+    return np.random.default_rng(seed)
+
+
 @dataclass(frozen=True, repr=False)
 class ImageDataset:
     """Labelled images of one source; immutable. Arrays, lists and names of classes become what is stated here.
@@ -222,7 +228,7 @@ class ImageDataset:
 
     def at_most(self, per_class: int, seed: int = 0) -> ImageDataset:
         """Keep at most so many images per class, drawn at random; a class with fewer keeps all."""
-        rng = np.random.default_rng(seed)
+        rng = _drawing(per_class, seed)
         kept = [rng.permutation(ids.numpy())[:per_class] for ids in self.indices_by_class()]
         return self.subset(torch.from_numpy(np.sort(np.concatenate(kept))))
 
@@ -248,7 +254,7 @@ class ImageDataset:
         Returns:
             (S, C, H, W) uint8 images and their labels (S,), classes in order.
         """
-        rng = np.random.default_rng(seed)
+        rng = _drawing(per_class, seed)
         picks = [rng.permutation(ids.numpy())[:per_class] for ids in self.indices_by_class()]
         chosen = torch.from_numpy(np.concatenate(picks))
         return self.images[chosen], self.labels[chosen]

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
 
 def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderReport:
-    """Tell what the kit understands of a folder or zip of images (or a known name), and what is odd about it."""
+    """Tell what the kit understands of a folder or zip of images (or a known name), and what is odd about it.
+
+    Args:
+        folder: What ``load_images`` takes.
+        size: H = W in pixels at which pictures are looked at.
+        progress: Show a progress bar while decoding.
+
+    Returns:
+        Classes with counts, the split and its source, copies, blank pictures, gray levels, what was passed over.
+
+    Raises:
+        PudNetError: If it can't be used; see ``load_images``.
+    """
     return checked(folder, size, progress)[0]
 
 

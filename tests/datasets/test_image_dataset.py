@@ -100,6 +100,8 @@ BAD = [
     (lambda: ImageDataset(PIXELS, ["a", "b", "c"], ("a", "b")), "label 'c' is not among"),
     (lambda: ImageDataset(PIXELS, LABELS, ("caf\u00e9", "cafe\u0301")), "two classes are called"),
     (lambda: normalise(PIXELS.long()), "expected uint8"),
+    (lambda: ImageDataset(PIXELS, LABELS).at_most(-1), "at least 1 and 0"),
+    (lambda: ImageDataset(PIXELS, LABELS).sketch(2, seed=-1), "at least 1 and 0"),
     (lambda: ImageDataset(PIXELS.expand(3, 2, 1, 1), LABELS, ("a", "b")), "2 channels; expected 1"),
     (lambda: ImageDataset(PIXELS.expand(3, 5, 1, 1), LABELS, ("a", "b")), "5 channels; expected 1"),
     (lambda: ImageDataset(PIXELS[:0], LABELS[:0], ("a", "b")), "no images"),

@@ -71,6 +71,12 @@ def test_tiny_imagenet_takes_its_test_images_from_the_annotated_validation_folde
     assert listing.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
 
 
+def test_two_classes_of_one_word_keep_names_of_their_own(tmp_path):
+    root = tiny_imagenet(tmp_path / "t")
+    (root / "words.txt").write_text("n01\tcrane, bird\nn02\tcrane, machine\n")
+    assert scan_any(root).class_names == ("crane (n01)", "crane (n02)")
+
+
 def test_tiny_imagenet_refuses_a_class_that_is_not_listed(tmp_path):
     root = tiny_imagenet(tmp_path / "t")
     (root / "wnids.txt").write_text("n02\n")
