@@ -2,8 +2,7 @@
 
 import pudnet_lib.more_targets  # noqa: F401  (registers the U-Net)
 from pudnet_lib.denoise.folder import CleanedFolder, clean_folder, clean_picture
-from pudnet_lib.denoise.metrics import scores
-from pudnet_lib.denoise.noise import add_noise, is_gray
+from pudnet_lib.denoise.noise import add_noise, is_gray, scores
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 
 __all__ = [

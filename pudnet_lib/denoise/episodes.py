@@ -1,9 +1,10 @@
 """Noisy episodes: what a meta-training step of the denoising task sees, and the loss that it takes.
 
-Paper [code]: episodes as in classification, U-Net, Noise2Void loss. Deviations: the sketch is taken from noisy
-*training* images, never from the batch that is denoised; an episode has one noise level, drawn at random, so that one
-hypernetwork serves all levels; the loss is the logarithm of the squared error (the PSNR, but for a factor), so that
-neither strong noise nor hard pictures drown the rest.
+Paper [code]: episodes as in classification, U-Net, Noise2Void loss (Krull, Buchholz and Jug, CVPR 2019). Deviations:
+the released code's masks lie on the wrong axes; here a mask is (N, 1, H, W) and hides one pixel in each cell of a grid,
+in all channels; the sketch is taken from noisy *training* images, never from the batch that is denoised; an episode has
+one noise level, drawn at random, so that one hypernetwork serves all; the loss is the logarithm of the squared error
+(the PSNR, but for a factor), so that neither strong noise nor hard pictures drown the rest.
 """
 
 from __future__ import annotations
@@ -20,11 +21,49 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
 from pudnet_lib.denoise.noise import add_noise, is_gray, to_unit
 from pudnet_lib.errors import PudNetError, unknown_name
 
 Loss = Literal["blind_spot", "supervised"]
+CELL, RADIUS = 4, 2  # one hidden pixel in 4×4; replacements from the 5×5 window around it
+
+
+def grid_mask(images: int, height: int, width: int, generator: torch.Generator, cell: int = CELL) -> Tensor:
+    """Draw one pixel to hide in every cell of a grid: (N, 1, H, W) bool; cells that the border cuts may draw none."""
+    rows, columns = -(-height // cell), -(-width // cell)
+    chosen = torch.randint(cell * cell, (images, rows, columns, 1), generator=generator)
+    inside = chosen == torch.arange(cell * cell)  # (N, rows, columns, cell²), one True each
+    grid = inside.view(images, rows, columns, cell, cell).transpose(2, 3)
+    return grid.reshape(images, 1, rows * cell, columns * cell)[..., :height, :width]
+
+
+def hide(noisy: Tensor, mask: Tensor, generator: torch.Generator, radius: int = RADIUS) -> Tensor:
+    """Replace hidden pixels by another pixel near by, never by themselves; a new (N, C, H, W) tensor."""
+    n, channels, height, width = noisy.shape
+    if min(height, width) < 2 * radius:
+        raise PudNetError(
+            f"The images are {height}×{width} pixels; blind spots need at least {2 * radius}×{2 * radius}."
+        )
+    side = 2 * radius + 1
+    draw = torch.randint(side * side - 1, (n, height, width), generator=generator)
+    draw = draw + (draw >= side * side // 2).long()  # leaves out the window's centre
+    y = _shifted(torch.arange(height)[:, None], draw // side - radius, height)  # (N, H, W)
+    x = _shifted(torch.arange(width), draw % side - radius, width)
+    near = (y * width + x).view(n, 1, -1).expand(-1, channels, -1).to(noisy.device)
+    replacement = noisy.flatten(2).gather(2, near).view_as(noisy)
+    return torch.where(mask.to(noisy.device), replacement, noisy)
+
+
+def _shifted(place: Tensor, offset: Tensor, size: int) -> Tensor:
+    """Place plus offset; an offset that leaves the image is turned round, so that it never becomes zero."""
+    there = place + offset
+    return torch.where((there < 0) | (there >= size), place - offset, there)
+
+
+def blind_spot_loss(estimate: Tensor, noisy: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error to the noisy pixels (N, C, H, W) where the mask (N, 1, H, W) is set; a scalar."""
+    squared = (estimate - noisy).square() * mask  # (N, C, H, W)
+    return squared.sum() / (mask.sum() * noisy.shape[1])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pudnet_lib.core.model import ParameterModel
@@ -27,7 +27,7 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.archive import unpack_zip
 from pudnet_lib.images.decode import MAX_PIXELS, quiet_bombs
-from pudnet_lib.images.folder import files_below
+from pudnet_lib.images.folder import refuse_inside, walk
 
 TILE, MARGIN = 512, 40  # pixels; a U-Net of depth 2 and its local means look less than 40 pixels far
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's 16-bit file may really hold
@@ -35,14 +35,7 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's 16-bit file may really hold
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, or a page of one.
-
-    Attributes:
-        pixels: (C, H, W), C of 1 or 3: uint8, or float in 0..65535 for 16-bit gray.
-        alpha: (H, W) uint8, or None.
-        profile: Its colour profile.
-        dropped: What could not be kept, in words.
-    """
+    """A page: (C, H, W) uint8, or float in 0..65535 for 16-bit gray; alpha, colour profile, and what was dropped."""
 
     pixels: Tensor
     alpha: np.ndarray | None = None
@@ -101,59 +94,56 @@ def clean_folder(model: ParameterModel, folder: Path, out: Path, config: Denoise
     folder, out, config = Path(folder), Path(out), config or DenoiserConfig()
     if folder.suffix.lower() == ".zip" and folder.is_file():
         with tempfile.TemporaryDirectory() as unpacked:
-            return _clean(model, unpack_zip(folder, Path(unpacked) / "pictures"), folder.stem, out, config)
+            skipped: list[tuple[str, str]] = []
+            root = unpack_zip(folder, Path(unpacked) / "pictures", name=folder.name, skipped=skipped)
+            return _clean(model, root, folder.stem, out, config, skipped)
     if not folder.is_dir():
         raise PudNetError(f"{folder} is not a folder; expected a folder, or a zip, with noisy pictures.")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise PudNetError(
-            f"{out} lies in {folder}: cleaned pictures would be taken for noisy ones. Name another --out."
-        )
-    return _clean(model, folder, folder.name, out, config)
+    refuse_inside(out, folder)
+    return _clean(model, folder, folder.name, out, config, [])
 
 
-def _clean(model: ParameterModel, root: Path, name: str, out: Path, config: DenoiserConfig) -> CleanedFolder:
-    paths = [Path(p) for p in files_below(root)]
-    if not paths:
-        raise PudNetError(f"{name} holds no file; expected noisy pictures (PNG, JPEG, …).")
+def _clean(
+    model: ParameterModel, root: Path, name: str, out: Path, config: DenoiserConfig, skipped: list[tuple[str, str]]
+) -> CleanedFolder:
+    tree = walk(root)
+    files, skipped = tree.below(), [*skipped, *tree.passed_over()]
     generator = torch.Generator().manual_seed(config.seed)
-    share = -(-config.sketch_images // len(paths))  # patches of a page
     cut: list[Tensor] = []
-    usable: list[tuple[Path, int, str]] = []  # file, page, the name of what becomes of it
-    skipped: list[tuple[str, str]] = []
-    levels = 0.0
-    for path in paths:
-        relative = path.relative_to(root).as_posix()
+    usable: list[tuple[str, int, str]] = []  # file, page, the name of what becomes of it
+    highest = 0.0
+    for file in files:
         try:
-            for page, (label, picture) in enumerate(read_pages(path, relative)):
+            for page, (label, picture) in enumerate(read_pages(root / file, file)):
                 height, width = picture.pixels.shape[1:]
                 if min(height, width) < config.patch:
                     skipped.append((label, f"{width}×{height} pixels; expected at least {config.patch}×{config.patch}"))
                     continue
-                if picture.deep:
-                    levels = max(levels, float(picture.pixels.max()))
+                highest = max(highest, float(picture.pixels.max())) if picture.deep else highest
+                share = -(-config.sketch_images // len(files))
                 cut.extend(patches([picture.pixels.expand(3, -1, -1)], share, config.patch, generator))
-                usable.append((path, page, label))
+                usable.append((file, page, label))
         except PudNetError as error:
-            skipped.append((relative, str(error)))
+            skipped.append((file, str(error)))
     if not usable:
-        raise PudNetError(f"{name} holds no picture that can be cleaned: {skipped[0][0]}: {skipped[0][1]}.")
-    levels = next(2.0**bits - 1 for bits in DEPTHS if levels < 2**bits)  # one scale for the whole folder
+        why = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else "; expected noisy pictures (PNG, JPEG, …)"
+        raise PudNetError(f"{name} holds no picture that can be cleaned{why}.")
+    levels = next(2.0**bits - 1 for bits in DEPTHS if highest < 2**bits)  # one scale for the whole folder
     drawn = [cut[i] for i in torch.randperm(len(cut), generator=generator)[: config.sketch_images].tolist()]
     sketch = torch.stack([p / levels if p.is_floating_point() else p / 255 for p in drawn])
     network = predict_denoiser(model, sketch, config)
     network.origin |= {"images": len(usable), "folder": name}
-    targets = dict(zip([(p, i) for p, i, _ in usable], distinct_names([n for *_, n in usable]), strict=True))
-    files, changes, dropped = [], [], Counter[str]()
-    for path in dict.fromkeys(p for p, *_ in usable):
-        for page, (_, picture) in enumerate(read_pages(path, path.name)):
-            if (path, page) not in targets:
-                continue
-            files.append(out / "cleaned" / targets[path, page])
-            changes.append(_write_cleaned(network, picture, levels, files[-1]))
-            dropped.update(picture.dropped)
+    targets = dict(zip([u[:2] for u in usable], distinct_names([u[2] for u in usable]), strict=True))
+    written, changes, dropped = [], [], Counter[str]()
+    for file in dict.fromkeys(u[0] for u in usable):
+        for page, (_, picture) in enumerate(read_pages(root / file, file)):
+            if (file, page) in targets:
+                written.append(out / "cleaned" / targets[file, page])
+                changes.append(_write_cleaned(network, picture, levels, written[-1]))
+                dropped.update(picture.dropped)
     network.save(out / "network.safetensors")
-    notes = [f"{count} of {len(files)} pictures: {what}." for what, count in dropped.items()]
-    return CleanedFolder(network, tuple(files), sum(changes) / len(changes), tuple(skipped), tuple(notes))
+    notes = [f"{count} of {len(written)} pictures: {what}." for what, count in dropped.items()]
+    return CleanedFolder(network, tuple(written), sum(changes) / len(changes), tuple(skipped), tuple(notes))
 
 
 def _write_cleaned(network: Denoiser, picture: Picture, levels: float, file: Path) -> float:
@@ -172,11 +162,7 @@ def _write_cleaned(network: Denoiser, picture: Picture, levels: float, file: Pat
 
 
 def read_pages(source: Path | io.BytesIO, name: str) -> Iterator[tuple[str, Picture]]:
-    """Read a file's pages one after the other, each with its name; upright, and in 8 bit but for 16-bit gray.
-
-    Raises:
-        PudNetError: If it is no picture, is damaged, too large, or holds floating point; the words leave out the name.
-    """
+    """Read a file's pages, upright, one after the other, each with its name; errors' words leave out the name."""
     try:
         with quiet_bombs(), Image.open(source) as image:
             pages = getattr(image, "n_frames", 1)
@@ -189,14 +175,14 @@ def read_pages(source: Path | io.BytesIO, name: str) -> Iterator[tuple[str, Pict
                 yield label, _picture(image)
     except PudNetError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PudNetError("not an image that Pillow can read") from None
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, … on damaged files
         raise PudNetError(f"damaged or truncated ({type(error).__name__})") from error
 
 
 def _picture(image: Image.Image) -> Picture:
-    stored = str(image.tile)  # how the file holds its pixels; gone once they are loaded
+    stored = str(getattr(image, "tile", ""))  # how the file holds its pixels; gone once they are loaded
     notes = set() if image.format == "TIFF" else set(image.getexif()) - {0x0112}  # a TIFF's tags, the orientation: none
     dropped = ["the camera's notes (EXIF) are left out"] if notes else []
     upright = ImageOps.exif_transpose(image)
@@ -220,17 +206,7 @@ def _picture(image: Image.Image) -> Picture:
 
 
 def clean_picture(network: Denoiser, picture: Tensor, tile: int = TILE, margin: int = MARGIN) -> Tensor:
-    """Clean one picture of any size, a tile at a time; the tiles' borders leave no trace.
-
-    Args:
-        network: The denoiser.
-        picture: (C, H, W) uint8, or floating point about [0, 1]; C of 1 or 3.
-        tile: Side of a tile in pixels, a multiple of 4.
-        margin: Pixels that a tile sees around itself, a multiple of 4.
-
-    Returns:
-        (C, H, W) float in [0, 1]; a gray picture stays gray.
-    """
+    """Clean a (C, H, W) picture of any size, uint8 or about [0, 1], tile by tile without a trace: float in [0, 1]."""
     channels, height, width = picture.shape
     colour, cleaned = picture.expand(3, -1, -1), torch.empty(picture.shape)
     for top in range(0, height, tile):

@@ -43,14 +43,7 @@ class DenoiserConfig:
 
 
 class Denoiser(nn.Module):
-    """A predicted image-to-image network, ready to use.
-
-    Args:
-        backbone: Normalised images to normalised images.
-        target: How to build the backbone anew when loading; None for a user's own module.
-        origin: Where it came from.
-        seconds: Seconds of each part of the prediction.
-    """
+    """A predicted image-to-image network, ready to use; ``backbone`` maps normalised images to normalised images."""
 
     def __init__(
         self,
@@ -89,11 +82,7 @@ class Denoiser(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str) -> Denoiser:
-        """Load what ``save`` wrote.
-
-        Raises:
-            PudNetError: If the file holds no denoiser, or one with a network of the user's own.
-        """
+        """Load what ``save`` wrote."""
         from pudnet_lib.export.models import load_state
 
         tensors, description = load_tensors(path)
@@ -156,5 +145,5 @@ def predict_denoiser(
         if sketch is None:
             sketch = patches(noisy, config.sketch_images, config.patch, torch.Generator().manual_seed(config.seed))
         sketch = to_unit(sketch, noisy=True)
-    backbone = predict_backbone(model, sketch, None, None, watch=watch)
+    backbone, _ = predict_backbone(model, sketch, None, None, watch=watch)
     return Denoiser(backbone, target, {"images": len(noisy), "model": type(model).__name__}, watch.seconds)

@@ -47,21 +47,7 @@ FILTERS: dict[str, Callable[..., np.ndarray]] = {"non-local means": _nlm, "total
 
 
 def classic(method: str, noisy: Tensor, sigma: float, factor: float = 0.6, gray: bool = False) -> Tensor:
-    """Denoise with non-local means or total variation from scikit-image.
-
-    Args:
-        method: ``"non-local means"`` or ``"total variation"``.
-        noisy: (N, C, H, W) float about [0, 1].
-        sigma: σ in 8-bit units.
-        factor: The filter's strength in units of σ; see ``best_factor``.
-        gray: All channels are equal; one is worked on.
-
-    Returns:
-        (N, C, H, W) float.
-
-    Raises:
-        PudNetError: If the method is unknown.
-    """
+    """Denoise (N, C, H, W) floats with a filter of ``FILTERS``; σ in 8-bit units, its strength in units of σ."""
     if method not in FILTERS:
         raise unknown_name("filter", method, FILTERS)
     images = noisy[:, : 1 if gray else noisy.shape[1]].permute(0, 2, 3, 1).double().numpy()
@@ -92,17 +78,6 @@ def bm3d(noisy: Tensor, sigma: float, gray: bool = False) -> Tensor:
 
     A call takes seconds, whatever the image's size. In a mosaic, mirrored at each picture's border, blocks may also be
     matched with the neighbouring pictures of the same dataset: if anything, that is to BM3D's advantage.
-
-    Args:
-        noisy: (N, C, H, W) float about [0, 1].
-        sigma: σ in 8-bit units.
-        gray: All channels are equal; one is worked on.
-
-    Returns:
-        (N, C, H, W) float.
-
-    Raises:
-        PudNetError: If the package is missing.
     """
     if not bm3d_available():
         raise PudNetError(
@@ -159,20 +134,8 @@ def noise2void(
 ) -> tuple[Denoiser, float]:
     """Train a U-Net on noisy images alone, through the kit's own trainer (a shared network with one dataset).
 
-    Args:
-        noisy: (N, C, H, W) float, each image with one fixed noise: nobody has more.
-        steps: Adam's steps; its rate falls to zero along a cosine.
-        learning_rate: Its peak.
-        start: Fine-tune this denoiser, which is not changed, instead of random weights.
-        target: The U-Net; by default that of ``start``, else width 12.
-        batch: Images a step.
-        seed: Seed of weights, batches and masks.
-
-    Returns:
-        The denoiser, and the training's seconds.
-
-    Raises:
-        PudNetError: If ``start`` holds another network than ``target``.
+    Each of the (N, C, H, W) images has one fixed noise: nobody has more. ``start`` is a denoiser to fine-tune instead
+    of random weights; it is not changed. Returns the denoiser and the training's seconds.
     """
     if steps < 1:
         raise PudNetError(f"noise2void: {steps} steps; expected at least one.")

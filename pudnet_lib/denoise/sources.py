@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,12 +28,11 @@ BUNDLED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """One source's images, by what they may be used for.
+    """One source's images.
 
     Attributes:
-        name: Its name.
         meta: Images that meta-training may see (training classes).
-        own: The unseen classes' training images: noisy copies give sketch and batch-norm statistics.
+        own: The unseen classes' training images: noisy copies give the sketch.
         test: The unseen classes' other images: the metrics.
     """
 
@@ -45,16 +43,7 @@ class Source:
 
 
 def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
-    """Load a source.
-
-    Args:
-        name: A pack, ``"photographs"``, ``"gray photographs"``, another dataset's name, or an image folder.
-        size: Pixels, height and width.
-        channels: C, 1 or 3.
-
-    Returns:
-        Its three parts; no image is in two of them.
-    """
+    """Load a pack, ``"photographs"``, ``"gray photographs"``, another dataset or an image folder, in disjoint parts."""
     if name in BUNDLED:
         # Meta-training sees half-size copies too: at full size these photographs are smoother than most pictures.
         parts = zip(BUNDLED[name], ((1, 2), (1,)), strict=True)
@@ -62,26 +51,16 @@ def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
         # Every second patch, as on a chessboard: the test patches are from the same pictures, and none of the own ones.
         even = torch.arange(len(unseen)) % 2 == 0
         return Source(name, seen, unseen.subset(even.nonzero()[:, 0]), unseen.subset((~even).nonzero()[:, 0]))
-    train, test = (load_images(name, split=split, size=size, channels=channels) for split in _splits())
+    train = load_images(name, split="train", size=size, channels=channels)
+    test = load_images(name, split="test", size=size, channels=channels)
     split = default_class_split(train.name, train.num_classes)
     meta = train.select_classes((*split.train, *split.validation))
     return Source(train.name, meta, train.select_classes(split.unseen), test.select_classes(split.unseen))
 
 
-def _splits() -> tuple[Literal["train"], Literal["test"]]:
-    return "train", "test"
-
-
 @cache
 def photograph(name: str) -> np.ndarray:
-    """Read a photograph that comes with scikit-image or scikit-learn.
-
-    Args:
-        name: Such as ``"astronaut"``, ``"china"``.
-
-    Returns:
-        (H, W) or (H, W, 3) uint8.
-    """
+    """Read a photograph that comes with scikit-image or scikit-learn: (H, W) or (H, W, 3) uint8."""
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 

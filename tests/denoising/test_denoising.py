@@ -12,10 +12,8 @@ from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.meta import MetaConfig
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.denoise import rivals
-from pudnet_lib.denoise.blind_spot import blind_spot_loss, grid_mask, hide
-from pudnet_lib.denoise.episodes import DenoisingStep, noisy_episode
-from pudnet_lib.denoise.metrics import scores
-from pudnet_lib.denoise.noise import add_noise, is_gray, to_unit
+from pudnet_lib.denoise.episodes import DenoisingStep, blind_spot_loss, grid_mask, hide, noisy_episode
+from pudnet_lib.denoise.noise import add_noise, is_gray, scores, to_unit
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 from pudnet_lib.denoise.rivals import best_factor, bm3d, bm3d_available, classic, noise2void
 from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
