@@ -13,11 +13,11 @@ from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluate import (
     Swapper,
-    compare_models,
     crossed_interval,
     difference,
     effective_rank,
     episode_dataset,
+    evaluate_episodes,
     evaluate_fits,
     gains,
     interval,
@@ -114,14 +114,14 @@ def test_all_methods_learn_from_sketch_and_support_and_never_from_the_query():
 def test_the_same_episodes_for_all_methods_and_no_gain_for_a_network_that_sees_nothing():
     sources = [source("a", 6, 1), source("b", 6, 200)]
     sampler, target = EpisodeSampler(sources, EpisodeConfig(2, 1, 1, 2)), TargetConfig(width=2)
-    models = {"PudNet": [PudNet(PudNetConfig(target))], "shared network": [SharedNetwork(SharedConfig(target))]}
-    table = compare_models(models, sampler, 2, Swapper(sources, 1), swapped=("PudNet", "shared network"))
-    assert len(table) == 2 * 2 * 2 * 3  # methods, sources, episodes, swaps
-    blind = table[table["method"].str.startswith("shared")].pivot(
-        index=["dataset", "episode"], columns="method", values="value"
-    )
-    assert (blind["shared network"] == blind["shared network, far swap"]).all()
-    assert difference(table, "shared network", "shared network, near swap").mean == 0
+    found = {}
+    for name, model in {"PudNet": PudNet(PudNetConfig(target)), "shared": SharedNetwork(SharedConfig(target))}.items():
+        table = evaluate_episodes(model, sampler, 2, Swapper(sources, 1), ("own", "far", "near"))
+        assert len(table) == 2 * 2 * 3  # sources, episodes, swaps
+        found[name] = table.pivot(index=["dataset", "episode"], columns="swap", values="value")
+    assert (found["shared"]["own"] == found["shared"]["far"]).all()
+    assert (found["shared"]["own"] == found["shared"]["near"]).all()
+    assert found["PudNet"].index.equals(found["shared"].index)
 
 
 def test_difference_is_paired_and_takes_common_episodes():
