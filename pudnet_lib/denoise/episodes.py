@@ -99,13 +99,9 @@ class NoisyEpisodeConfig(EpisodeConfig):
 class NoisyEpisode(NamedTuple):
     """An episode with its noise; a named tuple, so that Lightning Fabric can look inside.
 
-    Attributes:
-        source: Name of the source.
-        sigma: The noise level, in 8-bit units.
-        sketch: (S, C, H, W) float, noisy.
-        seen: (N, C, H, W) float, what the network gets: noisy, with hidden pixels if the loss is blind-spot.
-        goal: (N, C, H, W) float, what it is compared with: noisy (blind-spot) or clean images.
-        mask: (N, 1, H, W) bool, where it is compared; hidden pixels, or all.
+    ``seen`` is what the network gets (noisy, pixels hidden for the blind-spot loss), ``goal`` what it is compared with
+    (noisy or clean), ``mask`` (N, 1, H, W) where; the sketch is (S, C, H, W), the others (N, C, H, W) float; σ is in
+    8-bit units.
     """
 
     source: str

@@ -77,20 +77,7 @@ class CleanedFolder:
 
 
 def clean_folder(model: ParameterModel, folder: Path, out: Path, config: DenoiserConfig | None = None) -> CleanedFolder:
-    """Predict a denoiser for a folder of noisy pictures and clean them all.
-
-    Args:
-        model: PudNet with a U-Net as its target.
-        folder: Pictures, at any depth, of any sizes from ``config.patch`` pixels on; or a zip of them.
-        out: Where ``cleaned/…png`` and ``network.safetensors`` go.
-        config: How the network is predicted.
-
-    Returns:
-        Network, files, and what was skipped or dropped.
-
-    Raises:
-        PudNetError: If no picture can be used, or ``out`` lies in ``folder``.
-    """
+    """Predict a denoiser for a folder of noisy pictures and clean them all."""
     folder, out, config = Path(folder), Path(out), config or DenoiserConfig()
     if folder.suffix.lower() == ".zip" and folder.is_file():
         with tempfile.TemporaryDirectory() as unpacked:

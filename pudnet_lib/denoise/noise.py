@@ -48,21 +48,7 @@ def to_unit(images: Tensor, noisy: bool = False) -> Tensor:
 def add_noise(
     images: Tensor, sigma: float, generator: torch.Generator, gray: bool = False, clip: bool = False
 ) -> Tensor:
-    """Add white Gaussian noise.
-
-    Args:
-        images: (N, C, H, W) uint8 in 0..255, or floating point in [0, 1].
-        sigma: σ in 8-bit units: 25 is a deviation of 25/255 on [0, 1].
-        generator: Where the noise is drawn from; the global generator is not touched.
-        gray: Give all channels of a pixel the same noise, as a gray picture has.
-        clip: Clip the result to [0, 1], as a camera's file would be.
-
-    Returns:
-        (N, C, H, W) float, new.
-
-    Raises:
-        PudNetError: If σ is negative or not finite, or the images are on another scale.
-    """
+    """Add white Gaussian noise."""
     if not (math.isfinite(sigma) and sigma >= 0):
         raise PudNetError(f"The noise level is {sigma}; expected a σ of 0 or more, in 8-bit units (25, 50, 75).")
     clean = to_unit(images)
@@ -73,18 +59,7 @@ def add_noise(
 
 
 def scores(estimate: Tensor, clean: Tensor) -> dict[str, Tensor]:
-    """Measure each image.
-
-    Args:
-        estimate: (N, C, H, W) uint8, or floating point about [0, 1], clipped here.
-        clean: (N, C, H, W) uint8 in 0..255, or floating point in [0, 1].
-
-    Returns:
-        ``"PSNR"`` in dB and ``"SSIM"`` (Gaussian window, σ 1.5), each (N,).
-
-    Raises:
-        PudNetError: If the shapes differ, one of the two is not on [0, 1] or holds NaN, or an estimate is perfect.
-    """
+    """Measure each image."""
     if estimate.shape != clean.shape:
         raise PudNetError(f"The estimate has shape {tuple(estimate.shape)}, the clean images {tuple(clean.shape)}.")
     estimate, clean = to_unit(estimate, noisy=True).clamp(0, 1), to_unit(clean)

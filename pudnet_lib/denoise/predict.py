@@ -58,18 +58,7 @@ class Denoiser(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, batch_size: int = 128) -> Tensor:
-        """Denoise images; no gradient.
-
-        Args:
-            images: (N, C, H, W) uint8 in 0..255, or floating point about [0, 1]: as far outside as noise explains.
-            batch_size: Images a pass.
-
-        Returns:
-            (N, C, H, W) float in [0, 1].
-
-        Raises:
-            PudNetError: If the pixels are on another scale.
-        """
+        """Denoise images; no gradient."""
         with torch.no_grad():
             parts = [self.backbone(normalise(to_unit(part, noisy=True))) for part in images.split(batch_size)]
         return (torch.cat(parts).contiguous() * PIXEL_STD + PIXEL_MEAN).clamp_(0, 1)
@@ -118,20 +107,7 @@ def predict_denoiser(
     config: DenoiserConfig | None = None,
     sketch: Tensor | None = None,
 ) -> Denoiser:
-    """Predict a denoiser for a dataset of noisy images. Neither the model nor the global generators change.
-
-    Args:
-        model: PudNet (or a shared network) with a U-Net as its target, on the device that shall compute.
-        noisy: The dataset's noisy images: (N, C, H, W) uint8 or floating point, or N images (C, H, W) of various sizes.
-        config: How.
-        sketch: (S, C, H, W) sketch to use instead of a draw from ``noisy`` (the swap controls do).
-
-    Returns:
-        The denoiser, on the model's device, with ``seconds`` of each part: sketch, generate, assemble.
-
-    Raises:
-        PudNetError: If there is no image, the channels are not the target's, or the pixels are on another scale.
-    """
+    """Predict a denoiser for a dataset of noisy images. Neither the model nor the global generators change."""
     config = config or DenoiserConfig()
     target: TargetConfig | None = None if getattr(model, "own_target", False) else model.config.target
     if len(noisy) == 0:

@@ -74,11 +74,7 @@ def bm3d_available() -> bool:
 
 
 def bm3d(noisy: Tensor, sigma: float, gray: bool = False) -> Tensor:
-    """Denoise with the package bm3d, all images in one mosaic.
-
-    A call takes seconds, whatever the image's size. In a mosaic, mirrored at each picture's border, blocks may also be
-    matched with the neighbouring pictures of the same dataset: if anything, that is to BM3D's advantage.
-    """
+    """Denoise with the package bm3d, all images in one mosaic."""
     if not bm3d_available():
         raise PudNetError(
             "The package bm3d is missing or does not load. pip install 'pudnet-kit[denoise]' (non-commercial use)."
@@ -132,11 +128,7 @@ def noise2void(
     batch: int = 24,
     seed: int = 0,
 ) -> tuple[Denoiser, float]:
-    """Train a U-Net on noisy images alone, through the kit's own trainer (a shared network with one dataset).
-
-    Each of the (N, C, H, W) images has one fixed noise: nobody has more. ``start`` is a denoiser to fine-tune instead
-    of random weights; it is not changed. Returns the denoiser and the training's seconds.
-    """
+    """Train a U-Net on noisy images alone, through the kit's own trainer (a shared network with one dataset)."""
     if steps < 1:
         raise PudNetError(f"noise2void: {steps} steps; expected at least one.")
     target = target or (start.target if start is not None else None) or TargetConfig("unet", 12)
