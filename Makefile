@@ -12,7 +12,7 @@ STAMP := $(VENV)/.pudnet-installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test lint lab bench clean distclean
+.PHONY: help install report commit-results test lint lab bench clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -35,8 +35,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e ".[dev]"
 	@touch $@
 
-report: $(STAMP) ## run all notebooks that have changed, write reports/index.html (PROFILE=laptop)
+report: $(STAMP) ## run all notebooks that have changed, write reports/index.html (PROFILE=laptop); nothing committed changes
 	$(BIN)/python -m pudnet_lib reproduce --profile $(PROFILE)
+
+commit-results: $(STAMP) ## as report, then write results, reports/README.md and the notebooks' outputs, to be committed
+	$(BIN)/python -m pudnet_lib reproduce --profile laptop --commit
 
 test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	$(BIN)/python -m ruff check .
@@ -45,7 +48,8 @@ test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	rm -f .coverage .coverage.*
 	PUDNET_PROFILE=smoke $(BIN)/python -m pytest --ignore=tests/browser --cov --cov-report=
 	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser  # alone: a browser's event loop runs as long as it lives
-	$(if $(NOTEBOOKS),PUDNET_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	@# smoke runs every notebook; tagged cells are compared with the committed outputs, which hold no progress bars
+	$(if $(NOTEBOOKS),PUDNET_PROFILE=smoke TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 120 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS))
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_MIN)
 

@@ -37,7 +37,12 @@ def nbval(path: Path) -> subprocess.CompletedProcess[str]:
         sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", "120",
         "--nbval-sanitize-with", str(ROOT / "tests" / "sanitize.cfg"), "-p", "no:cacheprovider", "-c", os.devnull,
     ]  # fmt: skip
-    environment = os.environ | {"PUDNET_PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PUDNET_PROFILE": "smoke",
+        "OMP_NUM_THREADS": "1",
+        "TQDM_DISABLE": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     return subprocess.run([*command, str(path)], env=environment, capture_output=True, text=True, check=False)
 
 
