@@ -6,7 +6,7 @@
 ConvNet-3 of widths 8 and 16, one run of 10,000 steps each (cosine schedule over all of them, so that earlier points
 have not settled): the plain design at three rates of its hypernetwork, the shared network, one label-aware one. Every
 point is measured on the same unseen episodes with both swaps, beside four numbers that tell a dead recurrence from a
-living one. ``reports/results/conditioning_curves.json`` is written anew after each point; notebooks 02 and 06 show it.
+living one. ``reports/curves/conditioning_curves.json`` is written anew after each point; notebooks 02 and 06 show it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pudnet_lib.methods.class_attention import ClassAttention, ClassAttentionCon
 from pudnet_lib.results import atomic_write, device_name, git_commit
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "reports" / "results" / "conditioning_curves.json"
+RESULT = ROOT / "reports" / "curves" / "conditioning_curves.json"
 POINTS = (100, 300, 1000, 2000, 3000, 5000, 7000, 10_000)
 #: Design → rate of its own modules, and of the tensors that stand in the target; the class loss alone for all.
 DESIGNS = {

@@ -333,7 +333,7 @@ def build_site(
             atomic_write(below(out, link), page)
         except PudNetError as error:
             link = ""
-            damaged.append(f"{error} `pudnet reproduce` runs it again.")
+            damaged.append(f"{error} `pudnet reproduce` runs it again.".replace(f"{root}/", ""))
         if run.status == "ok":
             sources |= {path.name: path for path in (folder / "results").glob("*.json")}
         else:
@@ -344,7 +344,7 @@ def build_site(
         try:
             results.append(_prepare(path, pages.get(name, ""), out))
         except (PudNetError, OSError, UnicodeDecodeError) as error:
-            damaged.append(f"{error} It was left out.")
+            damaged.append(f"{error} It was left out.".replace(f"{root}/", ""))
     grouped, script = cards(results, all_notebooks(root / "notebooks")), (TEMPLATES / "site.js").read_text("utf-8")
     sentences, picture = in_one_minute(grouped)
     lines = headline_lines([r for card in grouped for r in (card["main"], *card["others"])])
