@@ -241,8 +241,8 @@ def validate(
     return float(total) / episodes
 
 
-def _alive(model: ParameterModel, sampler: EpisodeSampler, device: torch.device) -> dict[str, float]:
-    """The liveness of a hypernetwork that sees data, on sketches of all sources; a collapsed one is warned of."""
+def _alive(model: ParameterModel, sampler: EpisodeSampler, device: torch.device, ends: bool) -> dict[str, float]:
+    """The liveness of a hypernetwork that sees data, on all sources; collapse is warned of at a run's end."""
     if not isinstance(model, PudNet) or model.config.embedding == "constant":
         return {}
     count = max(4, min(8, len(sampler.pool)))
@@ -250,7 +250,7 @@ def _alive(model: ParameterModel, sampler: EpisodeSampler, device: torch.device)
     was_training = model.training
     found = liveness(model.eval(), [(e.sketch, getattr(e, "sketch_labels", None)) for e in episodes])
     model.train(was_training)
-    if 0 < found.spread < COLLAPSED and not model.config.residual:
+    if ends and 0 < found.spread < COLLAPSED and not model.config.residual:
         warnings.warn(
             f"The hypernetwork has collapsed: predicted weights differ by {100 * found.spread:.2g} % of their length "
             f"between sketches (|a_t| {found.code_norm:.3g} beside |α ē| {found.embedding_norm:.3g}, {found.dead:.0%} "
@@ -346,7 +346,7 @@ def _loop(
                 if validation is not None and config.validate_every and done % config.validate_every == 0:
                     row["validation"] = validate(step, validation, config.validation_episodes, fabric.device, fabric)
                 if "validation" in row or done == config.steps:
-                    row |= _alive(step.model, validation or sampler, fabric.device)
+                    row |= _alive(step.model, validation or sampler, fabric.device, done == config.steps)
                 paused += time.perf_counter() - held
                 row["seconds"] = elapsed()
                 (log.add if log else rows.append)(row)

@@ -58,7 +58,9 @@ def refine(
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
     names, features = _tail(model, parameters, images, config.layers)
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
-    start, scale = {name: fixed[name] for name in names}, model.scale.detach()
+    # In 64 bits on a CPU: ten normalised steps would make a visible difference of rounding, and so of threads.
+    wide = torch.float64 if images.device.type == "cpu" else fixed[names[0]].dtype
+    start, scale = {name: fixed[name].to(wide) for name in names}, model.scale.detach().to(wide)
     steps, choose = config.steps, config.choose_steps
     if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # a recorded graph can't look at labels
         counts = labels.bincount()
@@ -70,7 +72,8 @@ def refine(
     every = torch.arange(len(labels), device=labels.device)
     for step in range(steps):
         start = _step(features, start, every, labels, scale, config.rate * config.decay**step)
-    return (parameters | start if steps else parameters), steps
+    refined = {name: tensor.to(fixed[name]) for name, tensor in start.items()}
+    return (parameters | refined if steps else parameters), steps
 
 
 def _step(
@@ -120,7 +123,9 @@ def _tail(
     prefix = getattr(template, "last_block", None)
     if layers == "all" or prefix is None:
         names = predicted if layers == "all" else predicted[-1:]
-        return names, lambda new, rows: model.features(fixed | new, images[rows])
+        return names, lambda new, rows: model.features(
+            fixed | {n: t.to(fixed[n]) for n, t in new.items()}, images[rows]
+        )
     block: nn.Module = template.get_submodule(prefix)
     seen: list[Tensor] = []
     handle = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -132,6 +137,9 @@ def _tail(
     maps = seen[0]  # (S, C, h, w), under the batch statistics of all images
     dot = f"{prefix}."
     own = {n.removeprefix(dot): t for n, t in (fixed | model.kept_buffers()).items() if n.startswith(dot)}
+
+    wide = torch.float64 if maps.device.type == "cpu" else maps.dtype
+    maps, own = maps.to(wide), {n: t.to(wide) if t.is_floating_point() else t for n, t in own.items()}
 
     def features(new: dict[str, Tensor], rows: Tensor) -> Tensor:
         found: Tensor = functional_call(block, own | {n.removeprefix(dot): t for n, t in new.items()}, (maps[rows],))
