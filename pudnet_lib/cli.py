@@ -473,7 +473,7 @@ def grow_zoo(
 def imagenet_train(
     scale: Any,
     profile: Profile = "laptop",
-    methods: Annotated[str, typer.Option(help="Some of the methods, with commas; by default all.")] = "",
+    methods: Annotated[str, typer.Option(help="Some of the methods, with semicolons; by default all.")] = "",
     seeds: Annotated[str, typer.Option(help="Some of the seeds, with commas; by default all.")] = "",
 ) -> None:
     """Meta-train the methods of notebook 04, on one device or under torchrun; the notebook then finds them.
@@ -484,18 +484,21 @@ def imagenet_train(
     torchrun --nproc-per-node 8 -m pudnet_lib imagenet-train --profile paper --compile inductor --channels-last
     """
     from pudnet_lib.core.meta import is_first_rank
-    from pudnet_lib.methods.contenders import train
+    from pudnet_lib.errors import unknown_name
+    from pudnet_lib.methods.training import run_folder, train
     from pudnet_lib.studies import imagenet
 
     if scale.patience:
         raise PudNetError("--patience would give the methods different numbers of steps; leave it at 0.")
-    config = imagenet.available(imagenet.PROFILES[_known_profile(profile)])
-    if methods:
-        config = dataclasses.replace(config, methods=tuple(name.strip() for name in methods.split(",")))
-    if seeds:
-        config = dataclasses.replace(config, seeds=tuple(_numbers("--seeds", seeds)))
-    for run in imagenet.trainings(config):
-        outcome = train(run, scale=scale)
+    runs, _ = imagenet.planned(_known_profile(profile))
+    names, wanted = [*dict.fromkeys(run.name for run in runs)], [m.strip() for m in methods.split(";") if m.strip()]
+    for name in wanted:
+        if name not in names:
+            raise unknown_name("method", name, names)
+    numbers = _numbers("--seeds", seeds) if seeds else [run.seed for run in runs]
+    chosen = [run for run in runs if run.name in (wanted or names) and run.seed in numbers]
+    for training in imagenet.trainings(chosen).values():
+        outcome = train(training, run_folder(training), progress=False, scale=scale)
         if is_first_rank():
             typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
 
@@ -503,42 +506,32 @@ def imagenet_train(
 @command()
 def plan(
     profile: Profile = "paper",
-    seconds: Annotated[float, typer.Option(help="How long this machine is measured.", min=0.1)] = 3.0,
+    seconds: Annotated[float, typer.Option(help="How long this machine is measured.", min=0)] = 3.0,
 ) -> None:
-    """Estimate hours, memory, disk and cost of notebook 04's profile before it starts.
+    """Estimate hours, memory and disk of notebook 04's profile before it starts.
 
-    Work is counted exactly; this machine is measured for some seconds; GPUs are assumed, as the output says.
+    Work is counted exactly; this machine is measured for some seconds, an H100 was (reports/results/gpu.json).
     """
     from rich.console import Console
 
     from pudnet_lib.results import device_name
-    from pudnet_lib.studies import imagenet, imagenet_plan
+    from pudnet_lib.studies import imagenet
 
-    config = imagenet.PROFILES[_known_profile(profile)]
+    runs, size = imagenet.planned(_known_profile(profile))
     with Console(stderr=True).status("Counting the work, measuring this machine"):
-        work = imagenet_plan.work(config)
-        rate = imagenet_plan.measured_rate(config, seconds)
-    total, meta, cases = float(work["flops"].sum()), work[work["memory_gb"].notna()], imagenet_plan.UTILISATION
-    hours = imagenet_plan.hours(total, rate, device_name()).to_dict(orient="records")
-    images = {"imagenet": 1_331_167, "tiny-imagenet": 110_000}.get(config.source, 0)
-    disk = images * config.target.channels * config.size**2 / 1e9
-    typer.echo(f"Profile {profile}: {config.source} at {config.size} pixels, {total / 1e15:,.3f} PFLOP")
-    for row in (hours[0], hours[-1]):
-        typer.echo(f"  {row['machine'][:60]}: {row['hours']:,.2f} h")
-    typer.echo(f"  {disk:.1f} GB of prepared images on disk; {meta['memory_gb'].max():.1f} GB a rank in 32 bit")
-    ranks = "torchrun --nproc-per-node 8 -m pudnet_lib" if config.episodes_per_step % 8 == 0 else "pudnet"
-    typer.echo(f"  start: {ranks} imagenet-train --profile {profile}\n\nEvery method:")
-    for row in work.to_dict(orient="records"):
-        typer.echo(f"  {row['run'][:32]:32} {row['steps']:>7,} steps or epochs {row['flops'] / 1e15:12.4f} PFLOP")
-    typer.echo(
-        f"\nThis machine: {rate / 1e9:,.1f} GFLOP/s, measured. GPUs: assumed {100 * cases['expected']:.0f} % of\n"
-        f"their bf16 peak ({100 * cases['good']:.0f} in a good case, {100 * cases['bad']:.0f} in a bad one); "
-        f"eight reach {100 * imagenet_plan.EIGHT:.0f} %\nof eight times the speed."
-    )
-    for row in hours:
-        known = row["good_hours"] == row["good_hours"]
-        case = f" ({row['good_hours']:,.1f} to {row['bad_hours']:,.1f}), ${row['dollars']:,.0f}" if known else ""
-        typer.echo(f"  {row['machine'][:40]:40} {row['hours']:10,.2f} h{case}")
+        work = imagenet.work(runs)
+        rate = imagenet.measured_rate(next(iter(imagenet.trainings(runs).values())), seconds)
+    total, images = sum(row["flops"] for row in work), {"imagenet": 1_331_167, "tiny-imagenet": 110_000}
+    disk = images.get(size["source"], 0) * 3 * size["pixels"] ** 2 / 1e9
+    memory = max(row["memory_gb"] for row in work)
+    ranks = "torchrun --nproc-per-node 8 -m pudnet_lib" if size["per_step"] % 8 == 0 else "pudnet"
+    typer.echo(f"Profile {profile}: {size['source']} at {size['pixels']} pixels, {total / 1e15:,.3f} PFLOP")
+    typer.echo(f"  {device_name()[:60]}: {total / rate / 3600:,.2f} h at {rate / 1e9:,.1f} GFLOP/s, measured")
+    typer.echo(f"  H100: {total / imagenet.H100 / 3600:,.2f} h at best ({imagenet.H100 / 1e12:.0f} TFLOP/s, gpu.json)")
+    typer.echo(f"  {disk:.1f} GB of prepared images on disk; {memory:.1f} GB a rank in 32 bit")
+    typer.echo(f"  start: {ranks} imagenet-train --profile {profile}\n\nEvery meta-training run:")
+    for row in work:
+        typer.echo(f"  {row['run'][:34]:34} {row['steps']:>7,} steps {row['flops'] / 1e15:12.4f} PFLOP")
 
 
 @command()

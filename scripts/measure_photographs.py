@@ -85,11 +85,11 @@ def methods(models: list[ParameterModel]) -> Iterator[tuple[str, int, bool, Call
         yield name, 0, made.kind.slow, partial(recipe, made=made, model=models[0])
 
 
-def measured(folder: Path, count: int, slow: int) -> pd.DataFrame:
+def measured(folder: Path, count: int, slow: int, only: list[str]) -> pd.DataFrame:
     """All rows, an episode each; what an earlier start measured is read."""
     models = [load_model(path)[0] for path in sorted(folder.glob("base-?.safetensors"))]
     tables = []
-    for dataset, sampler, place in samplers(0):
+    for dataset, sampler, place in (found for found in samplers(0) if found[0] in only):
         for name, seed, long, fit in methods(models):
             if name == GC and dataset in PACKS:
                 continue
@@ -129,8 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, help="log.json of a GPU run")
     parser.add_argument("--episodes", type=int, default=12)
     parser.add_argument("--slow", type=int, default=6, help="episodes of what takes long")
+    parser.add_argument("--only", nargs="+", default=["tiny-imagenet", "cifar10", *PACKS], help="datasets")
     given = parser.parse_args(arguments)
-    began, tables = time.perf_counter(), [measured(given.folder, given.episodes, given.slow)]
+    began, tables = time.perf_counter(), [measured(given.folder, given.episodes, given.slow, given.only)]
     gains = []
     for dataset, metric in (("tiny-imagenet", "gain over GC"), ("cifar10", "gain over GC")):
         found = difference(tables[0][tables[0]["dataset"] == dataset], KIT, GC)

@@ -46,7 +46,7 @@ def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | No
     """Let a meta-trained rival learn a dataset: batch norm and labelled features, no gradient step."""
     config = config or PredictConfig()
     sketch, sketch_labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
-    backbone = predict_backbone(model, sketch, sketch_labels, dataset.images, config)
+    backbone, _ = predict_backbone(model, sketch, sketch_labels, dataset.images, config)
     support = extract_features(backbone, dataset.images, config.batch_size)  # (M, F)
     return MetricClassifier(backbone, model, support, dataset.labels.to(model.device), dataset.num_classes)
 
