@@ -132,7 +132,7 @@ def to_images(images: Any, labels: Any, model: ParameterModel | None = None, siz
         if not isinstance(images, str | Path):
             raise PudNetError("Labels are missing: predict(model, images, labels) for arrays, pictures and paths.")
         return load_images(images, split="all", size=size, channels=channels)
-    return as_dataset(images, labels, size=size, channels=channels)
+    return as_dataset(images, labels, size=size, channels=channels).with_channels(channels)
 
 
 def trained_size(model: ParameterModel) -> int:
