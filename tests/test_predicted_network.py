@@ -100,3 +100,46 @@ def test_a_model_file_is_no_network(tmp_path):
     save_model(PudNet(PudNetConfig(TargetConfig(width=2))), tmp_path / "m.safetensors", note=json.dumps(1))
     with pytest.raises(PudNetError, match="no predicted network"):
         load_network(tmp_path / "m.safetensors")
+
+
+def test_arrays_bytes_open_files_and_tilde_are_classified(network, images, tmp_path, monkeypatch):
+    array = images[0].permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(tmp_path / "p.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = network.classify(images[0]).probabilities
+    with (tmp_path / "p.png").open("rb") as file:
+        given = (array, array.transpose(2, 0, 1), array / 255, (tmp_path / "p.png").read_bytes(), file, "~/p.png")
+        for picture in given:
+            assert network.classify(picture).probabilities == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("factor", [255.0, -1.0, 2.0])
+def test_pixels_of_another_range_are_refused_with_the_fix(network, images, factor):
+    wrong = images[0].float() / 255 * factor
+    for picture in (wrong, wrong.numpy(), images[0].long(), images[0].long().numpy()):
+        with pytest.raises(PudNetError, match=r"expected uint8, or floating point in \[0, 1\]. Divide by 255"):
+            network.classify(picture)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions_work(network, images, dtype):
+    import copy
+
+    other = copy.deepcopy(network).to(dtype)
+    with torch.inference_mode():
+        logits = other(images.to(dtype) / 255)
+    assert (logits.argmax(1) == network(images).argmax(1)).float().mean() > 0.7
+    assert other.classify(images[0]).label in network.class_names
+
+
+def test_inference_mode_and_a_float64_default_change_nothing(images):
+    data = ImageDataset(images, torch.arange(12) % 3, ("ant", "bee", "cat"), "toy")
+    model = PudNet(PudNetConfig(TargetConfig(width=4)))
+    expected = predict(model, data)(images)
+    with torch.inference_mode():
+        assert torch.allclose(predict(model, data)(images), expected, atol=1e-4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.allclose(predict(model, data)(images), expected, atol=1e-4)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -140,8 +140,8 @@ class ParameterModel(nn.Module):
                 setattr(layer, name, nn.Parameter(parameters[dot + name].detach()))
             if isinstance(layer, nn.BatchNorm2d):
                 layer.track_running_stats = True
-                layer.running_mean = torch.zeros(layer.num_features, device=device)
-                layer.running_var = torch.ones(layer.num_features, device=device)
+                layer.running_mean = torch.zeros(layer.num_features, device=device, dtype=self.scale.dtype)
+                layer.running_var = torch.ones(layer.num_features, device=device, dtype=self.scale.dtype)
                 layer.num_batches_tracked = torch.tensor(0, device=device)
         for name, tensor in self.kept_buffers().items():
             owner, _, short = name.rpartition(".")

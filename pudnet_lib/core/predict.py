@@ -98,7 +98,7 @@ class PredictedNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.register_buffer("means", means.detach())
-        self.register_buffer("scale", torch.tensor(scale, device=means.device))
+        self.register_buffer("scale", torch.tensor(scale, device=means.device, dtype=means.dtype))
         self.class_names, self.image_size, self.channels = tuple(class_names), image_size, channels
         self.target, self.origin, self.seconds = target, dict(origin or {}), dict(seconds or {})
         self.eval()
@@ -107,7 +107,7 @@ class PredictedNetwork(nn.Module):
         """Classify images."""
         if images.shape[1] != self.channels:
             raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
-        return cosine_logits(self.backbone(normalise(images)), self.means, self.scale)
+        return cosine_logits(self.backbone(normalise(images).to(self.means.dtype)), self.means, self.scale)
 
     def classify(self, image: Any) -> Classification:
         """Classify one picture of any size: a (C, H, W) uint8 or [0, 1] tensor, a Pillow image or a file.
@@ -124,6 +124,13 @@ class PredictedNetwork(nn.Module):
             raise PudNetError(f"The image has shape {tuple(image.shape)}; expected (C, H, W).")
         if image.is_floating_point() and not bool(torch.isfinite(image).all()):
             raise PudNetError("The image holds NaN or infinite pixels; expected [0, 1].")
+        if image.dtype != torch.uint8 and not (
+            image.is_floating_point() and float(image.min()) >= 0 and float(image.max()) <= 1
+        ):
+            raise PudNetError(
+                f"The image's pixels are {image.dtype} in [{float(image.min()):g}, {float(image.max()):g}]; expected "
+                "uint8, or floating point in [0, 1]. Divide by 255?"
+            )
         with torch.no_grad():
             logits = self(image[None].to(self.means.device))[0].cpu()
         if not bool(torch.isfinite(logits).all()):

@@ -211,7 +211,7 @@ class LinearNetwork(PredictedNetwork):
         """Classify images (N, C, H, W) to logits (N, K)."""
         if images.shape[1] != self.channels:
             raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
-        return F.linear(self.backbone(normalise(images)), self.means, self.bias)
+        return F.linear(self.backbone(normalise(images).to(self.means.dtype)), self.means, self.bias)
 
 
 def save_network(network: PredictedNetwork, path: Path | str) -> None:

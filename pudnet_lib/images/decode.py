@@ -261,8 +261,26 @@ def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")  # P, CMYK, YCbCr, LAB, HSV, RGBX
 
 
+def _picture(array: np.ndarray) -> Image.Image:
+    """An array (H, W), (H, W, C) or (C, H, W), uint8 or floating point in [0, 1], as a Pillow image."""
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise PudNetError(f"The image has shape {array.shape}; expected (H, W), (H, W, C) or (C, H, W).")
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
+            raise PudNetError(
+                f"The image's pixels are {array.dtype} in [{array.min():g}, {array.max():g}]; expected uint8, or "
+                "floating point in [0, 1]. Divide by 255, or use .astype('uint8')."
+            )
+        array = (array * 255).round().astype(np.uint8)
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
 def to_pixels(image: Any, size: int, channels: int) -> Pixels:
-    """A Pillow image, a file's path, bytes or an open file to (C, size, size) uint8, for ``classify``."""
+    """A Pillow image, an array, a file's path, bytes or an open file to (C, size, size) uint8, for ``classify``."""
+    if isinstance(image, np.ndarray):
+        image = _picture(image)
     if isinstance(image, Image.Image):
         return to_square(image, size, channels)
     if isinstance(image, bytes):
