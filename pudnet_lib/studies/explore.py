@@ -110,7 +110,8 @@ class Study:
         kept = slice(None, cell.episodes or None) if part == "train" else slice(None)
         indices = zoo.part(part).indices[kept]
         if side == "dataset":
-            return self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)[indices]
+            described: np.ndarray = self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)
+            return described[indices]
         if side == "parameters":
             return features.parameter_features(
                 zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters
@@ -140,7 +141,7 @@ class Study:
 
     def similarities(self, cell: Cell) -> dict[str, Against]:
         """Linear CKA and the Mantel test on held-out episodes."""
-        (a, x), (b, y) = (self.side(cell, side) for side in ("dataset", "parameters"))
+        (a, x), (b, y) = self.side(cell, "dataset"), self.side(cell, "parameters")
         x, y = correlation.standard(a, cell.feature)(x), correlation.standard(b, cell.layer)(y)
         strata = tuple(self.side(cell, "strata")[1].tolist()) if cell.source == WITHIN else None
         orders = correlation.shuffles(self.permutations, len(x), self.seed, strata)
@@ -222,7 +223,7 @@ def _picture(images: torch.Tensor) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+class Explorer(anywidget.AnyWidget):
     """The linked figure; ``layer``, ``feature``, ``pair``, ``episode`` and ``selected`` follow what is clicked."""
 
     _esm = SCRIPT
@@ -258,8 +259,8 @@ class ExplorePanel(ipywidgets.VBox):  # type: ignore[misc]
     @property
     def cell(self) -> Cell:
         """The cell that is shown."""
-        own = {name: control.value for name, control in self.controls.items()}
-        return Cell(layer=self.figure.layer, feature=self.figure.feature, **own)
+        own: dict[str, Any] = {name: control.value for name, control in self.controls.items()}
+        return Cell(**own, layer=self.figure.layer, feature=self.figure.feature)  # type: ignore[arg-type]
 
     def add(self, dataset: ImageDataset) -> None:
         """Place a data set of one's own in every scatter, as a star."""
@@ -340,7 +341,7 @@ def compare_datasets(model: ParameterModel, a: ImageDataset, b: ImageDataset) ->
         sides.append({name: features.describe_images(name, images, labels) for name in names} | dict(found))
     rows = [
         {"what": name, "cosine": float(_cosines(x[None], y[None])[0]),
-         "difference (%)": float(100 * np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-12))}
+         "difference (%)": float(100 * np.linalg.norm(x - y) / np.linalg.norm(x).clip(1e-12))}
         for (name, x), y in zip(sides[0].items(), sides[1].values(), strict=True)
     ]  # fmt: skip
     return pd.DataFrame(rows)

@@ -62,6 +62,7 @@ def describe_images(feature: DatasetFeature, images: Tensor, labels: Tensor) -> 
 @lru_cache(maxsize=2)
 def _predictor(trained: bool) -> PudNet:
     model = load_pudnet()
+    assert isinstance(model, PudNet)
     return model if trained else PudNet(model.config).eval()
 
 
