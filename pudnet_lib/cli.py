@@ -414,6 +414,64 @@ def predict(
         typer.echo(line)
 
 
+def _network_and_images(path: Path, images: str, split: str) -> tuple[Any, Any]:
+    from pudnet_lib.export.models import load_network
+    from pudnet_lib.images import load_images
+
+    network = load_network(path)
+    data = load_images(images, split, network.image_size, network.channels, progress=sys.stderr.isatty())  # type: ignore[arg-type]
+    if data.class_names != network.class_names:
+        expected = ", ".join(network.class_names[:8])
+        raise PudNetError(f"{data.name} has other classes than the network, which tells apart: {expected}.")
+    return network, data
+
+
+@command()
+def evaluate(
+    network: Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")],
+    images: Images,
+    split: Annotated[str, typer.Option(help="Part of the images: test, train or all.")] = "test",
+) -> None:
+    """Measure a network's accuracy, with its 95 % interval, on images of its classes that it has not seen."""
+    from scipy.stats import binomtest
+
+    from pudnet_lib.supervised import accuracy
+
+    net, data = _network_and_images(network, images, split)
+    right = round(accuracy(net, data) / 100 * len(data))
+    low, high = binomtest(right, len(data)).proportion_ci(method="wilson")
+    typer.echo(
+        f"{100 * right / len(data):.1f} % [{100 * low:.1f}, {100 * high:.1f}]: {right} of {len(data)} images of "
+        f"{data.name} ({split}) are right; chance is {100 / data.num_classes:.1f} %"
+    )
+
+
+@command(config="supervised:ScratchConfig")
+def finetune(
+    config: Any,
+    network: Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")],
+    images: Images,
+    out: Annotated[Path, typer.Option(help="Folder for the fine-tuned network.")],
+) -> None:
+    """Train a predicted network on with images of its classes, and say what it gained on the test part."""
+    from pudnet_lib.core.predict import PredictedNetwork
+    from pudnet_lib.export.models import save_network
+    from pudnet_lib.supervised import accuracy
+    from pudnet_lib.supervised import finetune as train_on
+
+    net, data = _network_and_images(network, images, "train")
+    test = _network_and_images(network, images, "test")[1]
+    done = train_on(net, data, None, config, progress=sys.stderr.isatty())
+    vectors, scale = done.network.head.vectors, float(done.network.head.scale.detach())  # type: ignore[arg-type]
+    facts = net.class_names, net.image_size, net.channels, net.target, net.origin
+    tuned = PredictedNetwork(done.network.backbone, vectors, scale, *facts)  # type: ignore[arg-type]
+    save_network(tuned, out / "network.safetensors")
+    typer.echo(
+        f"{out / 'network.safetensors'}: {done.seconds:.1f} s of training; accuracy on {len(test)} test images "
+        f"{accuracy(net, test):.1f} % before, {accuracy(tuned, test):.1f} % after"
+    )
+
+
 @command(config="methods.training:TrainConfig", scale="core.meta:ScaleConfig")
 def train(config: Any, scale: Any, run: RunFolder) -> None:
     """Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped.

@@ -87,3 +87,15 @@ def test_missing_onnx_packages_stop_the_command_before_any_work(folder, tmp_path
     assert run("predict", folder, "--out", tmp_path / "out", "--onnx") == 2
     assert "pudnet-kit[export]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_is_measured_and_trained_on(folder, model_path, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("predict", folder, "--out", out, "--model", model_path, "--no-trust") == 0
+    assert run("evaluate", out / "network.safetensors", folder, "--split", "all") == 0
+    assert "of 24 images of" in capsys.readouterr().out
+    assert run("finetune", out / "network.safetensors", folder, "--out", tmp_path / "tuned", "--epochs", "1") == 0
+    assert "% before, " in capsys.readouterr().out
+    assert run("evaluate", tmp_path / "tuned" / "network.safetensors", folder) == 0
+    assert run("evaluate", out / "network.safetensors", "emoji") == 2
+    assert "has other classes than the network, which tells apart: blue, green, red." in capsys.readouterr().err
