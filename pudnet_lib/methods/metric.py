@@ -49,14 +49,3 @@ def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | No
     backbone, _ = predict_backbone(model, sketch, sketch_labels, dataset.images, config)
     support = extract_features(backbone, dataset.images, config.batch_size)  # (M, F)
     return MetricClassifier(backbone, model, support, dataset.labels.to(model.device), dataset.num_classes)
-
-
-class MetricFit:
-    """``fit`` with its model: what the experiments that have no recipes yet call."""
-
-    def __init__(self, model: ParameterModel, config: PredictConfig | None = None) -> None:
-        self.model, self.config = model, config
-
-    def __call__(self, dataset: ImageDataset) -> nn.Module:
-        """Learn a dataset."""
-        return fit(dataset, self.model, self.config)
