@@ -6,7 +6,7 @@
 
 Tiny-ImageNet must lie below PUDNET_DATA. Expected: 18 to 20 seconds a network on an NVIDIA H100, where what ships was
 made: 2,448 to 2,766 steps of 512 images, recorded as a CUDA graph of 7 ms, which the loop below leaves out; and 5-way
-accuracy with 20 labelled images per class of 74.2 ± 2.2 % on the 40 novel classes, 66.7 ± 1.8 % on CIFAR-10
+accuracy with 20 labelled images per class of 74.2 % on the 40 novel classes, 66.7 % on CIFAR-10
 (``scripts/measure_photographs.py``). On two cores a step takes seconds; every 100 are saved, and a run goes on.
 
 Our choice throughout. Photographs are Tiny-ImageNet's; emoji, fashion and glyphs stand beside them in every batch, so
