@@ -12,7 +12,7 @@ from pudnet_lib.batch.notebook import declared_parameters, parameters_cell, read
 from pudnet_lib.results import fingerprint, read_result
 
 ROOT = Path(__file__).parents[1]
-#: Not yet written anew: only that they open is tested. This list has to become empty.
+#: Without the committed outputs of a laptop run yet: only that they open is tested. This list has to become empty.
 WAITING = {
     "00_predict_your_own_images",
     "01_parameter_correlations",
@@ -23,11 +23,14 @@ WAITING = {
     "06_ablations",
     "07_cost",
     "08_denoising",
+    "how_it_works",
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DONE = [path for path in NOTEBOOKS if path.stem not in WAITING]
 MAX_CELL, MIN_CODE, MIN_COMPARED, MAX_BYTES = 30, 110, 4, 600_000
 each = pytest.mark.parametrize("path", DONE, ids=lambda path: path.stem)
+#: An unnumbered notebook teaches and publishes nothing.
+each_experiment = pytest.mark.parametrize("path", [p for p in DONE if p.stem[0].isdigit()], ids=lambda path: path.stem)
 
 
 def code_of(path: Path) -> list[str]:
@@ -75,7 +78,7 @@ def test_its_outputs_are_committed_compared_and_drawn(path):
     assert not [output for output in outputs if output.output_type == "error"]
 
 
-@each
+@each_experiment
 def test_its_published_numbers_are_those_of_its_result_file(path):
     outputs = [o for cell in read_notebook(path).cells for o in cell.get("outputs", [])]
     printed = "".join(output.get("text", "") for output in outputs)
@@ -111,7 +114,7 @@ def test_it_imports_the_public_face_alone(path):
     assert not modules & {"pudnet_lib.studies", "pudnet_lib.figures"}
 
 
-@each
+@each_experiment
 def test_it_hands_its_results_over(path):
     assert re.match(r"(\w+ = )?publish\(", code_of(path)[-1].lstrip()), "end with publish(…)"
     assert path.stem.endswith(re.search(r"publish\(\s*['\"](\w+)['\"]", code_of(path)[-1])[1])

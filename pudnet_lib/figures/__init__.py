@@ -1,1 +1,0 @@
-"""Figures and panels of single experiments; they go into notebook cells and plots.py."""
