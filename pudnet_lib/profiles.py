@@ -1,8 +1,7 @@
 """Profiles: how much of an experiment is run, from a smoke test to the paper's scale.
 
-Our choice; the paper has no counterpart. An experiment module holds ``PROFILES``, one frozen config a profile; a
-notebook's parameters cell picks one, and may change single fields. A wrong name or type is an error before
-anything runs.
+Our choice; the paper has no counterpart. A notebook shows what each profile means in a cell, as a table of three rows
+for ``pick``; its parameters cell names one.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,9 +21,6 @@ PROFILE_NAMES = ("smoke", "laptop", "paper")
 PROFILE_VARIABLE = "PUDNET_PROFILE"
 
 Config = TypeVar("Config")
-
-# When the latest configure() returned, so that publish() can tell how long the experiment took.
-_started = time.perf_counter()
 
 
 def current_profile() -> str:
@@ -67,21 +62,6 @@ def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
         if set(values) != names:
             raise PudNetError(f"The sizes of {other} and {profile} differ in {sorted(set(values) ^ names)}.")
     return dict(sizes[profile])
-
-
-def configure(profiles: Mapping[str, Config], profile: str, seed: int | None = None, **overrides: Any) -> Config:
-    """Turn a parameters cell into an experiment's frozen config."""
-    global _started
-    if profile not in profiles:
-        raise unknown_name("profile", profile, profiles)
-    config = replace_fields(profiles[profile], {"seed": seed, **overrides})
-    _started = time.perf_counter()
-    return config
-
-
-def seconds_since_configure() -> float:
-    """Tell the wall-clock seconds since ``configure`` last returned (or since this module was imported)."""
-    return time.perf_counter() - _started
 
 
 def replace_fields(config: Config, overrides: Mapping[str, Any]) -> Config:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.profiles import configure, current_profile, seconds_since_configure
+from pudnet_lib.profiles import current_profile, pick, replace_fields
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ PROFILES = {"smoke": Config(width=2), "laptop": Config()}
 
 
 def test_overrides_are_replaced_and_the_profile_stays():
-    got = configure(PROFILES, "smoke", 3, rate=1, sources=["x", "y"], kind="b", **{"inner.ways": 2})
+    got = replace_fields(PROFILES["smoke"], {"seed": 3, "rate": 1, "sources": ["x", "y"], "kind": "b", "inner.ways": 2})
     assert got == Config(3, 2, 1.0, "b", ("x", "y"), None, Inner(2))
     assert isinstance(got.rate, float)
     assert PROFILES["smoke"] == Config(width=2)
 
 
 def test_none_keeps_the_profiles_value_and_a_mapping_reaches_a_nested_config():
-    assert configure(PROFILES, "smoke", width=None, inner={"ways": 9}) == Config(width=2, inner=Inner(9))
+    assert replace_fields(PROFILES["smoke"], {"width": None, "inner": {"ways": 9}}) == Config(width=2, inner=Inner(9))
 
 
 def test_a_whole_nested_config_is_taken():
-    assert configure(PROFILES, "laptop", inner=Inner(7)).inner == Inner(7)
+    assert replace_fields(PROFILES["laptop"], {"inner": Inner(7)}).inner == Inner(7)
 
 
 @pytest.mark.parametrize(
@@ -62,23 +62,32 @@ def test_a_whole_nested_config_is_taken():
 )
 def test_a_wrong_name_or_type_is_an_error(overrides, words):
     with pytest.raises(PudNetError, match=words):
-        configure(PROFILES, "smoke", **overrides)
+        replace_fields(PROFILES["smoke"], overrides)
 
 
 @given(st.one_of(st.text(), st.floats(), st.booleans(), st.lists(st.integers())))
 def test_no_value_of_another_type_passes_as_an_int(value):
     with pytest.raises(PudNetError, match=r"Config\.width"):
-        configure(PROFILES, "smoke", width=value)
+        replace_fields(PROFILES["smoke"], {"width": value})
 
 
 def test_an_unknown_profile_names_the_nearest():
     with pytest.raises(PudNetError, match=r"'smok'.*'smoke'"):
-        configure(PROFILES, "smok")
+        pick("smok", smoke={"steps": 1}, laptop={"steps": 2}, paper={"steps": 3})
+
+
+def test_pick_takes_a_row_and_refuses_rows_that_differ():
+    rows = {"smoke": {"steps": 1}, "laptop": {"steps": 2}, "paper": {"steps": 3}}
+    assert pick("laptop", **rows) == {"steps": 2}
+    with pytest.raises(PudNetError, match="differ in .*seeds"):
+        pick("smoke", **rows | {"paper": {"steps": 3, "seeds": 1}})
+    with pytest.raises(PudNetError, match="expected smoke, laptop, paper"):
+        pick("smoke", smoke={}, laptop={})
 
 
 def test_something_that_is_no_config_is_an_error():
     with pytest.raises(PudNetError, match="frozen dataclass"):
-        configure({"smoke": 3}, "smoke")
+        replace_fields(3, {})
 
 
 def test_current_profile_reads_the_environment(monkeypatch):
@@ -89,8 +98,3 @@ def test_current_profile_reads_the_environment(monkeypatch):
     monkeypatch.setenv("PUDNET_PROFILE", "smokey")
     with pytest.raises(PudNetError, match="PUDNET_PROFILE"):
         current_profile()
-
-
-def test_seconds_count_from_configure():
-    configure(PROFILES, "smoke")
-    assert 0 <= seconds_since_configure() < 5
