@@ -79,7 +79,7 @@ def test_an_unknown_profile_names_the_nearest():
 def test_pick_takes_a_row_and_refuses_rows_that_differ():
     rows = {"smoke": {"steps": 1}, "laptop": {"steps": 2}, "paper": {"steps": 3}}
     assert pick("laptop", **rows) == {"steps": 2}
-    with pytest.raises(PudNetError, match="differ in .*seeds"):
+    with pytest.raises(PudNetError, match=r"differ in .*seeds"):
         pick("smoke", **rows | {"paper": {"steps": 3, "seeds": 1}})
     with pytest.raises(PudNetError, match="expected smoke, laptop, paper"):
         pick("smoke", smoke={}, laptop={})
