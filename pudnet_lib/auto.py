@@ -92,9 +92,12 @@ class Choice:
 class PretrainedBackbone(nn.Module):
     """ImageNet-pretrained features of normalised images, as an ordinary backbone."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        self.network = pretrained_features.backbone()
+        self.network: Any = pretrained_features.backbone()
         self.feature_dim = pretrained_features.FEATURES
         for name, numbers in (("mean", pretrained_features.MEAN), ("deviation", pretrained_features.DEVIATION)):
             self.register_buffer(name, torch.tensor(numbers)[:, None, None], persistent=False)
@@ -191,7 +194,8 @@ def choose_predictor(
         probe = images.at_most(2, seed)
         rate = len(probe) / max(sum(tried[PRETRAINED](probe).seconds.values()), 1e-3)
         some = images.at_most(max(4, int(0.5 * seconds * rate / images.num_classes)), seed)
-    some, results = some.at_most(max(4, 1000 // images.num_classes), seed), {}
+    some = some.at_most(max(4, 1000 // images.num_classes), seed)
+    results: dict[str, tuple[Right, Tensor, float]] = {}
     for name, fit in tried.items():
         share = (seconds - (time.perf_counter() - began)) / (len(tried) - len(results))
         results[name] = _cross_validate(name, fit, some, max(share, 0.0), seed)

@@ -462,9 +462,9 @@ def finetune(
     net, data = _network_and_images(network, images, "train")
     test = _network_and_images(network, images, "test")[1]
     done = train_on(net, data, None, config, progress=sys.stderr.isatty())
-    vectors, scale = done.network.head.vectors, float(done.network.head.scale.detach())  # type: ignore[arg-type]
+    head: Any = done.network.head
     facts = net.class_names, net.image_size, net.channels, net.target, net.origin
-    tuned = PredictedNetwork(done.network.backbone, vectors, scale, *facts)  # type: ignore[arg-type]
+    tuned = PredictedNetwork(done.network.backbone, head.vectors, float(head.scale.detach()), *facts)
     save_network(tuned, out / "network.safetensors")
     typer.echo(
         f"{out / 'network.safetensors'}: {done.seconds:.1f} s of training; accuracy on {len(test)} test images "

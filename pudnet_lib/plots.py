@@ -73,7 +73,7 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans",
 _INSTALLED = {font.name for font in mpl.font_manager.fontManager.ttflist}
 # Names of classes are anybody's: a $ is a $, and a glyph that no font has is an empty box without a warning each.
 STYLE |= {"text.parse_math": False, "font.family": [name for name in FONTS if name in _INSTALLED]}
-mpl.rcParams.update({name: STYLE[name] for name in ("text.parse_math", "font.family")})
+mpl.rcParams.update({"text.parse_math": STYLE["text.parse_math"], "font.family": STYLE["font.family"]})
 warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from (current )?font")
 
 

@@ -262,8 +262,8 @@ class RunFolder:
 
     def open(self, first_rank: bool) -> MetaLog:
         """Begin to log."""
-        self.log = MetaLog(self._dir if first_rank else None, self.rows)
-        return self.log
+        self.log = log = MetaLog(self._dir if first_rank else None, self.rows)
+        return log
 
     def checkpoint(self, done: int, seconds: float) -> None:
         """Save."""

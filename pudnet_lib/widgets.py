@@ -206,7 +206,8 @@ class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     def __init__(self, show: Callable[[ImageDataset], Shown], images: str = "", height: str = "30em") -> None:
-        self.show, self.images = show, None
+        self.show = show
+        self.images: ImageDataset | None = None
         wide = ipywidgets.Layout(width="28em")
         self.path = ipywidgets.Text(
             value=images, placeholder="a folder or zip with one subfolder per class, or a name", layout=wide,

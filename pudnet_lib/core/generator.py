@@ -72,7 +72,7 @@ class WeightGenerator(nn.Module):
         """The last step: hidden (B, k·k, width) to weights (B, *shape)."""
         batch = len(hidden)
         product = hook("narrow_product", _product)(self.basis, hidden.flatten(0, 1))  # (out·in, B·k·k)
-        weight = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
+        weight: Tensor = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
         if self.base is not None:
             weight = weight + self.base
         # A filter of one scalar (a 1×1 depthwise layer) has no mean or spread of its own: standardised, it would be 0.

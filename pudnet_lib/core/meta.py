@@ -324,7 +324,7 @@ def _loop(
     wrapped, optimiser = fabric.setup(compiled, optimiser)
     if len(set(fabric.all_gather(torch.tensor(done)).flatten().tolist())) > 1:
         raise PudNetError(f"The ranks find different checkpoints in {run_dir}; it must be a folder that all share.")
-    log = folder.open(fabric.global_rank == 0) if folder else None
+    log: Any = folder.open(fabric.global_rank == 0) if folder else None
     rows: list[dict[str, float]] = log.rows if log else []
     bar = tqdm(total=config.steps, initial=done, disable=not progress or fabric.global_rank > 0, desc="meta-training")
     began, paused = time.perf_counter(), 0.0

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,7 @@ class ParameterModel(nn.Module):
         """The model as a short table: part, what it maps to what, number of parameters."""
         rows = [*self.parts(), ("learned for all", f"{len(self.shared)} tensors", count(self.shared.values()))]
         rows.append(("scale of the cosine", "τ", 1))
-        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+        widths = [max(len(a) for a, _, _ in rows), max(len(b) for _, b, _ in rows)]
         lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {n:>10,}" for a, b, n in rows]
         target = "your network" if self.own_target else f"{self.config.target.name}, width {self.config.target.width}"
         total, predicted = count(self.parameters()), self.layout.num_predicted
@@ -235,6 +235,7 @@ class SharedNetwork(ParameterModel):
         **switches: Any,
     ) -> None:
         config, target = configured(SharedConfig, config, target, switches)
+        config = cast(SharedConfig, config)
         with seeded(config.seed):
             module = build_target(config.target) if target is None else target
             super().__init__(module, unsupported)

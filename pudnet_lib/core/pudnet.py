@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,7 @@ class PudNet(ParameterModel):
         **switches: Any,
     ) -> None:
         config, target = configured(PudNetConfig, config, target, switches)
+        config = cast(PudNetConfig, config)
         with seeded(config.seed):
             own = isinstance(target, nn.Module)
             module = target if isinstance(target, nn.Module) else build_target(config.target)

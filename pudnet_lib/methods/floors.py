@@ -40,6 +40,8 @@ FEATURES = {"pixels": pixels, "HOG": hog}
 class Classical(nn.Module):
     """A scikit-learn classifier of features, as a network from images to logits (N, K)."""
 
+    scale: Tensor
+
     def __init__(self, features: str, classifier: Any, num_classes: int) -> None:
         super().__init__()
         self.features, self.classifier, self.num_classes = features, classifier, num_classes

@@ -46,6 +46,6 @@ def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | No
     """Let a meta-trained rival learn a dataset: batch norm and labelled features, no gradient step."""
     config = config or PredictConfig()
     sketch, sketch_labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
-    backbone, _ = predict_backbone(model, sketch, sketch_labels, dataset.images, config)
+    backbone = predict_backbone(model, sketch, sketch_labels, dataset.images, config)[0]
     support = extract_features(backbone, dataset.images, config.batch_size)  # (M, F)
     return MetricClassifier(backbone, model, support, dataset.labels.to(model.device), dataset.num_classes)

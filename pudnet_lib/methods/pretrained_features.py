@@ -47,7 +47,8 @@ def backbone() -> nn.Module:
 
 def features(images: Tensor, batch_size: int = 50) -> Tensor:
     """Images (N, C, H, W), uint8 or in [0, 1], any size, one or three channels, to features (N, 1280)."""
-    network, mean, deviation = backbone(), torch.tensor(MEAN)[:, None, None], torch.tensor(DEVIATION)[:, None, None]
+    network: Any = backbone()
+    mean, deviation = torch.tensor(MEAN)[:, None, None], torch.tensor(DEVIATION)[:, None, None]
     found = []
     with torch.no_grad():
         for part in images.split(batch_size):

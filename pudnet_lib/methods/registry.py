@@ -165,7 +165,7 @@ _method_of = method  # inside Recipe, ``method`` is a field
 
 def recipe_table(methods: Mapping[str, Recipe]) -> str:
     """Write a dict of recipes as a text table: every rate, loss and option as it is used."""
-    rows = [("method", "built by", "lr", "target lr", "losses", "also")]
+    rows: list[tuple[str, ...]] = [("method", "built by", "lr", "target lr", "losses", "also")]
     rows += [(name, recipe.method, *_cells(recipe)) for name, recipe in methods.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def build_model(config: TrainConfig) -> ParameterModel:
     own = config.model
     if kind.config is SharedConfig and isinstance(own, PudNetConfig):  # the command line's: its target and seed count
         own = SharedConfig(own.target, own.seed)
-    model: ParameterModel = kind.model(own)  # type: ignore[arg-type]
+    model: ParameterModel = kind.model(own)
     return model
 
 
@@ -136,10 +136,9 @@ def train(
         step = task.step(part, episodes, meta.weights, meta.seed)
         if auxiliary is not None and step.auxiliary is not None:
             step.auxiliary = auxiliary
-        done = steps
         result = meta_train_model(
             part, episodes, meta, task.validation if part is model else None, run_dir and run_dir / name, progress,
-            (lambda n, done=done: on_step(done + n)) if on_step else None, step, scale,
+            partial(lambda done, n: on_step(done + n), steps) if on_step else None, step, scale,
         )  # fmt: skip
         if part is not model:
             assert isinstance(model, PudNet)
@@ -208,9 +207,9 @@ def train_config(
     base = min(steps - 1, round(recipe.base * steps))
     meta = MetaConfig(
         steps=max(1, steps - base), learning_rate=recipe.lr, direct_learning_rate=recipe.target_lr,
-        weights=recipe.losses, seed=seed, **({"validate_every": 0, "accelerator": "cpu"} | trainer),
+        weights=recipe.losses, seed=seed, **(dict[str, Any](validate_every=0, accelerator="cpu") | trainer),
     )  # fmt: skip
-    shared = {"base_steps": base, "base_learning_rate": recipe.base_lr} if base else {}
+    shared: dict[str, Any] = {"base_steps": base, "base_learning_rate": recipe.base_lr} if base else {}
     model = recipe.config(target, seed)
     return TrainConfig(recipe.method, model, pool, episodes or EpisodeConfig(), meta, seed, **shared)
 

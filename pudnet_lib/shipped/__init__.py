@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -39,8 +39,7 @@ def load_shipped(name: str) -> ParameterModel:
 
 def shipped_notes(name: str) -> dict[str, Any]:
     """Read a shipped model's notes: its whole training configuration, steps, seconds, validation accuracy."""
-    notes: dict[str, Any] = load_shipped(name).notes
-    return notes
+    return cast(dict[str, Any], load_shipped(name).notes)
 
 
 def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) -> ParameterModel:

@@ -110,8 +110,8 @@ class Study:
         kept = slice(None, cell.episodes or None) if part == "train" else slice(None)
         indices = zoo.part(part).indices[kept]
         if side == "dataset":
-            described: np.ndarray = self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)
-            return described[indices]
+            rows: np.ndarray = self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)[indices]
+            return rows
         if side == "parameters":
             return features.parameter_features(
                 zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters

@@ -118,7 +118,8 @@ def step_cost(run: TrainConfig, episodes: EpisodeConfig | None = None) -> StepCo
 
 def work(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Count every meta-training run: run, steps, flops, memory in GB a rank."""
-    rows, costs = [], {}
+    rows = []
+    costs: dict[str, StepCost] = {}
     for name, run in trainings(runs).items():
         key = repr(replace(run, meta=MetaConfig(weights=run.meta.weights), episode_seed=0)).replace(
             f"seed={run.meta.seed}", ""
