@@ -55,7 +55,7 @@ class MetaConfig:
         checkpoint_every: Steps between checkpoints; 0 for one at the end only.
         accelerator: Lightning Fabric's: ``"auto"``, ``"cpu"``, ``"gpu"``.
         devices: Number of devices; more than one uses DDP. Under ``torchrun`` it is not used: all ranks take part.
-        precision: Lightning Fabric's: ``"32-true"``, ``"bf16-mixed"``, …
+        precision: Lightning Fabric's: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
     """
 
     steps: int = 1500

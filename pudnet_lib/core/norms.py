@@ -45,7 +45,8 @@ class BatchNorm(nn.BatchNorm2d):
         own = self.running_mean is not None
         if x.device.type != "cpu" or (own and not self.training):
             return super().forward(x)
-        out, mean, var = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        wide = x if self.weight is None else x.to(self.weight.dtype)  # half the bits under autocast
+        out, mean, var = _Normalise.apply(wide, self.weight, self.bias, self.eps)
         if own and self.num_batches_tracked is not None and self.running_var is not None:
             self.num_batches_tracked.add_(1)
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -53,7 +54,7 @@ class BatchNorm(nn.BatchNorm2d):
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean), share)  # type: ignore[union-attr]
                 self.running_var.lerp_((var * (count / max(1, count - 1))).to(self.running_var), share)
-        return out  # type: ignore[no-any-return]
+        return out.to(x.dtype)  # type: ignore[no-any-return]
 
 
 def swap(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
