@@ -222,10 +222,7 @@ Right = dict[str, Tensor]  # of each head: (N,) bool
 
 
 def _cross_validate(name: str, fit: Fit, data: ImageDataset, seconds: float, seed: int) -> tuple[Right, Tensor, float]:
-    """Cross-validate one predictor: which images each head had right, which were left out, seconds of a prediction.
-
-    Features of a predictor that never learns are taken once.
-    """
+    """Cross-validate one predictor: which images each head had right, which were left out, seconds of a prediction."""
     fold = fold_of(data, 5, seed)
     right = {head: torch.zeros(len(data), dtype=torch.bool) for head in HEADS}
     done, took, began = torch.zeros(len(data), dtype=torch.bool), [], time.perf_counter()

@@ -76,10 +76,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _pudnet(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """PudNet Kit: predict the parameters of ConvNets for unseen image data.
-
-    A folder of images in, a working ConvNet out: pudnet predict FOLDER --out DIR. All experiments: pudnet reproduce.
-    """
+    """PudNet Kit: predict the parameters of ConvNets for unseen image data."""
     if version:
         from pudnet_lib import __version__
 
@@ -278,21 +275,7 @@ def reproduce(
         bool, typer.Option("--commit", help="Write results to reports/results, outputs into the notebooks, cleaned.")
     ] = False,
 ) -> None:
-    """Run all or some notebooks, keep their results and build the report; a killed batch goes on where it was.
-
-    Examples:
-    pudnet reproduce --profile laptop
-
-    pudnet reproduce 02 06 --grid width=8,16,64 --seeds 0,1,2 --jobs 2
-
-    pudnet reproduce --profile paper --engine dask --scheduler tcp://head:8786 --gpus 1
-
-    A notebook is skipped if neither its cells, the package, its parameters nor the installed versions have changed.
-    One that fails does not stop the others; its executed copy, with the traceback, is kept and linked from the report.
-    Nothing that is committed changes, but with --commit.
-
-    Exit code: 0 all done, 1 a notebook failed, 2 bad input.
-    """
+    """Run all or some notebooks, keep their results and build the report; a killed batch goes on where it was."""
     from pudnet_lib.batch import reproduce as batch
     from pudnet_lib.batch.site import build_site, write_readme
     from pudnet_lib.results import project_root
@@ -334,10 +317,7 @@ def compare(
     after: Annotated[Path, typer.Argument(help="The second.")],
     everything: Annotated[bool, typer.Option("--all", help="List what stayed within its interval, too.")] = False,
 ) -> None:
-    """Show which numbers moved beyond their 95 % intervals between two folders of result files.
-
-    Exit code: 0 nothing moved, 1 something moved, 2 bad input. Example: pudnet compare old/results reports/results
-    """
+    """Show which numbers moved beyond their 95 % intervals between two folders of result files."""
     from pudnet_lib.batch.compare import compare
 
     table = compare(before, after)
@@ -351,10 +331,7 @@ def compare(
 
 @command()
 def lab(options: Annotated[list[str] | None, typer.Argument(help="Options for JupyterLab.")] = None) -> None:
-    """Open JupyterLab on the notebooks; they use this environment, whatever kernels are installed elsewhere.
-
-    Further options go to JupyterLab after --, such as: pudnet lab -- --no-browser --port=8899
-    """
+    """Open JupyterLab on the notebooks; they use this environment, whatever kernels are installed elsewhere."""
     from pudnet_lib.batch.lab import start_lab
 
     raise typer.Exit(start_lab(options or []))
@@ -474,12 +451,7 @@ def finetune(
 
 @command(config="methods.training:TrainConfig", scale="core.meta:ScaleConfig")
 def train(config: Any, scale: Any, run: RunFolder) -> None:
-    """Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped.
-
-    Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped predictors: `python
-    scripts/build_shipped.py` makes them. On several GPUs: torchrun --nproc-per-node 8 -m pudnet_lib train RUN --meta-
-    episodes-per-step 8 (docs/scaling.md).
-    """
+    """Meta-train a hypernetwork on a pool of image sources; an interrupted run goes on where it stopped."""
     from pudnet_lib.core.meta import is_first_rank
     from pudnet_lib.methods.training import train as train_run
 
@@ -493,10 +465,7 @@ def train(config: Any, scale: Any, run: RunFolder) -> None:
 
 @command(config="denoise.train:DenoiserTrainConfig")
 def denoise_train(config: Any, run: RunFolder) -> None:
-    """Meta-train a hypernetwork that predicts denoising U-Nets; an interrupted run goes on where it stopped.
-
-    Writes RUN/model.safetensors, log.csv and TensorBoard events. The shipped denoisers' cards hold their commands.
-    """
+    """Meta-train a hypernetwork that predicts denoising U-Nets; an interrupted run goes on where it stopped."""
     from pudnet_lib.denoise.train import train_denoiser
 
     outcome = train_denoiser(config, run)
@@ -510,10 +479,7 @@ def grow_zoo(
     held_out_episodes: Annotated[int, typer.Option(help="Episodes of held-out classes in all.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="Of episodes and initialisation.", min=0)] = 0,
 ) -> None:
-    """Train more networks for the zoo of notebook 01; an interrupted run goes on where it stopped.
-
-    They lie in the cache folder, and notebook 01 and its panel use them.
-    """
+    """Train more networks for the zoo of notebook 01; an interrupted run goes on where it stopped."""
     from pudnet_lib.studies.zoo_store import Initialisation, ZooConfig, load_zoo
 
     initialisations: tuple[Initialisation, ...] = ("same", "different")
@@ -534,13 +500,7 @@ def imagenet_train(
     methods: Annotated[str, typer.Option(help="Some of the methods, with semicolons; by default all.")] = "",
     seeds: Annotated[str, typer.Option(help="Some of the seeds, with commas; by default all.")] = "",
 ) -> None:
-    """Meta-train the methods of notebook 04, on one device or under torchrun; the notebook then finds them.
-
-    Examples:
-    pudnet imagenet-train --profile laptop
-
-    torchrun --nproc-per-node 8 -m pudnet_lib imagenet-train --profile paper --compile inductor --channels-last
-    """
+    """Meta-train the methods of notebook 04, on one device or under torchrun; the notebook then finds them."""
     from pudnet_lib.core.meta import is_first_rank
     from pudnet_lib.errors import unknown_name
     from pudnet_lib.methods.training import run_folder, train
@@ -566,10 +526,7 @@ def plan(
     profile: Profile = "paper",
     seconds: Annotated[float, typer.Option(help="How long this machine is measured.", min=0)] = 3.0,
 ) -> None:
-    """Estimate hours, memory and disk of notebook 04's profile before it starts.
-
-    Work is counted exactly; this machine is measured for some seconds, an H100 was (reports/results/gpu.json).
-    """
+    """Estimate hours, memory and disk of notebook 04's profile before it starts."""
     from rich.console import Console
 
     from pudnet_lib.results import device_name
@@ -597,10 +554,7 @@ def datasets(
     names: Annotated[list[str] | None, typer.Argument(help="Names or folders to count; by default none.")] = None,
     long: Annotated[bool, typer.Option("--long", help="Licence, place and how to get it, too.")] = False,
 ) -> None:
-    """List the image datasets that are known by name; any folder of images is one, too.
-
-    With names or folders: count their images, which decodes them once. Example: pudnet datasets fashion ./pictures
-    """
+    """List the image datasets that are known by name; any folder of images is one, too."""
     from rich.console import Console
     from rich.table import Table
 
@@ -643,13 +597,7 @@ def prepare(
     workers: Annotated[int, typer.Option(help="Threads; 0 for one more than there are cores.", min=0)] = 0,
     only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
 ) -> None:
-    """Decode a large image folder (ImageNet-1K, say) once, in parallel; a run that was cut off goes on.
-
-    Example: pudnet prepare imagenet --sizes 84,128,224
-
-    `load_images` and every experiment find the files by themselves; without them a folder is decoded when first
-    loaded.
-    """
+    """Decode a large image folder (ImageNet-1K, say) once, in parallel; a run that was cut off goes on."""
     from pudnet_lib.images.reading import Reading, estimate, prepare
     from pudnet_lib.images.sources import find_folder, listed
 

@@ -14,17 +14,7 @@ class PudNetError(ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> PudNetError:
-    """Build the error for an unknown name, with the nearest known one.
-
-    Args:
-        kind: What the name stands for, such as "dataset" or "parameter".
-        name: The name that the user gave.
-        known: All names that would have been accepted.
-        hint: An extra sentence with the remedy.
-
-    Returns:
-        The error, to be raised by the caller.
-    """
+    """Build the error for an unknown name, with the nearest known one."""
     names = sorted(known)
     near = get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.4)
     nearest = next((n for n in names if near and n.lower() == near[0]), None)

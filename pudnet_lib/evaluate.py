@@ -67,11 +67,7 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
 
 
 def crossed_interval(values: np.ndarray) -> Interval:
-    """95 % interval of (S, G) values: the same G episodes, measured with S seeds of meta-training.
-
-    A two-way layout of crossed random effects; each part of the mean's variance gets Student's quantile for its own
-    degrees of freedom, so that three seeds are not taken for a hundred episodes (covers 92 % and more in simulations).
-    """
+    """95 % interval of (S, G) values: the same G episodes, measured with S seeds of meta-training."""
     s, g = values.shape
     if s == 1:
         return interval(values[0])

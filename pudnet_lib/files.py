@@ -38,15 +38,7 @@ _BLANK = b"0" * 64
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, the old or the new content stands there.
-
-    Args:
-        path: Where to; the folder is made if need be.
-        content: The bytes.
-
-    Raises:
-        PudNetError: If the disk is full or the place can't be written; nothing half-written stays.
-    """
+    """Write a file so that, whatever happens, the old or the new content stands there."""
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,16 +59,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Save tensors, their description and a checksum of both.
-
-    Args:
-        path: The file, usually ``*.safetensors``.
-        tensors: Name to tensor.
-        description: Anything that JSON can hold.
-
-    Raises:
-        PudNetError: If the file can't be written.
-    """
+    """Save tensors, their description and a checksum of both."""
     contents = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     text = json.dumps({"format": FORMAT, **description}, sort_keys=True)
     content = save(contents, {"pudnet": text, "checksum": _BLANK.decode()})
@@ -90,17 +73,7 @@ def _digest(content: bytes | bytearray) -> str:
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Load what ``save_tensors`` wrote, once its checksum has been found right.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The tensors, on the CPU, and the description.
-
-    Raises:
-        PudNetError: If the file is missing, is a pickle, is damaged, or was written by something else.
-    """
+    """Load what ``save_tensors`` wrote, once its checksum has been found right."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise PudNetError(f"There is no checkpoint {path}. Give the path of a .safetensors file that the kit wrote.")
@@ -151,19 +124,7 @@ def _verify(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def config_from_dict(kind: type[Any], values: Any, where: str = "") -> Any:
-    """Build a frozen config dataclass, nested ones included, from plain values, all types and bounds checked.
-
-    Args:
-        kind: The dataclass.
-        values: Field name to value; lists become tuples.
-        where: What the values are, for messages, such as ``"config."``.
-
-    Returns:
-        An instance of ``kind``.
-
-    Raises:
-        PudNetError: If a name is unknown (the message has the nearest one) or a value is not what the field holds.
-    """
+    """Build a frozen config dataclass, nested ones included, from plain values, all types and bounds checked."""
     from pydantic import TypeAdapter, ValidationError
 
     _check_names(kind, values, where)

@@ -16,20 +16,7 @@ from pudnet_lib.errors import PudNetError
 
 
 class UNet(nn.Module):
-    """Images to images, for denoising.
-
-    Deviations from the released code, our choice: the last layer is a plain 1×1 convolution that sees the input beside
-    the features (a batch norm and ReLU after it cannot give a pixel below the mean); no batch norm, which rescales a
-    picture by whatever stands beside it in the batch; no biases, so that a picture twice as far from mid-gray, noise
-    and all, comes out twice as far (after Mohan et al., ICLR 2020: such a network holds at unseen noise levels); local
-    means pass through: predicted or trained from few pictures, a U-Net shifts colours that it has seldom seen (a cat's
-    fur turned pink), and the mean of 289 noisy pixels has a seventeenth of the noise: the input's own is better.
-
-    Args:
-        width: Channels at full resolution; twice as many at each halving.
-        channels: C of the images.
-        depth: Halvings of the resolution.
-    """
+    """Images to images, for denoising."""
 
     def __init__(self, width: int = 16, channels: int = 3, depth: int = 2) -> None:
         super().__init__()

@@ -100,21 +100,7 @@ def load_training_state(
     identity: dict[str, Any],
     resume_with: tuple[str, ...] = (),
 ) -> tuple[int, float, list[dict[str, float]]]:
-    """Put a run's state back.
-
-    Args:
-        run_dir: The run's folder.
-        module: Built exactly as it was.
-        optimiser: Fresh, over the module's parameters.
-        identity: As at saving.
-        resume_with: Fields of the trainer's config that may differ, such as ``learning_rate``.
-
-    Returns:
-        Steps done, training seconds and the log's rows; (0, 0.0, []) where there is no state yet.
-
-    Raises:
-        PudNetError: If the state belongs to another configuration or model.
-    """
+    """Put a run's state back."""
     for name in resume_with:
         if name not in identity["config"]:
             raise unknown_name("field to resume with", name, identity["config"])
@@ -180,14 +166,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 class MetaLog:
-    """One row a step: in memory, in ``log.csv`` and as TensorBoard events.
-
-    Lines are only appended; on resume the file is written anew from the state, so that no step stands there twice.
-
-    Args:
-        run_dir: Where ``log.csv`` and the events go; None keeps rows in memory only.
-        rows: Those of the state that is resumed.
-    """
+    """One row a step: in memory, in ``log.csv`` and as TensorBoard events."""
 
     def __init__(self, run_dir: Path | None, rows: list[dict[str, float]] | None = None) -> None:
         self.rows: list[dict[str, float]] = list(rows or [])
@@ -219,11 +198,7 @@ class MetaLog:
             self.flush()
 
     def flush(self) -> None:
-        """Append the new rows to ``log.csv``.
-
-        Raises:
-            PudNetError: If they can't be written.
-        """
+        """Append the new rows to ``log.csv``."""
         if self._path is None or self._written == len(self.rows):
             return
         try:
@@ -243,15 +218,7 @@ class MetaLog:
 
 
 class RunFolder:
-    """A run's folder as ``core.meta`` sees it: resume, log, checkpoint.
-
-    Args:
-        run_dir: The folder; None keeps the log in memory, on ranks other than the first.
-        step: The step module.
-        optimiser: Its optimiser.
-        identity: As of ``identity_of``.
-        resume_with: See ``load_training_state``.
-    """
+    """A run's folder as ``core.meta`` sees it: resume, log, checkpoint."""
 
     def __init__(
         self, run_dir: Path, step: nn.Module, optimiser: Any, identity: dict[str, Any], resume_with: tuple[str, ...]
@@ -276,13 +243,7 @@ class RunFolder:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Hold back a first Ctrl-C or SIGTERM until the block ends, then raise it; a second one is raised at once.
-
-    Outside the main thread, where Python delivers no signals, the block runs as it is.
-
-    Raises:
-        KeyboardInterrupt: At the block's end, if a signal came while it ran.
-    """
+    """Hold back a first Ctrl-C or SIGTERM until the block ends, then raise it; a second one is raised at once."""
     pending = False
 
     def hold(number: int, frame: FrameType | None) -> None:
@@ -333,19 +294,7 @@ _LOST = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "broken p
 
 
 def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) -> Any:
-    """Join the ranks that ``torchrun`` started: DDP, every rank its own episodes, gradients averaged.
-
-    Args:
-        config: Accelerator, precision, and devices where ``torchrun`` has not started the ranks.
-        scale: The timeout.
-        unused: Whether a step may leave some parameters without a gradient (a rival's τ in its first stage).
-
-    Returns:
-        Lightning Fabric, launched.
-
-    Raises:
-        PudNetError: If the episodes of a step can't be divided evenly among the ranks.
-    """
+    """Join the ranks that ``torchrun`` started: DDP, every rank its own episodes, gradients averaged."""
     launched = torch.distributed.is_torchelastic_launched()
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else config.devices
     ranks = int(os.environ["WORLD_SIZE"]) if launched else config.devices
@@ -369,11 +318,7 @@ def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) ->
 
 @contextmanager
 def explained(fabric: Any, config: MetaConfig, sampler: EpisodeSampler, step: int) -> Iterator[None]:
-    """A whole step: signals wait for its end, and lost ranks and memory that runs out say what to do.
-
-    Raises:
-        PudNetError: In place of such a failure; any other goes through.
-    """
+    """A whole step: signals wait for its end, and lost ranks and memory that runs out say what to do."""
     try:
         with interrupts_held():
             yield

@@ -91,16 +91,7 @@ def of_episodes(model: Any, sketches: Tensor, labels: Tensor) -> Parameters:
 
 
 def features_of_episodes(target: nn.Module, parameters: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Run B networks on the images of B episodes, batch norms on each episode's own statistics.
-
-    Args:
-        target: A ConvNet whose batch norms read the batch's statistics; only looked at.
-        parameters: Name to (B, *shape).
-        images: (B, N, C, H, W) uint8, or floating point in [0, 1].
-
-    Returns:
-        (B, N, F).
-    """
+    """Run B networks on the images of B episodes, batch norms on each episode's own statistics."""
     episodes, count = images.shape[:2]
     wide = copy.deepcopy(target)
     for layer in wide.modules():
@@ -159,11 +150,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Keep freed memory within the process while the block runs; give it back at its end. Blocks may be nested.
-
-    Where the C library is another one than GNU's (macOS, Windows, Alpine), the block runs as it is: those allocators
-    keep large blocks by themselves or can't be told to.
-    """
+    """Keep freed memory within the process while the block runs; give it back at its end. Blocks may be nested."""
     library = _glibc()
     if library is None:
         yield
@@ -197,14 +184,7 @@ WARM_UPS = 3  # libraries choose their kernels in the first calls; that may not 
 
 
 def record(call: Call) -> Call:
-    """Record a call's kernels as a CUDA graph.
-
-    Args:
-        call: Reads tensors that stay where they are, and never waits for the GPU.
-
-    Returns:
-        A call that replays them; its tensors are the same ones every time.
-    """
+    """Record a call's kernels as a CUDA graph."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -223,31 +203,14 @@ def record(call: Call) -> Call:
 
 
 class RecordedForward:
-    """One model's forward pass, recorded for each shape of sketch that it is given.
-
-    Args:
-        recorder: Makes recordings.
-        kept: At most so many recordings; the oldest goes first.
-    """
+    """One model's forward pass, recorded for each shape of sketch that it is given."""
 
     def __init__(self, recorder: Recorder = record, kept: int = 4) -> None:
         self.recorder, self.kept = recorder, kept
         self.recordings: dict[Any, tuple[tuple[Tensor, ...], Call]] = {}
 
     def __call__(self, model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
-        """Predict parameters, as ``model(sketch, labels)`` does.
-
-        Args:
-            model: In evaluation mode; always the same one.
-            sketch: (S, C, H, W) uint8, on the model's device.
-            labels: (S,) or None.
-
-        Returns:
-            Name to tensor, copies of their own.
-
-        Raises:
-            PudNetError: If the sketch is not uint8: a check of its pixels would have to wait for the GPU.
-        """
+        """Predict parameters, as ``model(sketch, labels)`` does."""
         if sketch.dtype != torch.uint8:
             raise PudNetError(f"The sketch has dtype {sketch.dtype}; a CUDA graph reads uint8. Leave cuda_graph off.")
         given = (sketch,) if labels is None else (sketch, labels)
@@ -270,11 +233,7 @@ _FORWARDS: WeakKeyDictionary[ParameterModel, RecordedForward] = WeakKeyDictionar
 
 
 def recorded_forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
-    """Predict parameters through the model's recorded forward pass; see ``RecordedForward``.
-
-    Raises:
-        PudNetError: If the model is not on a CUDA device.
-    """
+    """Predict parameters through the model's recorded forward pass; see ``RecordedForward``."""
     if model.device.type != "cuda":
         raise PudNetError(
             f"PredictConfig.cuda_graph is on and the model is on {model.device}; a CUDA graph needs a CUDA device. "

@@ -272,16 +272,7 @@ def _pixel_means(images: ImageDataset, test: ImageDataset) -> Tensor:
 def advise(
     facts: Mapping[str, Any], distance: PoolDistance | None, config: TrustConfig
 ) -> tuple[Advice, tuple[str, ...]]:
-    """Turn measurements into advice.
-
-    Args:
-        facts: accuracy, balanced, balanced_low, per_class, pixel_accuracy, images_per_class, as in ``TrustReport``.
-        distance: To the pool; None where there is none.
-        config: The thresholds.
-
-    Returns:
-        The advice and its reasons.
-    """
+    """Turn measurements into advice."""
     reasons = []
     guessing = facts["balanced_low"] <= 100 / len(facts["per_class"])
     good = min(facts["accuracy"], facts["balanced"]) >= config.good and not guessing
@@ -316,17 +307,7 @@ def spread_over_items(data: ImageDataset) -> Tensor:
 
 
 def leave_one_item_out(features: Tensor, labels: Tensor, items: Tensor, num_classes: int) -> Tensor:
-    """Classify every image by the cosine to class means from which all images of its item are left out.
-
-    Args:
-        features: (N, F).
-        labels: (N,) in 0..K-1.
-        items: (N,) int64; images of one item are left out together, of their own class.
-        num_classes: K.
-
-    Returns:
-        (N,) bool, whether the class was right; False where nothing is left of the class.
-    """
+    """Classify every image by the cosine to class means from which all images of its item are left out."""
     onehot = F.one_hot(labels, num_classes).to(features)  # (N, K)
     sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
     _, number = torch.stack([items, labels], 1).unique(dim=0, return_inverse=True)  # (N,) number of (item, class)
@@ -351,16 +332,7 @@ def fold_of(data: ImageDataset, folds: int, seed: int = 0) -> Tensor:
 
 
 def cross_validate(model: ParameterModel, data: ImageDataset, config: TrustConfig) -> Tensor:
-    """Predict from all folds but one and classify that one, for each fold in turn.
-
-    Args:
-        model: The predictor.
-        data: The images.
-        config: Folds, seed, and how to predict.
-
-    Returns:
-        (N,) bool, whether the class was right; False for images that were never left out.
-    """
+    """Predict from all folds but one and classify that one, for each fold in turn."""
     fold, right = fold_of(data, config.folds, config.seed), torch.zeros(len(data), dtype=torch.bool)
     for index in range(config.folds):
         held = torch.nonzero(fold == index).flatten()
@@ -454,18 +426,7 @@ def pool_embeddings(
 def pool_distance(
     model: ParameterModel, images: ImageDataset, config: PredictConfig | None = None, pool: Pool | None = None
 ) -> PoolDistance | None:
-    """Measure how far images are from the pool's episodes of the same number of classes and images.
-
-    Args:
-        model: The predictor.
-        images: Their sketch is embedded.
-        config: Size and seed of the sketch.
-        pool: The sources' training classes; by default what the model's notes say.
-
-    Returns:
-        The distance; None if the model does not look at images (a shared network, a constant embedding), or its pool
-        does not come with the kit.
-    """
+    """Measure how far images are from the pool's episodes of the same number of classes and images."""
     if not isinstance(model, PudNet) or model.config.embedding == "constant":
         return None
     config = config or PredictConfig()

@@ -35,14 +35,7 @@ LIMIT_MB = 500
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
-    """Controls above one figure.
-
-    Args:
-        draw: Plain function, keyword values of the controls → matplotlib figure.
-        **controls: Name → ipywidgets control, or what ``ipywidgets.interactive`` takes: a (low, high) tuple, a list of
-            options, a bool, a number, a string.
-        height: Of the figure's place, such as ``"24em"``, so that the page does not jump; "" for the figure's own.
-    """
+    """Controls above one figure."""
 
     def __init__(self, draw: Callable[..., Figure], height: str = "", **controls: Any) -> None:
         self.draw = draw
@@ -133,22 +126,7 @@ def labels_from_names(names: Sequence[str]) -> list[str]:
 
 
 def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 128, channels: int = 3) -> ImageDataset:
-    """Make a dataset of what was dropped.
-
-    Args:
-        files: One zip with a folder per class, or pictures.
-        labels: Of pictures: one each, separated by commas, in the files' order; empty takes them from the file names
-            (``cat_1.jpg``). A zip's folders are its labels.
-        size: H = W in pixels.
-        channels: C, 1 or 3.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        PudNetError: If nothing was dropped, it is too much, labels don't fit, a class has one picture only, or a file
-            is bad.
-    """
+    """Make a dataset of what was dropped."""
     zips = [file for file in files if file.name.lower().endswith(".zip")]
     total = sum(len(file.content) for file in files) / 2**20
     if not files:
@@ -194,16 +172,7 @@ class Shown:
 
 
 class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
-    """A place for one's own images: a folder's path, a name, a dropped zip or pictures; below it what came of them.
-
-    Args:
-        show: Plain function from images to what is shown.
-        images: Path or name to begin with; "" for none.
-        height: Of the figure's place, so that the page does not jump.
-
-    Attributes:
-        images: The images that are shown; None where they could not be used.
-    """
+    """A place for one's own images: a folder's path, a name, a dropped zip or pictures; below it what came of them."""
 
     def __init__(self, show: Callable[[ImageDataset], Shown], images: str = "", height: str = "30em") -> None:
         self.show = show

@@ -19,17 +19,7 @@ _CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # the order in which t
 
 
 class AHRU(nn.Module):
-    """Embeddings to codes.
-
-    Args:
-        layers: L, codes to produce.
-        dim: D, length of codes and embeddings.
-        states: G, recurrent layers.
-        alpha: α, the share of the dataset's embedding in every code; 0 switches the adaptation off.
-        recurrence: ``"ahru"``; ``"gru"`` is a plain GRU (no adaptation, hidden state not normalised); ``"none"`` an
-            independent two-layer perceptron a code (the ablations of paper Section 4.5 [rec]).
-        normalise_codes: Bring a_t to unit variance before the mixing (our choice), so that the embedding can't drown.
-    """
+    """Embeddings to codes."""
 
     def __init__(
         self,

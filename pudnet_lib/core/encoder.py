@@ -22,16 +22,7 @@ EncoderNorm = Literal["layer", "batch"]
 
 
 class DatasetEncoder(nn.Module):
-    """Images of a sketch to one embedding a state of the recurrence.
-
-    Args:
-        embedding_dim: D.
-        states: Number of recurrent layers G, each of which starts from its own embedding.
-        channels: C of the images.
-        pooling: ``"mean"`` over images (paper); ``"mean_std"`` adds their spread (our choice); ``"class"`` adds the
-            spread of the class means, which needs the sketch's labels (our choice).
-        norm: ``"layer"``; ``"batch"`` is the released code's fault, kept as an ablation alone [code].
-    """
+    """Images of a sketch to one embedding a state of the recurrence."""
 
     def __init__(
         self,

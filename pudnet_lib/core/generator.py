@@ -22,17 +22,7 @@ FilterNorm = Literal["none", "standardise"]
 
 
 class WeightGenerator(nn.Module):
-    """The generator of one layer.
-
-    Args:
-        tensor: The weight to generate.
-        dim: D, length of the code.
-        width: Channels before the last step; 16 in the authors' code, and half as many before that.
-        filter_norm: ``"none"``; or ``"standardise"``, each filter to mean 0 and a spread of sqrt(2 / fan-in).
-        residual: Add the generated weight, initially zero, to a learned base weight that no dataset changes.
-        like: Share everything but the base with this generator of a tensor of the same shape; the two layers' codes
-            then make the difference (our choice, to save memory).
-    """
+    """The generator of one layer."""
 
     def __init__(
         self,

@@ -193,11 +193,7 @@ COLLAPSED = 0.01
 
 
 class Liveness(NamedTuple):
-    """What tells a living hypernetwork from a collapsed one, over some sketches.
-
-    ``spread``: how far predicted weights lie from their mean, as a share of its length; ``dead``: share of a_t that is
-    exactly zero; ``code_norm``: mean length of (1 - α) a_t; ``embedding_norm``: of α ē, what the data add to it.
-    """
+    """What tells a living hypernetwork from a collapsed one, over some sketches."""
 
     spread: float
     dead: float

@@ -53,16 +53,7 @@ class TargetConfig:
 
 
 def build_target(config: TargetConfig) -> nn.Module:
-    """Build a target network with random parameters.
-
-    Args:
-        config: Which network.
-
-    Returns:
-        A module from normalised images (N, C, H, W) to features (N, F), or to images (N, C, H, W) for the U-Net, with
-        attributes ``feature_dim`` (F, or C), ``config`` and, where the features are the pixels' mean of one module's
-        output, ``last_block``, that module's name.
-    """
+    """Build a target network with random parameters."""
     if config.name not in BUILDERS:
         raise PudNetError(f"The target {config.name!r} is built by pudnet_lib.more_targets; import it first.")
     network = BUILDERS[config.name](config)

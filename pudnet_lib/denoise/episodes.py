@@ -97,12 +97,7 @@ class NoisyEpisodeConfig(EpisodeConfig):
 
 
 class NoisyEpisode(NamedTuple):
-    """An episode with its noise; a named tuple, so that Lightning Fabric can look inside.
-
-    ``seen`` is what the network gets (noisy, pixels hidden for the blind-spot loss), ``goal`` what it is compared with
-    (noisy or clean), ``mask`` (N, 1, H, W) where; the sketch is (S, C, H, W), the others (N, C, H, W) float; σ is in
-    8-bit units.
-    """
+    """An episode with its noise; a named tuple, so that Lightning Fabric can look inside."""
 
     source: str
     sigma: float

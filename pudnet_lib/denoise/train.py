@@ -61,11 +61,7 @@ class DenoiserTrainConfig:
 
 
 def train_denoiser(config: DenoiserTrainConfig, run_dir: Path | None = None, progress: bool = True) -> TrainOutcome:
-    """Meta-train, or load what a finished run left in its folder (by default the cache's); one cut off goes on.
-
-    Raises:
-        PudNetError: If the folder holds a run of another configuration, or an input is bad.
-    """
+    """Meta-train, or load what a finished run left in its folder (by default the cache's); one cut off goes on."""
 
     @cache
     def pool() -> list[ImageDataset]:

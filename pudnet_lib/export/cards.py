@@ -33,17 +33,7 @@ def card(
     licence: str | None = None,
     choice: Sequence[str] = (),
 ) -> str:
-    """Write a predicted network's card.
-
-    Args:
-        network: The predicted network.
-        report: Its trust report, whose sentences and numbers go in.
-        licence: The terms of the training images; by default what the network's origin says.
-        choice: Why this predictor was taken, from ``Choice.lines``.
-
-    Returns:
-        Markdown.
-    """
+    """Write a predicted network's card."""
     origin = network.origin
     terms = plain(licence or origin.get("licence", "unknown"))
     target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
@@ -113,14 +103,7 @@ def plain(text: object) -> str:
 
 
 def predictor_card(model: ParameterModel) -> str:
-    """Write the card of a predictor (PudNet, shared network) that ``save_pretrained`` puts beside it.
-
-    Args:
-        model: The predictor.
-
-    Returns:
-        Markdown.
-    """
+    """Write the card of a predictor (PudNet, shared network) that ``save_pretrained`` puts beside it."""
     kind, layout = type(model).__name__, model.layout
     target = (
         "a user's own module" if model.own_target else f"{model.config.target.name}, width {model.config.target.width}"

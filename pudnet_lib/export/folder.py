@@ -38,25 +38,7 @@ def predict_folder(
     trust: bool = True,
     seconds: float = 20.0,
 ) -> Iterator[str]:
-    """Predict a network for a folder, zip or known name and write all that one needs to use it.
-
-    Args:
-        images: What ``load_images`` takes; learned from the training part where there is an own one.
-        out: Gets ``network.safetensors``, ``README.md`` and the exports.
-        model: A predictor, or ``"auto"``.
-        config: How.
-        onnx: Write ``network.onnx`` (prepared images) and ``network_any_size.onnx`` (one picture of any size).
-        export: Write ``network.pt2``.
-        classify: Pictures to classify at once.
-        trust: Estimate the accuracy, on the folder's own test part where there is one.
-        seconds: How long ``"auto"`` may compare.
-
-    Yields:
-        What was done, a line each.
-
-    Raises:
-        PudNetError: If images or predictor can't be used; nothing is written then.
-    """
+    """Predict a network for a folder, zip or known name and write all that one needs to use it."""
     from pudnet_lib.auto import SIZE, at_size, choose_predictor
     from pudnet_lib.face import predict, trained_size
     from pudnet_lib.images import load_images

@@ -26,18 +26,7 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def save_pretrained(model: Any, folder: Path | str) -> Path:
-    """Save into a folder: ``model.safetensors``, ``config.json`` (its description, to read), ``README.md``.
-
-    Args:
-        model: A predictor or a predicted network.
-        folder: Made if need be; a README.md that is there already stays.
-
-    Returns:
-        The folder.
-
-    Raises:
-        PudNetError: If it can't be written.
-    """
+    """Save into a folder: ``model.safetensors``, ``config.json`` (its description, to read), ``README.md``."""
     folder = Path(folder).expanduser()
     network = isinstance(model, PredictedNetwork)
     (save_network if network else save_model)(model, folder / WEIGHTS)
@@ -58,23 +47,7 @@ def from_pretrained(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Any:
-    """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub.
-
-    Args:
-        folder_or_repo: A folder, which is taken before a repository ``"owner/name"``.
-        target: For a predictor of a network of your own: that module.
-        backbone: For a predicted network of your own: that module.
-        revision: Branch, tag or commit of the repository.
-        cache_dir: Where downloads are kept; by default the Hub's own cache.
-        local_files_only: Take what has been downloaded before, and ask nobody.
-        token: The Hub's, for a private repository.
-
-    Returns:
-        The predictor or predicted network, in evaluation mode, on the CPU.
-
-    Raises:
-        PudNetError: If there is no such folder or repository, or it holds something else.
-    """
+    """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub."""
     folder = Path(folder_or_repo).expanduser()
     if folder.is_dir():
         path = folder / WEIGHTS
@@ -91,21 +64,7 @@ def from_pretrained(
 
 
 def push_to_hub(model: Any, repo_id: str, *, private: bool = False, token: Any = None, **commit: Any) -> str:
-    """Upload to a repository of the Hub, which is made if need be.
-
-    Args:
-        model: A predictor or a predicted network.
-        repo_id: ``"owner/name"``.
-        private: Whether a new repository is private.
-        token: The Hub's; by default the one that you logged in with.
-        **commit: More for ``HfApi.upload_folder``, such as ``commit_message`` or ``revision``.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        PudNetError: If huggingface_hub is not installed.
-    """
+    """Upload to a repository of the Hub, which is made if need be."""
     api = _hub().HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -84,20 +84,7 @@ def build(
     unsupported: Unsupported = "refuse",
     tensors: Mapping[str, Tensor] | None = None,
 ) -> ParameterModel:
-    """Build a model, freshly initialised, from its description; shapes are compared before anything large is made.
-
-    Args:
-        description: As made by ``describe``.
-        target: The user's own target network, if the model was built for one.
-        unsupported: As at the time when the model was built.
-        tensors: The file's tensors, whose shapes must be the model's.
-
-    Returns:
-        The model.
-
-    Raises:
-        PudNetError: If a field is not what it must be, or the target is missing or has another architecture.
-    """
+    """Build a model, freshly initialised, from its description; shapes are compared before anything large is made."""
     if isinstance(description, Mapping) and description.get("kind") not in [*_KINDS]:
         raise unknown_name("kind of model", str(description.get("kind")), _KINDS)
     facts: ModelFacts = config_from_dict(ModelFacts, description, "model.")
@@ -128,13 +115,7 @@ def _check_shapes(model: ParameterModel, facts: ModelFacts, tensors: Mapping[str
 
 
 def save_model(model: ParameterModel, path: Path | str, **notes: Any) -> None:
-    """Save a model as one safetensors file.
-
-    Args:
-        model: PudNet or shared network.
-        path: The file.
-        notes: More for its description, such as the sources of its meta-training; JSON values.
-    """
+    """Save a model as one safetensors file."""
     save_tensors(path, model.state_dict(), {"model": describe(model), "notes": notes})
 
 
@@ -159,19 +140,7 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
 def load_model(
     path: Path | str, target: nn.Module | None = None, unsupported: Unsupported = "refuse"
 ) -> tuple[ParameterModel, dict[str, Any]]:
-    """Load a model that ``save_model`` wrote.
-
-    Args:
-        path: The file.
-        target: The user's own target network, if the model was built for one.
-        unsupported: As at the time when the model was built.
-
-    Returns:
-        The model in evaluation mode, and the notes saved with it.
-
-    Raises:
-        PudNetError: If the file is no such checkpoint or does not fit.
-    """
+    """Load a model that ``save_model`` wrote."""
     tensors, description = load_tensors(path)
     if "model" not in description:
         raise PudNetError(f"{path} is no model file of the kit (a training state, perhaps?). Expected 'model'.")
@@ -215,15 +184,7 @@ class LinearNetwork(PredictedNetwork):
 
 
 def save_network(network: PredictedNetwork, path: Path | str) -> None:
-    """Save a predicted network as one safetensors file with its JSON description inside.
-
-    Args:
-        network: The network.
-        path: The file.
-
-    Raises:
-        PudNetError: If it can't be written.
-    """
+    """Save a predicted network as one safetensors file with its JSON description inside."""
     about = {
         "class_names": list(network.class_names),
         "image_size": network.image_size,
@@ -238,18 +199,7 @@ def save_network(network: PredictedNetwork, path: Path | str) -> None:
 
 
 def load_network(path: Path | str, backbone: nn.Module | None = None) -> PredictedNetwork:
-    """Load what ``save_network`` wrote.
-
-    Args:
-        path: The file.
-        backbone: For a network of the user's own: a module of that architecture; it is copied.
-
-    Returns:
-        The network, which gives the same output as before it was saved.
-
-    Raises:
-        PudNetError: If the file is no such network, or the backbone is missing or does not fit.
-    """
+    """Load what ``save_network`` wrote."""
     tensors, description = load_tensors(path)
     if "network" not in description:
         raise PudNetError(f"{path} holds no predicted network; expected a file that save(network, path) wrote.")

@@ -38,23 +38,7 @@ def require_export() -> None:
 
 
 def onnx(network: PredictedNetwork, path: Path | str, images: Tensor | None = None, any_size: bool = False) -> float:
-    """Write an ONNX file after checking it with onnxruntime.
-
-    Args:
-        network: The predicted network; not changed.
-        path: The file, usually ``*.onnx``.
-        images: (N, C, H, W) uint8, or floating point in [0, 1]: real images to check with, at most 64 of them are
-            used; by default random ones.
-        any_size: The file takes one upright picture of any size as ``picture``, (H, W, C) uint8 with C = 1, 3 or 4, and
-            prepares it itself; otherwise any number of prepared ``images``, (N, C, H, W) float32 in [0, 1].
-
-    Returns:
-        The largest difference of a logit between PyTorch and onnxruntime over the images that were checked.
-
-    Raises:
-        PudNetError: If a needed package is missing, the network can't be exported, the two differ by more than 1e-4,
-            or the file can't be written. In each case no file appears.
-    """
+    """Write an ONNX file after checking it with onnxruntime."""
     require_export()
     content = onnx_bytes(network)
     checked = example_images(network, 3) if images is None else images[:64].to(network.means.device)

@@ -56,20 +56,7 @@ def example_images(network: PredictedNetwork, count: int = 2) -> Tensor:
 
 
 def torch_export(network: PredictedNetwork, path: Path | str | None = None) -> ExportedProgram:
-    """Export with ``torch.export``, any number of images, fixed height and width.
-
-    Args:
-        network: The predicted network; not changed.
-        path: A ``.pt2`` file to write as well (atomically), with ``facts`` as ``pudnet.json`` inside it; read it with
-            ``torch.export.load(path, extra_files={"pudnet.json": ""})``. None writes nothing.
-
-    Returns:
-        The program. ``program.module()`` maps (N, C, H, W) float images in [0, 1] to (N, K) logits.
-
-    Raises:
-        PudNetError: If PyTorch can't export the backbone, the exported program computes something else, or the file
-            can't be written.
-    """
+    """Export with ``torch.export``, any number of images, fixed height and width."""
     if network.means.dtype != torch.float32:
         raise PudNetError(f"The network computes in {network.means.dtype}; export it in float32: network.float().")
     images = example_images(network)

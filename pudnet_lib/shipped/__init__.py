@@ -24,11 +24,7 @@ def shipped_models() -> list[str]:
 
 
 def load_shipped(name: str) -> ParameterModel:
-    """Load a model that comes with the kit, in evaluation mode, on the CPU; its ``notes`` say how it was trained.
-
-    Raises:
-        PudNetError: If there is no such model.
-    """
+    """Load a model that comes with the kit, in evaluation mode, on the CPU; its ``notes`` say how it was trained."""
     if name not in shipped_models():
         raise unknown_name("shipped model", name, shipped_models(), "Or give a .safetensors file or a run's folder.")
     with as_file(files(__package__) / f"{name}.safetensors") as path:

@@ -34,11 +34,7 @@ H100 = 186e12
 
 
 def planned(profile: str) -> tuple[Runs, dict[str, Any]]:
-    """The runs of notebook 04 in a profile, and its sizes; nothing is trained or loaded.
-
-    Raises:
-        PudNetError: If the notebooks are not there (the package alone was installed).
-    """
+    """The runs of notebook 04 in a profile, and its sizes; nothing is trained or loaded."""
     path = project_root() / "notebooks" / "04_imagenet.ipynb"
     if not path.is_file():
         raise PudNetError(f"There is no {path.name} in {path.parent}; start in a checkout of the project.")
