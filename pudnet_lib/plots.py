@@ -19,6 +19,7 @@ import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, NullFormatter
 from PIL import Image
 
 from pudnet_lib.core.episodes import Episode
@@ -86,6 +87,15 @@ def plain_text(text: object, most: int = 24) -> str:
 
 class NotebookFigure(Figure):
     """A figure that a notebook shows as PNG without pyplot, and so without its global list of open figures."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save; a logarithmic axis says 0.01, for mathematical text is switched off."""
+        for axis in (axis for ax in self.axes for axis in (ax.xaxis, ax.yaxis)):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+                axis.set_minor_formatter(NullFormatter())
+        super().savefig(*args, **kwargs)
 
     def _repr_png_(self) -> bytes:
         drawn, small = io.BytesIO(), io.BytesIO()
@@ -228,7 +238,7 @@ def _dots(
 
 def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accuracy"), smooth: int = 0) -> Figure:
     """Draw what meta-training logged against its steps: one panel a column, one colour a method, seeds as a band."""
-    shown = [c for c in columns if c in log and log[c].notna().any()]
+    shown = [c for c in columns if c in log and log.loc[log[c].notna(), "step"].nunique() > 1]
     width = smooth or max(1, int(log["step"].max()) // 20)
     drawn, axes = figure(3.2 * len(shown) + 2.2, 3.0, 1, len(shown))
     methods = [*dict.fromkeys(log["method"])]
