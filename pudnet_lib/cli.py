@@ -27,6 +27,7 @@ from typer.core import TyperCommand, TyperGroup
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.profiles import PROFILE_NAMES, replace_fields
 
+UsageError: Any = typer.BadParameter.__base__  # typer has click inside, or beside it
 COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {}
 
 
@@ -62,6 +63,13 @@ class LazyGroup(TyperGroup):
         """List the names of all commands."""
         return sorted(COMMANDS)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a wrong option is one line, as all bad input is."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise PudNetError(f"{error.format_message()} See {error.ctx.command_path} --help.") from error
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Give the placeholder of a command; None for an unknown one."""
         if cmd_name not in COMMANDS:
@@ -94,7 +102,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, prog_name="pudnet")
     except PudNetError as error:
-        print(f"pudnet: {' '.join(str(error).split())}", file=sys.stderr)
+        text = str(error).replace("pass on_error='skip'", "give --on-error skip")
+        print(f"pudnet: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"pudnet: {error.filename or ''}: {error.strerror or error}".replace(" : ", " "), file=sys.stderr)
@@ -120,8 +129,8 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Cal
             changes = {options[key][0]: _split(value) for key, value in given.items() if key in options}
             for name, value in changes.items():
                 for number in value if isinstance(value, list) else [value]:
-                    if isinstance(number, int | float) and number < 0:
-                        raise PudNetError(f"--{re.sub(r'[._]', '-', name)} is {number}; expected 0 or more.")
+                    if isinstance(number, int | float) and (number < 0 or (isinstance(number, int) and number >= 2**63)):
+                        raise PudNetError(f"--{re.sub(r'[._]', '-', name)} is {number}; expected 0 or more, below 2^63.")
             rest = {key: value for key, value in given.items() if key not in options}
             function(**rest, **{parameter: replace_fields(base, changes)})
 
@@ -207,6 +216,12 @@ def _known_profile(profile: str) -> str:
     return profile
 
 
+def _on_error(word: str) -> Literal["raise", "skip"]:
+    if word not in ("skip", "stop"):
+        raise unknown_name("--on-error", word, ("skip", "stop"))
+    return "skip" if word == "skip" else "raise"
+
+
 def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -244,6 +259,7 @@ def show_progress(names: list[str]) -> Iterator[Callable[[str, str], None]]:
 Images = Annotated[str, typer.Argument(help="Image folder, zip of one, or a name of `pudnet datasets`.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")]
 Profile = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
+OnError = Annotated[str, typer.Option(help="What a picture that can't be read does.", metavar="skip|stop")]
 
 
 @command()
@@ -251,18 +267,22 @@ def check(
     folder: Images,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="Draw the first pictures of each class into this PNG.")] = None,
+    on_error: OnError = "skip",
 ) -> None:
     """Show what is understood of an image folder or zip: classes, split, copies, odd pictures, what is passed over.
 
     Example: pudnet check ./pictures --sheet sheet.png. Exit code 0 where it can be used, 2 where it can't.
     """
     from pudnet_lib.images.check import checked, contact_sheet
+    from pudnet_lib.images.folder import refuse_inside
 
-    report, images = checked(folder, progress=sys.stderr.isatty())
+    if sheet is not None:
+        refuse_inside(sheet, folder)
+    report, images = checked(folder, progress=sys.stderr.isatty(), on_error=_on_error(on_error))
     typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else str(report))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(images).savefig(sheet)
+        contact_sheet(images).savefig(sheet, format="png")
 
 
 @command(config="batch.reproduce:BatchConfig")
@@ -360,6 +380,7 @@ def predict(
     export: Annotated[bool, typer.Option("--export", help="Write OUT/network.pt2 (torch.export).")] = False,
     trust: Annotated[bool, typer.Option(help="Estimate the accuracy by cross-validation and advise.")] = True,
     seconds: Annotated[float, typer.Option(help="How long --model auto may compare predictors.", min=0)] = 20.0,
+    on_error: OnError = "skip",
 ) -> None:
     """Predict a ConvNet for a folder (or zip) of images, one subfolder a class, without training.
 
@@ -376,10 +397,12 @@ def predict(
         from pudnet_lib.shipped import load_shipped
 
         if onnx or export or classify or config != type(config)(seed=config.seed):
-            raise PudNetError("--task denoise takes --out, --model and --seed; the other options are for classify.")
+            raise PudNetError(
+                "--task denoise takes --out, --model, --seed and --on-error; the other options are for classify."
+            )
         model = model or models[task]
         predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
-        done = clean_folder(predictor, Path(images), out, DenoiserConfig(seed=config.seed))
+        done = clean_folder(predictor, Path(images), out, DenoiserConfig(seed=config.seed), _on_error(on_error))
         took = 1000 * sum(done.network.seconds.values())
         typer.echo(f"{out / 'network.safetensors'}: predicted in {took:.0f} ms from {Path(images).name}")
         typer.echo("\n".join([f"{out / 'cleaned'}:", *done.lines()]))
@@ -387,16 +410,18 @@ def predict(
     from pudnet_lib.export.folder import predict_folder
 
     what = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds, "classify": classify or []}
+    what["on_error"] = _on_error(on_error)
     for line in predict_folder(images, out, model or models[task], config, **what):  # type: ignore[arg-type]
         typer.echo(line)
 
 
-def _network_and_images(path: Path, images: str, split: str) -> tuple[Any, Any]:
+def _network_and_images(path: Path, images: str, split: str, on_error: str) -> tuple[Any, Any]:
     from pudnet_lib.export.models import load_network
     from pudnet_lib.images import load_images
 
     network = load_network(path)
-    data = load_images(images, split, network.image_size, network.channels, progress=sys.stderr.isatty())  # type: ignore[arg-type]
+    how = network.image_size, network.channels, sys.stderr.isatty(), None, _on_error(on_error)
+    data = load_images(images, split, *how)  # type: ignore[arg-type]
     if data.class_names != network.class_names:
         expected = ", ".join(network.class_names[:8])
         raise PudNetError(f"{data.name} has other classes than the network, which tells apart: {expected}.")
@@ -408,13 +433,14 @@ def evaluate(
     network: Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")],
     images: Images,
     split: Annotated[str, typer.Option(help="Part of the images: test, train or all.")] = "test",
+    on_error: OnError = "skip",
 ) -> None:
     """Measure a network's accuracy, with its 95 % interval, on images of its classes that it has not seen."""
     from scipy.stats import binomtest
 
     from pudnet_lib.supervised import accuracy
 
-    net, data = _network_and_images(network, images, split)
+    net, data = _network_and_images(network, images, split, on_error)
     right = round(accuracy(net, data) / 100 * len(data))
     low, high = binomtest(right, len(data)).proportion_ci(method="wilson")
     typer.echo(
@@ -429,15 +455,18 @@ def finetune(
     network: Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")],
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned network.")],
+    on_error: OnError = "skip",
 ) -> None:
     """Train a predicted network on with images of its classes, and say what it gained on the test part."""
     from pudnet_lib.core.predict import PredictedNetwork
     from pudnet_lib.export.models import save_network
+    from pudnet_lib.images.folder import refuse_inside
     from pudnet_lib.supervised import accuracy
     from pudnet_lib.supervised import finetune as train_on
 
-    net, data = _network_and_images(network, images, "train")
-    test = _network_and_images(network, images, "test")[1]
+    refuse_inside(out, images)
+    net, data = _network_and_images(network, images, "train", on_error)
+    test = _network_and_images(network, images, "test", on_error)[1]
     done = train_on(net, data, None, config, progress=sys.stderr.isatty())
     head: Any = done.network.head
     facts = net.class_names, net.image_size, net.channels, net.target, net.origin
@@ -596,6 +625,7 @@ def prepare(
     channels: Annotated[int, typer.Option(help="1 (gray) or 3 (RGB).")] = 3,
     workers: Annotated[int, typer.Option(help="Threads; 0 for one more than there are cores.", min=0)] = 0,
     only_estimate: Annotated[bool, typer.Option("--estimate", help="Print space and time, and stop.")] = False,
+    on_error: OnError = "stop",
 ) -> None:
     """Decode a large image folder (ImageNet-1K, say) once, in parallel; a run that was cut off goes on."""
     from pudnet_lib.images.reading import Reading, estimate, prepare
@@ -604,7 +634,7 @@ def prepare(
     wanted = _numbers("--sizes", sizes)
     listing = listed(source)
     for size in wanted:
-        how = Reading(size, channels, on_error="raise", workers=workers)
+        how = Reading(size, channels, on_error=_on_error(on_error), workers=workers)
         typer.echo(f"{listing.name} at {size} pixels: {estimate(listing, how)} in all")
         if not only_estimate:
             typer.echo(str(prepare(listing, find_folder(source)[0], how)))

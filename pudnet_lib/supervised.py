@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pudnet_lib.core.dataset import ImageDataset, normalise
+from pudnet_lib.core.dataset import ImageDataset, check_pixels, normalise
 from pudnet_lib.core.heads import cosine_logits
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import seeded
@@ -107,6 +107,7 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images."""
+        check_pixels(images)
         logits: Tensor = self.head(self.backbone(normalise(images)))
         return logits
 

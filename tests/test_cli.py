@@ -190,7 +190,11 @@ def test_the_version_is_printed():
 
 @pytest.mark.parametrize(
     "line",
-    ["train x --meta-steps -1", "reproduce --seeds -1", "prepare x --sizes a", "compare none none", "strip none.ipynb"],
+    [
+        *("train x --meta-steps -1", "reproduce --seeds -1", "prepare x --sizes a", "compare none none"),
+        *("strip none.ipynb", "predict x --out y --seed -1", "predict x --out y --seconds -1", "grow-zoo --seed -1"),
+        *("predict x --out y --seed 99999999999999999999", "prepare x --workers -1", "reproduse", "site --huge"),
+    ],
 )
 def test_odd_values_are_one_line_and_exit_code_2(line, tmp_path):
     done = call(*line.split(), PUDNET_ROOT=str(tmp_path), PYTHONIOENCODING="cp1252")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pudnet_lib import predict
 from pudnet_lib.cli import main
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import load_network, save_model
 from pudnet_lib.images import load_images
 
@@ -99,3 +102,48 @@ def test_a_network_is_measured_and_trained_on(folder, model_path, tmp_path, caps
     assert run("evaluate", tmp_path / "tuned" / "network.safetensors", folder) == 0
     assert run("evaluate", out / "network.safetensors", "emoji") == 2
     assert "has other classes than the network, which tells apart: blue, green, red." in capsys.readouterr().err
+
+
+def test_results_beside_the_images_are_refused_before_any_work(folder, model_path, tmp_path, capsys):
+    net = tmp_path / "net"
+    assert run("predict", folder, "--out", net, "--model", model_path, "--no-trust") == 0
+    capsys.readouterr()
+    for line in (
+        ("predict", folder, "--out", folder / "red" / "out"),
+        ("predict", folder, "--task", "denoise", "--out", folder / "out"),
+        ("finetune", net / "network.safetensors", folder, "--out", folder),
+        ("check", folder, "--sheet", folder / "sheet.png"),
+    ):
+        assert run(*line) == 2
+        assert capsys.readouterr().err.count("another place") == 1
+    assert len(list(folder.rglob("*"))) == 3 + 24
+
+
+def test_every_command_that_reads_pictures_skips_a_bad_one_or_stops(folder, model_path, tmp_path, capsys):
+    bad, net = tmp_path / "bad", tmp_path / "net"
+    shutil.copytree(folder, bad)
+    (bad / "red" / "0.jpg").write_bytes((bad / "red" / "0.jpg").read_bytes()[:300])
+    (bad / "README.md").write_text("notes")
+    assert run("predict", bad, "--out", net, "--model", model_path, "--no-trust", "--on-error", "skip") == 0
+    trained = net / "network.safetensors"
+    capsys.readouterr()
+    for line in (
+        ("predict", bad, "--out", tmp_path / "o", "--model", model_path),
+        ("predict", bad, "--out", tmp_path / "o", "--task", "denoise"),
+        ("evaluate", trained, bad),
+        ("finetune", trained, bad, "--out", tmp_path / "o"),
+        ("check", bad),
+        ("prepare", bad, "--sizes", "16"),
+    ):
+        assert run(*line, "--on-error", "stop") == 2
+        text = capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
+        assert "red/0.jpg" in text
+        assert "give --on-error skip" in text
+    assert run("check", bad, "--on-error", "never") == 2
+    assert "Known: skip, stop" in capsys.readouterr().err
+
+
+def test_two_classes_of_one_name_are_refused(pudnet):
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    with pytest.raises(PudNetError, match="two classes are called 'café'"):
+        predict(pudnet(), images, ["caf\u00e9", "cafe\u0301"] * 4)

@@ -15,6 +15,8 @@ from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import load_network, save_network
+from pudnet_lib.export.models import LinearNetwork
+from pudnet_lib.supervised import ImageClassifier
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +118,16 @@ def test_arrays_bytes_open_files_and_tilde_are_classified(network, images, tmp_p
 @pytest.mark.parametrize("factor", [255.0, -1.0, 2.0])
 def test_pixels_of_another_range_are_refused_with_the_fix(network, images, factor):
     wrong = images[0].float() / 255 * factor
+    fix = r"Divide by 255|\(x \+ 1\) / 2|Rescale|convert them: images.astype\('uint8'\)"
     for picture in (wrong, wrong.numpy(), images[0].long(), images[0].long().numpy()):
-        with pytest.raises(PudNetError, match=r"expected uint8, or floating point in \[0, 1\]. Divide by 255"):
+        with pytest.raises(PudNetError, match=fix):
             network.classify(picture)
+    trained = ImageClassifier(network.backbone, nn.Identity())
+    linear = LinearNetwork.of(network, network.means, torch.zeros(3))
+    for module in (network, linear, trained):
+        for batch in (wrong[None], images.long(), images.short()):
+            with pytest.raises(PudNetError, match=fix):
+                module(batch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pudnet_lib.core.dataset import ImageDataset, normalise
+from pudnet_lib.core.dataset import ImageDataset, check_pixels, normalise
 from pudnet_lib.core.heads import class_means, cosine_logits
 from pudnet_lib.core.hooks import hook
 from pudnet_lib.core.model import ParameterModel
@@ -104,10 +104,16 @@ class PredictedNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images."""
+        """Classify images (N, C, H, W), uint8 or in [0, 1]."""
+        return cosine_logits(self.features(images), self.means, self.scale)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Refuse images that it does not read; give the features (N, F) of the others."""
         if images.shape[1] != self.channels:
             raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
-        return cosine_logits(self.backbone(normalise(images).to(self.means.dtype)), self.means, self.scale)
+        check_pixels(images)
+        features: Tensor = self.backbone(normalise(images).to(self.means.dtype))
+        return features
 
     def classify(self, image: Any) -> Classification:
         """Classify one picture of any size: a (C, H, W) uint8 or [0, 1] tensor, a Pillow image or a file.
@@ -122,15 +128,6 @@ class PredictedNetwork(nn.Module):
             image = torch.from_numpy(to_pixels(image, self.image_size, self.channels))
         if image.ndim != 3:
             raise PudNetError(f"The image has shape {tuple(image.shape)}; expected (C, H, W).")
-        if image.is_floating_point() and not bool(torch.isfinite(image).all()):
-            raise PudNetError("The image holds NaN or infinite pixels; expected [0, 1].")
-        if image.dtype != torch.uint8 and not (
-            image.is_floating_point() and float(image.min()) >= 0 and float(image.max()) <= 1
-        ):
-            raise PudNetError(
-                f"The image's pixels are {image.dtype} in [{float(image.min()):g}, {float(image.max()):g}]; expected "
-                "uint8, or floating point in [0, 1]. Divide by 255?"
-            )
         with torch.no_grad():
             logits = self(image[None].to(self.means.device))[0].cpu()
         if not bool(torch.isfinite(logits).all()):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 import torch
@@ -76,22 +77,34 @@ class CleanedFolder:
         return [*found, *(f"skipped {name}: {why}" for name, why in self.skipped), *self.notes]
 
 
-def clean_folder(model: ParameterModel, folder: Path, out: Path, config: DenoiserConfig | None = None) -> CleanedFolder:
+def clean_folder(
+    model: ParameterModel,
+    folder: Path,
+    out: Path,
+    config: DenoiserConfig | None = None,
+    on_error: Literal["raise", "skip"] = "skip",
+) -> CleanedFolder:
     """Predict a denoiser for a folder of noisy pictures and clean them all."""
     folder, out, config = Path(folder), Path(out), config or DenoiserConfig()
     if folder.suffix.lower() == ".zip" and folder.is_file():
         with tempfile.TemporaryDirectory() as unpacked:
             skipped: list[tuple[str, str]] = []
             root = unpack_zip(folder, Path(unpacked) / "pictures", name=folder.name, skipped=skipped)
-            return _clean(model, root, folder.stem, out, config, skipped)
+            return _clean(model, root, folder.stem, out, config, skipped, on_error)
     if not folder.is_dir():
         raise PudNetError(f"{folder} is not a folder; expected a folder, or a zip, with noisy pictures.")
     refuse_inside(out, folder)
-    return _clean(model, folder, folder.name, out, config, [])
+    return _clean(model, folder, folder.name, out, config, [], on_error)
 
 
 def _clean(
-    model: ParameterModel, root: Path, name: str, out: Path, config: DenoiserConfig, skipped: list[tuple[str, str]]
+    model: ParameterModel,
+    root: Path,
+    name: str,
+    out: Path,
+    config: DenoiserConfig,
+    skipped: list[tuple[str, str]],
+    on_error: str,
 ) -> CleanedFolder:
     tree = walk(root)
     files, skipped = tree.below(), [*skipped, *tree.passed_over()]
@@ -111,6 +124,8 @@ def _clean(
                 cut.extend(patches([picture.pixels.expand(3, -1, -1)], share, config.patch, generator))
                 usable.append((file, page, label))
         except PudNetError as error:
+            if on_error == "raise":
+                raise PudNetError(f"{file}: {error}. Repair or remove it, or pass on_error='skip'.") from error
             skipped.append((file, str(error)))
     if not usable:
         why = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else "; expected noisy pictures (PNG, JPEG, …)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import PredictConfig
@@ -37,26 +38,30 @@ def predict_folder(
     classify: Sequence[Path] = (),
     trust: bool = True,
     seconds: float = 20.0,
+    on_error: Literal["raise", "skip"] = "skip",
 ) -> Iterator[str]:
     """Predict a network for a folder, zip or known name and write all that one needs to use it."""
     from pudnet_lib.auto import SIZE, at_size, choose_predictor
     from pudnet_lib.face import predict, trained_size
     from pudnet_lib.images import load_images
+    from pudnet_lib.images.folder import refuse_inside
     from pudnet_lib.shipped import load_pudnet
     from pudnet_lib.trust import TrustConfig, trust_report
 
+    refuse_inside(out, images)
     if onnx:
         require_export()  # before any work is done
     config, predictor = config or PredictConfig(), None
     if str(model) == "auto":
-        data = load_images(images, "auto", SIZE)
+        data = load_images(images, "auto", SIZE, on_error=on_error)
         choice = choose_predictor(data, seconds, config)
         network, about = choice.network, choice.lines()
     else:
         predictor = load_pudnet(model)
         if predictor.config.target.name == "unet":
             raise PudNetError(f"{model} predicts denoisers; pass --task denoise with it.")
-        data = load_images(images, "auto", trained_size(predictor), predictor.config.target.channels)
+        size, channels = trained_size(predictor), predictor.config.target.channels
+        data = load_images(images, "auto", size, channels, on_error=on_error)
         network, about = predict(predictor, data, config=config), []
     save_network(network, out / "network.safetensors")
     parts = ", ".join(f"{part} {1000 * value:.0f}" for part, value in network.seconds.items())

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import pudnet_lib.more_targets  # noqa: F401  (registers the U-Net and torchvision's)
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.layout import Unsupported
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictedNetwork
@@ -178,9 +177,7 @@ class LinearNetwork(PredictedNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W) to logits (N, K)."""
-        if images.shape[1] != self.channels:
-            raise PudNetError(f"The images have {images.shape[1]} channels; this network reads {self.channels}.")
-        return F.linear(self.backbone(normalise(images).to(self.means.dtype)), self.means, self.bias)
+        return F.linear(self.features(images), self.means, self.bias)
 
 
 def save_network(network: PredictedNetwork, path: Path | str) -> None:

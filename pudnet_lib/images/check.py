@@ -14,7 +14,7 @@ from PIL import Image
 
 from pudnet_lib.core import hooks
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.images.reading import FolderReport
+from pudnet_lib.images.reading import FolderReport, OnError
 from pudnet_lib.images.sources import load_images
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderR
     return checked(folder, size, progress)[0]
 
 
-def checked(folder: str | Path, size: int = 32, progress: bool = False) -> tuple[FolderReport, ImageDataset]:
+def checked(
+    folder: str | Path, size: int = 32, progress: bool = False, on_error: OnError = "skip"
+) -> tuple[FolderReport, ImageDataset]:
     """The report of ``check`` and the images that it is of."""
     with warnings.catch_warnings(action="ignore"):  # the report says the same
-        images = load_images(folder, "auto", size, progress=progress)
+        images = load_images(folder, "auto", size, progress=progress, on_error=on_error)
         if images.report is not None:
             return images.report, images
         train, test = (load_images(folder, part, size) for part in ("train", "test"))  # type: ignore[arg-type]

@@ -124,9 +124,10 @@ def files_below(folder: Path | str) -> list[str]:
 
 def refuse_inside(out: Path | str, folder: Path | str) -> None:
     """Refuse to write results into the folder of images: they would be a class the next time."""
-    if Path(folder).is_dir() and Path(out).resolve().is_relative_to(Path(folder).resolve()):
+    images, results = (Path(place).expanduser() for place in (folder, out))
+    if images.is_dir() and results.resolve().is_relative_to(images.resolve()):
         raise PudNetError(
-            f"{out} lies in {folder}: what is written there would be taken for images. Name another --out."
+            f"{out} lies in {folder}: what is written there would be taken for images. Name another place."
         )
 
 

@@ -96,7 +96,7 @@ class FolderReport:
 
     def lines(self, most: int = 12) -> list[str]:
         """The report as text of at most one screen."""
-        names = [f"{name} {count}" for name, count in self.classes.items()]
+        names = [f"{' '.join(name.split())} {count}" for name, count in self.classes.items()]
         names = [*names[:most], f"and {len(names) - most} more"] if len(names) > most else names
         source = {"own": "the folder's own", "drawn": "drawn, a fifth of every class", "none": "none"}
         split, copies = self.split, self.duplicates

@@ -353,7 +353,7 @@ def test_names_that_are_no_text_print_and_load(tmp_path, capsys):
 
 def test_results_in_the_image_folder_are_refused(tmp_path):
     for out in (tmp_path, tmp_path / "out", tmp_path / "owl" / ".." / "out"):
-        with pytest.raises(PudNetError, match=r"lies in .*--out"):
+        with pytest.raises(PudNetError, match=r"lies in .*another place"):
             refuse_inside(out, tmp_path)
     refuse_inside(tmp_path.parent / "out", tmp_path)
     refuse_inside("out", "fashion")
