@@ -129,8 +129,12 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Cal
             changes = {options[key][0]: _split(value) for key, value in given.items() if key in options}
             for name, value in changes.items():
                 for number in value if isinstance(value, list) else [value]:
-                    if isinstance(number, int | float) and (number < 0 or (isinstance(number, int) and number >= 2**63)):
-                        raise PudNetError(f"--{re.sub(r'[._]', '-', name)} is {number}; expected 0 or more, below 2^63.")
+                    if isinstance(number, int | float) and (
+                        number < 0 or (isinstance(number, int) and number >= 2**63)
+                    ):
+                        raise PudNetError(
+                            f"--{re.sub(r'[._]', '-', name)} is {number}; expected 0 or more, below 2^63."
+                        )
             rest = {key: value for key, value in given.items() if key not in options}
             function(**rest, **{parameter: replace_fields(base, changes)})
 

@@ -292,7 +292,9 @@ def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> 
         ax.grid(visible=False)
         ax.set_xticks([])
         size = len(mosaic) / ways
-        labelled = [plain_text(names[int(c)]) for c in episode.classes] if names else [str(int(c)) for c in episode.classes]
+        labelled = (
+            [plain_text(names[int(c)]) for c in episode.classes] if names else [str(int(c)) for c in episode.classes]
+        )
         ax.set_yticks([size * (k + 0.5) for k in range(ways)], labelled if part == "sketch" else [""] * ways)
         ax.tick_params(length=0)
     return drawn
