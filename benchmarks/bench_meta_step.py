@@ -13,6 +13,7 @@ from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.norms import BatchNorm, swap
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.images.pool import Pool, PoolConfig
 
@@ -35,13 +36,19 @@ def run() -> list[dict[str, Any]]:
     models: dict[str, ParameterModel] = {
         "pudnet": PudNet(PudNetConfig(target=target)),
         "shared": SharedNetwork(SharedConfig(target)),
+        "batch norm": PudNet(PudNetConfig(target=target)),
     }
+    swap(models["batch norm"], BatchNorm, torch.nn.BatchNorm2d)
     seconds = alternate(
         {name: stepper(MetaStep(m, sampler.num_classes, LossWeights()), episode) for name, m in models.items()},
         repeats=25,
     )
     name = "a PudNet training step, ConvNet-3 of width 64, 100 images"
-    return [row(name, seconds["pudnet"], "a shared-network step", seconds["shared"], 1.15, True)]
+    rival = "the same with PyTorch's batch norm, whose statistics depend on the threads"
+    return [
+        row(name, seconds["pudnet"], "a shared-network step", seconds["shared"], 1.15, True),
+        row(name, seconds["pudnet"], rival, seconds["batch norm"], 1.1, True),
+    ]
 
 
 if __name__ == "__main__":

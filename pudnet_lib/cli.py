@@ -488,6 +488,9 @@ def train(config: Any, scale: Any, run: RunFolder) -> None:
     from pudnet_lib.core.meta import is_first_rank
     from pudnet_lib.methods.training import train as train_run
 
+    given = [entry.partition("=") for entry in scale.resume_with]
+    config = replace_fields(config, {f"meta.{name}": parse_value(value) for name, sign, value in given if sign})
+    scale = dataclasses.replace(scale, resume_with=tuple(name for name, *_ in given))
     outcome = train_run(config, run, scale=scale)
     if is_first_rank():
         typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +32,7 @@ from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, predict
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import write_atomically
 from pudnet_lib.methods.training import Run, cache_folder, run_folder
 from pudnet_lib.parallel import parallel
 
@@ -370,11 +370,7 @@ def measure(
     missing = [i for i, path in places.items() if not path.is_file()]
 
     def keep(place: int, table: pd.DataFrame) -> None:
-        path = places[missing[place]]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        table.to_csv(temporary, index=False)
-        temporary.replace(path)
+        write_atomically(places[missing[place]], table.to_csv(index=False).encode())
 
     names = [f"{work[i].run.name}, seed {work[i].run.seed}" for i in missing]
     parallel(

@@ -13,6 +13,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import sys
+import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +24,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -28,8 +33,8 @@ from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError, unknown_name
 
 FORMAT = 1
-#: How the kit's temporary files start; what is older than a day may be swept.
-TEMPORARY = ".pudnet-"
+#: How the kit's temporary folders start, and files after a dot; what is older than a day and not locked is swept.
+PREFIX, SWEPT_AFTER = "pudnet-", 24 * 3600.0
 #: Whole numbers in a description are at most this, those that count layers or steps at most the second.
 MOST, MOST_DEEP = 16_384, 1_000
 _DEEP = ("depth", "states", "steps")
@@ -39,7 +44,7 @@ _BLANK = b"0" * 64
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that, whatever happens, the old or the new content stands there."""
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{PREFIX}{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:  # unlike tempfile's, readable for whom the user's umask lets
@@ -56,6 +61,41 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # gone once it was put in place
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
+    """Hold a lock file, which a killed process releases; where it is held: wait after saying so, or raise ``busy``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise PudNetError(busy) from None
+        print(busy, file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def sweep(*folders: Path) -> None:
+    """Remove temporary folders, and half-written files in these folders, that a killed process left over a day ago."""
+    levels = ("", "*/", "*/*/")  # no deeper: a folder of data sets has millions of files
+    found = [p for folder in folders for level in levels for p in folder.glob(f"{level}.{PREFIX}*")]
+    uid = getattr(os, "getuid", int)()  # 0 on Windows, as its files'
+    for place in [*Path(tempfile.gettempdir()).glob(f"{PREFIX}*"), *found]:
+        with contextlib.suppress(OSError, PudNetError):
+            facts = place.lstat()
+            if time.time() - facts.st_mtime < SWEPT_AFTER or facts.st_uid != uid or place.is_symlink():
+                continue
+            if place.is_file():
+                place.unlink()
+                continue
+            with lock(place / ".lock", "in use"):
+                shutil.rmtree(place)
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import PREFIX
 from pudnet_lib.images import as_dataset, load_images
 from pudnet_lib.images.decode import decode_image
 
@@ -135,7 +136,7 @@ def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 12
         raise PudNetError(f"{total:.0f} MB were dropped, at most {LIMIT_MB}; type the folder's or zip's path instead.")
     if zips and len(files) > 1:
         raise PudNetError(f"{zips[0].name} came with {len(files) - 1} other files; give one zip, or pictures only.")
-    with tempfile.TemporaryDirectory(prefix=".pudnet-") as place:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as place:
         if zips:
             path = Path(place) / f"{PurePath(zips[0].name).stem[:100] or 'images'}.zip"
             path.write_bytes(zips[0].content)

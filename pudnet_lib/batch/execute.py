@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pudnet_lib.batch.processes import JOB_VARIABLE, end_with_parent, kill, tree
+from pudnet_lib.files import write_atomically
 
 
 def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -67,8 +68,7 @@ def main(job_file: str) -> None:
     # The kernel is this process's only child, and it has ended.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
-    (folder / "outcome.tmp").write_text(json.dumps({**outcome, "peak_memory_mb": round(peak, 1)}), encoding="utf-8")
-    os.replace(folder / "outcome.tmp", folder / "outcome.json")
+    write_atomically(folder / "outcome.json", json.dumps({**outcome, "peak_memory_mb": round(peak, 1)}).encode())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""Processes, locks and temporary folders of batches: whatever ends, and however, nothing stays behind."""
+"""Processes and temporary folders of batches: whatever ends, and however, nothing stays behind."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -16,9 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import PREFIX, lock
 
-PREFIX, SWEPT_AFTER = "pudnet-", 24 * 3600.0
 #: An environment variable that all descendants of a job carry, so that also its orphans are found.
 JOB_VARIABLE = "PUDNET_JOB"
 
@@ -53,37 +50,6 @@ def kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-@contextlib.contextmanager
-def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file, which a killed process releases; where it is held: wait after saying so, or raise ``busy``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise PudNetError(busy) from None
-            print(busy, file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sweep(*folders: Path) -> None:
-    """Remove temporary folders, and half-written files in these folders, that a killed process left over a day ago."""
-    levels = ("", "*/", "*/*/")  # no deeper: a folder of data sets has millions of files
-    found = [p for folder in folders for level in levels for p in folder.glob(f"{level}.{PREFIX}*")]
-    for place in [*Path(tempfile.gettempdir()).glob(f"{PREFIX}*"), *found]:
-        with contextlib.suppress(OSError, PudNetError):
-            facts = place.lstat()
-            if time.time() - facts.st_mtime < SWEPT_AFTER or facts.st_uid != os.getuid() or place.is_symlink():
-                continue
-            if place.is_file():
-                place.unlink()
-                continue
-            with lock(place / ".lock", "in use"):
-                shutil.rmtree(place)
 
 
 @contextlib.contextmanager

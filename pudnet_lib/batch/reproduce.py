@@ -19,10 +19,9 @@ from typing import Any, Literal
 
 from pudnet_lib.batch.notebook import read_notebook, with_outputs, write_notebook
 from pudnet_lib.batch.plan import all_notebooks, find_notebooks, make_jobs
-from pudnet_lib.batch.processes import lock, sweep
 from pudnet_lib.batch.runner import Job, Outcome, Progress, run_dask, run_local
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.files import write_atomically
+from pudnet_lib.files import lock, sweep, write_atomically
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.results import below, git_commit, project_root, read_result
 

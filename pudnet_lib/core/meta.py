@@ -103,7 +103,8 @@ class ScaleConfig:
         channels_last: Lay predicted weights out channels-last, as images always are; for GPUs with bf16.
         patience: Stop after so many validations without a better one; 0 never stops early. The weights are the last.
         rank_timeout: Seconds after which a rank that does not answer counts as lost.
-        resume_with: Fields of ``MetaConfig`` that may differ from the run that is resumed, such as ``learning_rate``.
+        resume_with: Fields of ``MetaConfig`` that may differ from the run that is resumed, such as ``learning_rate``;
+            on the command line with its value, learning_rate=1e-4.
     """
 
     compile: str = ""
@@ -389,8 +390,8 @@ def _required(name: str) -> Any:
 
 
 def is_first_rank() -> bool:
-    """Whether this process writes files and speaks: rank 0 of ``torchrun``, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process writes files and speaks: rank 0 of ``torchrun`` or Fabric, or the only one."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def stale(rows: Sequence[dict[str, float]], patience: int) -> bool:

@@ -20,7 +20,7 @@ from pudnet_lib.core.predict import Stopwatch, predict_backbone
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.denoise.noise import to_unit
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,15 @@ class DenoiserConfig:
     def __post_init__(self) -> None:
         if self.sketch_images < 1 or self.patch < 8:
             raise PudNetError(f"{self}: sketch_images must be at least 1 and patch at least 8.")
+
+
+@dataclass(frozen=True)
+class DenoiserFacts:
+    """What a denoiser's file says of it."""
+
+    target: TargetConfig
+    origin: dict[str, Any]
+    seconds: dict[str, float]
 
 
 class Denoiser(nn.Module):
@@ -72,14 +81,17 @@ class Denoiser(nn.Module):
     @classmethod
     def load(cls, path: Path | str) -> Denoiser:
         """Load what ``save`` wrote."""
-        from pudnet_lib.export.models import load_state
+        from pudnet_lib.export.models import compare_shapes, load_state
 
         tensors, description = load_tensors(path)
         about = description.get("denoiser")
-        if about is None or about["target"] is None:
+        if not isinstance(about, dict) or about.get("target") is None:
             raise PudNetError(f"{path} holds no denoiser that can be built; expected a file that Denoiser.save wrote.")
-        target = TargetConfig(**about["target"])
-        denoiser = cls(build_target(target), target, about["origin"], about["seconds"])
+        facts: DenoiserFacts = config_from_dict(DenoiserFacts, about, f"{path}: denoiser.")
+        with shapes_only():
+            sketch = cls(build_target(facts.target))
+        compare_shapes(sketch, tensors, str(path))
+        denoiser = cls(build_target(facts.target), facts.target, facts.origin, facts.seconds)
         load_state(denoiser, tensors, str(path))
         return denoiser.eval()
 

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import PREFIX
 from pudnet_lib.images.decode import is_clutter, why_no_picture
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-\x1f]")
@@ -154,7 +155,7 @@ def unpack_zip(
     name = name or ("The zip" if isinstance(source, bytes) else str(source))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PudNetError(f"{folder} exists already; give a new or an empty folder.")
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    beside = folder.with_name(f".{PREFIX}{uuid.uuid4().hex}")
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
             for stored, entry in check_zip(archive, name, limits, skipped, said).items():

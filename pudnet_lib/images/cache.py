@@ -30,12 +30,12 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import lock, write_atomically
 from pudnet_lib.images.decode import PictureError, Pixels, quiet_bombs
 
 #: Threads that decode: one more than there are cores. Pillow lets go of the interpreter lock while it works.
@@ -132,8 +132,8 @@ def _advise(mapped: Any, advice: str, *place: int) -> None:
 def one_writer(path: Path) -> Iterator[None]:
     """Wait until no other process writes this set, and turn what a disk refuses into one clear line."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.stem}.lock")):
+        said = f"Another process decodes {path.stem}; this one waits for it."
+        with lock(path.with_name(f".{path.stem}.lock"), said, wait=True):
             yield
     except OSError as error:
         raise PudNetError(
@@ -257,12 +257,13 @@ def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[
             checksums.append(zlib.crc32(block))
             if not as_it_is:
                 file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
     del source
     token = int.from_bytes(os.urandom(4), "big")
     os.replace(partial if as_it_is else made, _images(path, token))
-    beside = path.with_name(f".{path.stem}.json")
-    beside.write_text(json.dumps(facts | {"shape": shape, "checksums": checksums, "token": f"{token:08x}"}), "utf-8")
-    os.replace(beside, path)
+    facts = facts | {"shape": shape, "checksums": checksums, "token": f"{token:08x}"}
+    write_atomically(path, json.dumps(facts).encode())
     old = [p for p in path.parent.glob(f"{path.stem}-????????.npy") if p != _images(path, token)]
     for left in (made, partial, path.with_name(f".{path.stem}.journal"), *old):
         with suppress(OSError):

@@ -26,7 +26,7 @@ from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.export.models import load_state, save_model
-from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.files import load_tensors, lock, save_tensors, sweep
 from pudnet_lib.images.cache import cache_folder as user_cache
 from pudnet_lib.images.packs import manifest
 from pudnet_lib.images.pool import Pool, PoolConfig
@@ -122,6 +122,17 @@ def train(
     on_step: Callable[[int], None] | None = None,
 ) -> TrainOutcome:
     """Meta-train, or load what a finished run left in its folder; one that was cut off goes on."""
+    if run_dir is None or not is_first_rank() or (run_dir / "model.safetensors").is_file():
+        return _train(config, run_dir, progress, pool, scale, task, on_step)
+    with lock(run_dir / ".lock", f"Another process trains in {run_dir}; this one waits for it.", wait=True):
+        sweep(run_dir)
+        return _train(config, run_dir, progress, pool, scale, task, on_step)
+
+
+def _train(
+    config: TrainConfig, run_dir: Path | None, progress: bool, pool: Pool | None, scale: ScaleConfig | None,
+    task: Task | None, on_step: Callable[[int], None] | None,
+) -> TrainOutcome:  # fmt: skip
     path, model, plain = None if run_dir is None else run_dir / "model.safetensors", build_model(config), _plain(config)
     if path is not None and path.is_file():
         tensors, description = load_tensors(path)

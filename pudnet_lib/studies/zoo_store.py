@@ -21,8 +21,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -30,7 +28,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import Parameters
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.files import write_atomically
+from pudnet_lib.files import load_tensors, save_tensors
 from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.images.splits import default_class_split
@@ -274,8 +272,7 @@ def _train_chunk(
 
 def write_rows(folder: Path, part: Part, start: int, stop: int, tensors: dict[str, Tensor], config: ZooConfig) -> None:
     """Write rows ``start`` to ``stop`` of a part: the whole file, or none."""
-    content = save({name: t.contiguous() for name, t in tensors.items()}, {"zoo": json.dumps(asdict(config))})
-    write_atomically(folder / f"{part}-{start:06d}-{stop:06d}.safetensors", content)
+    save_tensors(folder / f"{part}-{start:06d}-{stop:06d}.safetensors", tensors, {"zoo": asdict(config)})
 
 
 def _chunks(folder: Path, part: Part) -> list[tuple[int, int, Path]]:
@@ -295,17 +292,16 @@ def _chunks(folder: Path, part: Part) -> list[tuple[int, int, Path]]:
 
 
 def read_tensors(folder: Path, part: Part, rows: int) -> dict[str, Tensor]:
-    """Read the first ``rows`` rows of a part; only what is asked for leaves the memory map."""
+    """Read the first ``rows`` rows of a part, from files whose checksums are right."""
     pieces: dict[str, list[Tensor]] = {}
     for first, last, path in _chunks(folder, part):
         take = min(last - first, rows)
         if take <= 0:
             break
         try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (not a dict)
-                    pieces.setdefault(name, []).append(file.get_slice(name)[first : first + take])
-        except Exception as error:
+            for name, tensor in load_tensors(path)[0].items():
+                pieces.setdefault(name, []).append(tensor[first : first + take])
+        except PudNetError as error:
             raise PudNetError(
                 f"The zoo's file {path} is damaged ({error}); delete it, and it is trained anew."
             ) from None

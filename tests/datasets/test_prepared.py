@@ -1,5 +1,6 @@
 """Prepared folders: the same pixels as the folder's, opened without a look at them, a huge file's episodes in 1 GB."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,8 +14,9 @@ from pudnet_lib.cli import main
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
+from pudnet_lib.images.cache import one_writer
 from pudnet_lib.images.folder import scan_folder
-from pudnet_lib.images.reading import Reading, estimate, prepare
+from pudnet_lib.images.reading import Reading, cache_path, estimate, prepare
 from pudnet_lib.images.splits import default_class_split, imagenet_classes
 
 
@@ -72,6 +74,22 @@ def test_a_changed_folder_is_refused_until_it_is_prepared_again(pictures, tmp_pa
 
 def test_the_estimate_scales_up(pictures):
     assert estimate(scan_folder(pictures), Reading(8), sample=5) == "18 images, 0.00 GB, about 0 h 00 min"
+
+
+def test_of_two_processes_that_prepare_one_folder_the_second_waits(pictures, tmp_path):
+    how = Reading(8, cache_dir=tmp_path / "cache")
+    path = cache_path(scan_folder(pictures).name, pictures, how)
+    command = [sys.executable, "-m", "pudnet_lib", "prepare", str(pictures), "--sizes", "8"]
+    environment = os.environ | {"PUDNET_CACHE": str(path.parent)}
+    with one_writer(path):  # both meet while a third is at work
+        both = [subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+        for process in both:
+            assert "this one waits" in process.stderr.readline()
+    for process in both:
+        told, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        assert told.strip().endswith(str(path))
+    assert len(list(path.parent.glob("*.npy"))) == 1
 
 
 def test_the_command(pictures, tmp_path, monkeypatch, capsys):

@@ -18,6 +18,7 @@ from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoise
 from pudnet_lib.denoise.rivals import best_factor, bm3d, bm3d_available, classic, noise2void
 from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import load_tensors, save_tensors
 from pudnet_lib.more_targets import UNet, local_mean
 
 
@@ -231,6 +232,16 @@ def test_a_predicted_denoiser_is_saved_whole_and_changes_nothing(tmp_path, gener
     assert model.training
     network.save(tmp_path / "network.safetensors")
     assert torch.equal(Denoiser.load(tmp_path / "network.safetensors")(noisy), network(noisy))
+    tensors, about = load_tensors(tmp_path / "network.safetensors")
+    for field, value, words in (
+        ("width", 12_000, "does not fit this Denoiser"),
+        ("width", "wide", r"x: denoiser\.target\.width: .*integer"),
+        ("name", "unett", r"x: denoiser\.target\.name: .*'unet'"),
+    ):
+        target = {**about["denoiser"]["target"], field: value}
+        save_tensors(tmp_path / "x", tensors, {"denoiser": {**about["denoiser"], "target": target}})
+        with pytest.raises(PudNetError, match=words):
+            Denoiser.load(tmp_path / "x")
     with pytest.raises(PudNetError, match="cleans no images"):
         predict_denoiser(PudNet(PudNetConfig(TargetConfig(width=4), dim=8)), noisy)
     with pytest.raises(PudNetError, match="expected at least one"):

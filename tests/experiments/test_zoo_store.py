@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.splits import default_class_split
@@ -98,6 +99,19 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(b"not a zoo")
     with pytest.raises(PudNetError, match=r"train-000000-000002\.safetensors is damaged .* delete it"):
         load_zoo(TINY, 2, 2, root=tmp_path)
+
+
+def test_a_flipped_bit_is_noticed_in_what_grows_and_all_that_ships_has_a_checksum(tmp_path):
+    load_zoo(TINY, 2, 2, root=tmp_path)
+    path = next(tmp_path.rglob("train-*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PudNetError, match=r"train-000000-000002\.safetensors is damaged .*checksum"):
+        load_zoo(TINY, 2, 2, root=tmp_path)
+    for shipped in zoo_store.SHIPPED.parent.rglob("*.safetensors"):
+        with safe_open(shipped, "pt") as file:
+            assert len(file.metadata()["checksum"]) == 64, shipped
 
 
 def test_other_configurations_have_other_folders():

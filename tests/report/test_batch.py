@@ -13,10 +13,10 @@ import time
 import pytest
 
 from pudnet_lib.batch import reproduce as batch
-from pudnet_lib.batch.processes import lock
 from pudnet_lib.batch.reproduce import BatchConfig, commit, read_run, read_runs, reproduce
 from pudnet_lib.batch.runner import Outcome
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import lock
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A batch killed at random moments and repeated gives the same numbers and leaves nothing running or lying about.
 
-Slow, run by hand and weekly (docs/robustness.md):
+Run by hand, and weekly by CI (docs/robustness.md):
 
     PUDNET_KILLS=10 python -m pytest tests/slow/test_kill_batch.py
 
@@ -22,7 +22,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pudnet_lib.batch.processes import JOB_VARIABLE, PREFIX
+from pudnet_lib.batch.processes import JOB_VARIABLE
+from pudnet_lib.files import PREFIX
 from pudnet_lib.results import read_results
 
 ROOT = Path(__file__).parents[2]

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from pudnet_lib.cli import main
+from pudnet_lib.core import PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.meta import MetaConfig, ScaleConfig, meta_train
+from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import load_tensors, lock
+from pudnet_lib.images.pool import PoolConfig
+from pudnet_lib.methods.training import TrainConfig
+from pudnet_lib.methods.training import train as train_run
 from pudnet_lib.runs import FIELDS, STATE, read_log
 
 CONFIG = MetaConfig(steps=4, validate_every=0, checkpoint_every=2, accelerator="cpu", schedule="constant")
@@ -99,3 +108,37 @@ def test_sigterm_leaves_a_checkpoint_as_ctrl_c_does(pudnet, sampler, tmp_path):
     assert (tmp_path / STATE).is_file()
     assert signal.getsignal(signal.SIGTERM) is before
     assert train(pudnet(), sampler, tmp_path).steps == 4
+
+
+TRAIN = "train RUN --pool-sources glyphs --pool-size 16 --model-target-width 4 --model-dim 8 --meta-steps 2"
+TRAIN += " --meta-validate-every 0 --meta-accelerator cpu"
+
+
+def test_the_command_goes_on_with_another_rate(tmp_path):
+    command = [str(tmp_path) if word == "RUN" else word for word in TRAIN.split()]
+    with pytest.raises(SystemExit, match="0"):
+        main(command)
+    (tmp_path / "model.safetensors").unlink()  # as if it had been cut off
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--meta-learning-rate", "1e-5"])
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--resume-with", "learning_rate=1e-5"])
+    notes = load_tensors(tmp_path / "model.safetensors")[1]["notes"]
+    assert notes["train"]["meta"]["learning_rate"] == 1e-5
+
+
+def test_a_second_training_in_a_folder_says_so_and_waits(tmp_path, capfd):
+    config = TrainConfig(
+        model=PudNetConfig(TargetConfig(width=4), dim=8), pool=PoolConfig(("glyphs",), size=16),
+        meta=MetaConfig(steps=1, validate_every=0, accelerator="cpu"),
+    )  # fmt: skip
+    (tmp_path / ".pudnet-half").touch()
+    os.utime(tmp_path / ".pudnet-half", (0, 0))
+    with ThreadPoolExecutor(1) as pool:
+        with lock(tmp_path / ".lock", ""):
+            second = pool.submit(train_run, config, tmp_path, False)
+            while "this one waits" not in capfd.readouterr().err:
+                time.sleep(0.05)
+            assert not second.done()
+        assert second.result(60).steps == 1
+    assert not (tmp_path / ".pudnet-half").exists()
