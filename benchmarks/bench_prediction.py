@@ -1,11 +1,13 @@
 """Prediction from a 50-image sketch against copying a state dict of the same network, and against constructing it.
 
-On a GPU also: the forward pass as a recorded CUDA graph against the same kernel by kernel.
+Also what the checksum costs when a predictor is loaded, and on a GPU the forward pass as a recorded CUDA graph against
+the same kernel by kernel.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from timing import alternate, row
@@ -13,6 +15,7 @@ from timing import alternate, row
 from pudnet_lib import speed
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.targets import TargetConfig, build_target
+from pudnet_lib.shipped import load_shipped
 
 
 def run() -> list[dict[str, Any]]:
@@ -32,7 +35,14 @@ def run() -> list[dict[str, Any]]:
         label = f"{config.name}, width {config.width}, {pudnet.layout.num_predicted / 1e6:.2f} M predicted weights"
         rows.append(row(f"predict {label}", seconds["predict"], "copy its state dict", seconds["copy"], 3, True))
         rows.append(row(f"predict {label}", seconds["predict"], "construct it", seconds["construct"], 3, True))
+    loads = alternate({"checked": lambda: load_shipped("pudnet"), "unchecked": load_unchecked})
+    rows.append(row("load the shipped predictor", loads["checked"], "unverified", loads["unchecked"], 2, True))
     return rows + (on_a_gpu(sketch.cuda()) if torch.cuda.is_available() else [])
+
+
+def load_unchecked() -> Any:
+    with patch("pudnet_lib.files._verify"):
+        return load_shipped("pudnet")
 
 
 def on_a_gpu(sketch: torch.Tensor) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,16 @@ def test_core_is_read_in_an_afternoon():
 def test_notebooks_import_from_the_package_alone(path):
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         assert "sys.path" not in "".join(cell["source"])
+
+
+#: Streams that can be gone on with (a journal, a log), unpacked copies, and files in temporary folders.
+OWN_WRITERS = {
+    "files.py", "runs.py", "widgets.py", "images/archive.py", "images/cache.py", "images/torchvision_sources.py",
+    "batch/processes.py", "batch/runner.py",
+}  # fmt: skip
+
+
+def test_all_that_is_kept_goes_through_the_one_atomic_writer():
+    writes = re.compile(r"write_text|write_bytes|to_csv\(\w*[a-z]\w*, |np\.save|torch\.save\(|open\([^)]*\"[wax]b?\"")
+    found = {str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if writes.search(p.read_text())}
+    assert found <= OWN_WRITERS
