@@ -68,7 +68,7 @@ class LazyGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except UsageError as error:
-            raise PudNetError(f"{error.format_message()} See {error.ctx.command_path} --help.") from error
+            raise PudNetError(f"{error.format_message().rstrip('.')}. See {error.ctx.command_path} --help.") from error
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Give the placeholder of a command; None for an unknown one."""
@@ -283,7 +283,7 @@ def check(
     if sheet is not None:
         refuse_inside(sheet, folder)
     report, images = checked(folder, progress=sys.stderr.isatty(), on_error=_on_error(on_error))
-    typer.echo(json.dumps(report.to_json(), ensure_ascii=False) if as_json else str(report))
+    typer.echo(json.dumps(report.to_json()) if as_json else str(report))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(images).savefig(sheet, format="png")

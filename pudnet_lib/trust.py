@@ -163,6 +163,13 @@ def trust_report(
                 f"{data.name} has classes {list(data.class_names[:3])}… and the network "
                 f"{list(network.class_names[:3])}…; give the images for which it was predicted."
             )
+    if test is not None:  # pictures that the network was fitted to measure nothing, and copies count as one
+        known, fresh = {image.numpy().tobytes() for image in images.images.cpu()}, []
+        for i, image in enumerate(test.images.cpu()):
+            if (key := image.numpy().tobytes()) not in known:
+                known.add(key)
+                fresh.append(i)
+        test = test.subset(torch.tensor(fresh)) if fresh else None
     fixed = network.origin.get("predictor") == PRETRAINED  # its features were fitted to none of these images
     model = model or (None if fixed else _own_model(network, test))
     if test is not None:

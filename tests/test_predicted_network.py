@@ -16,7 +16,7 @@ from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import load_network, save_network
 from pudnet_lib.export.models import LinearNetwork
-from pudnet_lib.supervised import ImageClassifier
+from pudnet_lib.supervised import ImageClassifier, train_from_scratch
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,17 @@ def test_what_it_cannot_read_is_refused(network):
         network.classify(torch.full((3, 16, 16), float("nan")))
     with pytest.raises(PudNetError, match=r"expected \(C, H, W\)"):
         network.classify(torch.zeros(16, 16))
+
+
+def test_images_too_small_for_the_network_are_refused(network, images):
+    data = ImageDataset(images[:, :, :2, :2], torch.arange(12) % 3)
+    for call in (
+        lambda: predict(PudNet(PudNetConfig(TargetConfig(width=4))), data),
+        lambda: network.classify(images[0, :, :4, :4]),
+        lambda: train_from_scratch(data),
+    ):
+        with pytest.raises(PudNetError, match=r"have \d×\d pixels; 3 blocks halve them, so at least 8"):
+            call()
 
 
 def test_own_backbones_need_the_module_to_load(images, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,10 +109,15 @@ def test_an_estimate_never_reuses_what_the_network_was_fitted_to(images):
     assert report.measured == "cross-validation"
     assert report.accuracy < 75
     assert "not reliably better than guessing" in " ".join(report.reasons)
+    assert trust_report(network, data, test=data.subset(torch.arange(40))).measured == "cross-validation"
+    new = ImageDataset(255 - noise[:8], torch.arange(8) % 2, ("a", "b"))
+    mixed = ImageDataset(torch.cat([noise, new.images]), torch.arange(88) % 2, ("a", "b"))
+    assert trust_report(network, data, test=mixed).images == len(new)
 
 
 def test_a_network_of_an_unknown_predictor_is_refused_or_measured(pudnet, images):
     data, more = images(2, 5), images(2, 9)
+    more = replace(more, images=255 - more.images)  # no copies
     network = predict(pudnet(), data)
     with pytest.raises(PudNetError, match=r"Pass model=.* or test="):
         trust_report(network, data)

@@ -76,6 +76,9 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (N, C, H, W) to features (N, F)."""
+        if min(images.shape[2:]) < 2 ** len(self.blocks):
+            least = f"{len(self.blocks)} blocks halve them, so at least {2 ** len(self.blocks)} are needed"
+            raise PudNetError(f"The images have {images.shape[2]}×{images.shape[3]} pixels; {least}.")
         maps: Tensor = self.blocks(images)  # (N, F, H/2^blocks, W/2^blocks)
         return maps.mean((2, 3))  # (N, F)
 
