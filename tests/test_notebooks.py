@@ -23,7 +23,6 @@ WAITING = {
     "06_ablations",
     "07_cost",
     "08_denoising",
-    "how_it_works",
 }
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 DONE = [path for path in NOTEBOOKS if path.stem not in WAITING]
