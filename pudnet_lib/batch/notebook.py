@@ -150,10 +150,10 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode,
     made = copy.deepcopy(source)
     strip(made)
     outputs = {cell.id: cell.get("outputs", []) for cell in executed.cells}
-    for cell in made.cells:
-        if cell.cell_type == "code":
-            cleaned = (_cleaned(output, root) for output in outputs.get(cell.id, []))
-            cell.outputs = [output for output in cleaned if output is not None]
+    # Counted from 1, whatever was run before: nbval refuses outputs of a cell that says it was never run.
+    for count, cell in enumerate((cell for cell in made.cells if cell.cell_type == "code"), 1):
+        cleaned = (_cleaned(output, root, count) for output in outputs.get(cell.id, []))
+        cell.outputs, cell.execution_count = [output for output in cleaned if output is not None], count
     size = len(nbformat.writes(made).encode())
     if size > MAX_BYTES:
         largest = max((c for c in made.cells if c.cell_type == "code"), key=lambda cell: len(json.dumps(cell.outputs)))
@@ -164,7 +164,7 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode,
     return made
 
 
-def _cleaned(output: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode | None:
+def _cleaned(output: nbformat.NotebookNode, root: Path, count: int) -> nbformat.NotebookNode | None:
     """Clean one output; None where nothing of it stays."""
     output = copy.deepcopy(output)
     if output.output_type == "stream":
@@ -174,7 +174,7 @@ def _cleaned(output: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode
     if output.output_type == "error":
         return output
     if output.output_type == "execute_result":
-        output.execution_count = None
+        output.execution_count = count
     data = output.data
     if WIDGET_VIEW in data or "application/javascript" in data:
         return None

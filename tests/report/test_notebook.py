@@ -152,7 +152,9 @@ def test_committed_outputs_hold_no_bars_places_times_or_counts(notebook, tmp_pat
     (figure,) = made.cells[-2].outputs
     assert set(figure.data) == {"image/png", "text/plain"}
     assert len(figure.data["image/png"]) < len(png)
-    assert figure.execution_count is None
+    counts = [cell.execution_count for cell in made.cells if cell.cell_type == "code"]
+    assert counts == [*range(1, len(counts) + 1)]
+    assert figure.execution_count == made.cells[-2].execution_count
     assert "papermill" not in made.cells[-1].metadata
     nbformat.validate(made)
     second.outputs[1].data["text/plain"] = "x" * 700_000
