@@ -49,7 +49,7 @@ test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	PUDNET_PROFILE=smoke $(BIN)/python -m pytest -n 2 --ignore=tests/browser --cov --cov-report=
 	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser  # alone: a browser's event loop runs as long as it lives
 	@# smoke runs every notebook; tagged cells are compared with the committed outputs, which hold no progress bars
-	$(if $(NOTEBOOKS),PUDNET_PROFILE=smoke TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest --nbval-lax --nbval-current-env \
+	$(if $(NOTEBOOKS),PUDNET_PROFILE=smoke TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 120 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS))
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_MIN)
 
