@@ -47,7 +47,7 @@ test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	$(BIN)/python -m mypy
 	rm -f .coverage .coverage.*
 	OMP_NUM_THREADS=1 PUDNET_PROFILE=smoke $(BIN)/python -m pytest -n 2 --ignore=tests/browser --cov --cov-report=
-	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser  # alone: a browser's event loop runs as long as it lives
+	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser -m "not slow"  # alone: a browser's event loop runs as long as it lives
 	@# smoke runs every notebook; tagged cells are compared with the committed outputs, which hold no progress bars
 	$(if $(NOTEBOOKS),OMP_NUM_THREADS=1 PUDNET_PROFILE=smoke TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS))
