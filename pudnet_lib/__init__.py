@@ -35,14 +35,14 @@ _HOMES = {
     "difference": "pudnet_lib.evaluate",
     "current_profile": "pudnet_lib.profiles",
     "pick": "pudnet_lib.profiles",
-    "load": "pudnet_lib.face",
+    "load": "pudnet_lib.export.models",
     "accuracy": "pudnet_lib.supervised",
     "ScratchConfig": "pudnet_lib.supervised",
     "train_from_scratch": "pudnet_lib.supervised",
     "finetune": "pudnet_lib.supervised",
     "PudNetClassifier": "pudnet_lib.estimator",
     "choose_predictor": "pudnet_lib.auto",
-    "save": "pudnet_lib.face",
+    "save": "pudnet_lib.export.models",
     "trust_report": "pudnet_lib.trust",
 }
 __all__ = sorted(_HOMES)

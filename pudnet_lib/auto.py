@@ -10,23 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, ImageDataset
-from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.heads import class_means, cosine_logits
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import LinearNetwork
-from pudnet_lib.face import to_images, trained_size
+from pudnet_lib.export.models import LinearNetwork, trained_size
 from pudnet_lib.methods import pretrained_features
 from pudnet_lib.shipped import load_shipped, shipped_models
-from pudnet_lib.trust import PRETRAINED, fold_of, spread_over_items
+from pudnet_lib.trust import PRETRAINED, fold_of, spread_over_items, wilson
 
 #: Shipped predictors that are tried, each where it is shipped.
 PREDICTORS = ("pudnet", "photographs")
@@ -35,46 +33,27 @@ HEADS = ("class means", "LDA")
 SIZE = pretrained_features.SIZE
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What one predictor with one head reached.
-
-    Attributes:
-        predictor: Its name.
-        head: ``"class means"`` or ``"LDA"``.
-        accuracy: In %, on images that were left out.
-        low: Lower end of its 95 % interval (Wilson).
-        high: Upper end.
-        images: Images that were classified.
-        seconds: For one prediction and the classification of what was left out.
-    """
+class Candidate(NamedTuple):
+    """What one predictor with one head reached."""
 
     predictor: str
-    head: str
-    accuracy: float
-    low: float
+    head: str  # "class means" or "LDA"
+    accuracy: float  # in %, on images that were left out
+    low: float  # lower end of its 95 % interval (Wilson)
     high: float
-    images: int
-    seconds: float
+    images: int  # that were classified
+    seconds: float  # for one prediction and the classification of what was left out
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The predictor that was chosen.
+    """The predictor that was chosen."""
 
-    Attributes:
-        network: Predicted from all images by the best candidate.
-        best: The best candidate.
-        candidates: All of them, best first.
-        advice: What else would be worth trying; empty where nothing is.
-        seconds: What the comparison took.
-    """
-
-    network: PredictedNetwork
+    network: PredictedNetwork  # predicted from all images by the best candidate
     best: Candidate
-    candidates: tuple[Candidate, ...]
-    advice: str
-    seconds: float
+    candidates: tuple[Candidate, ...]  # all of them, best first
+    advice: str  # what else would be worth trying; empty where nothing is
+    seconds: float  # that the comparison took
 
     def lines(self) -> list[str]:
         """All numbers as sentences, for the command line, the panel and the card."""
@@ -115,15 +94,9 @@ def at_size(images: ImageDataset, size: int) -> ImageDataset:
     """Resize square images, antialiased."""
     if images.size == size:
         return images
-    small = [
-        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in images.images.split(500)
-    ]
+    parts = images.images.split(500)
+    small = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in parts]
     return replace(images, images=torch.cat(small).round().clamp(0, 255).to(torch.uint8))
-
-
-def images_for(images: Any, labels: Any = None, size: int | None = None) -> ImageDataset:
-    """Read what ``predict`` takes at the size that the candidates need."""
-    return to_images(images, labels, None, size or SIZE)
 
 
 Fit = Callable[[ImageDataset], PredictedNetwork]
@@ -149,11 +122,8 @@ def pretrained_network(data: ImageDataset) -> PredictedNetwork:
     began = time.perf_counter()
     found = extract_features(backbone, data.images, 50)
     means = class_means(found, data.labels, data.num_classes)
-    origin = {
-        "dataset": data.name, "images": len(data), "model": PRETRAINED, "predictor": PRETRAINED, "looked_at": 0,
-        "refinement_steps": 0,
-    }  # fmt: skip
-    seconds = {"features": time.perf_counter() - began}
+    origin = dict(dataset=data.name, images=len(data), model=PRETRAINED, predictor=PRETRAINED, looked_at=0)
+    origin["refinement_steps"], seconds = 0, {"features": time.perf_counter() - began}
     return PredictedNetwork(backbone, means, 10.0, data.class_names, SIZE, 3, None, origin, seconds)
 
 
@@ -184,10 +154,10 @@ def choose_predictor(
     """
     if not seconds > 0:
         raise PudNetError(f"seconds is {seconds}; expected more than 0.")
-    usable = spread_over_items(images)
-    if not bool(usable.any()):
+    if not bool(spread_over_items(images).any()):
         raise PudNetError(f"{images.name}: no class has two images; choosing a predictor needs two per class.")
     began, tried = time.perf_counter(), candidates(config)
+    results: dict[str, tuple[Right, Tensor, float]] = {}
     some, rate = images, 1e9
     if PRETRAINED in tried:  # the slow one says how many images there is time for
         tried[PRETRAINED](images.at_most(1, seed))  # builds it
@@ -195,26 +165,22 @@ def choose_predictor(
         rate = len(probe) / max(sum(tried[PRETRAINED](probe).seconds.values()), 1e-3)
         some = images.at_most(max(4, int(0.5 * seconds * rate / images.num_classes)), seed)
     some = some.at_most(max(4, 1000 // images.num_classes), seed)
-    results: dict[str, tuple[Right, Tensor, float]] = {}
     for name, fit in tried.items():
         share = (seconds - (time.perf_counter() - began)) / (len(tried) - len(results))
-        results[name] = _cross_validate(name, fit, some, max(share, 0.0), seed)
+        results[name] = _cross_validate(name, fit, some, share, seed)
     common = torch.stack([done for _, done, _ in results.values()]).all(0)  # the same images for every candidate
-    rows = [
-        _candidate(name, head, right[head][common], took)
-        for name, (right, _, took) in results.items()
-        for head in HEADS
-    ]
+    count, rows = int(common.sum()), []
+    for name, (right, _, took) in results.items():
+        for head in HEADS:
+            hits = int(right[head][common].sum())
+            rows.append(Candidate(name, head, 100 * hits / count, *wilson(hits, count), count, took))
     # Of equals the first: small before large, class means before LDA.
     order = sorted(rows, key=lambda row: -row.accuracy)
-    took = time.perf_counter() - began
-    best = order[0]
-    known = images
+    took, best, known = time.perf_counter() - began, order[0], images
     if best.predictor == PRETRAINED:  # as many as there was time for once more
         known = images.at_most(max(20, int(seconds * rate / images.num_classes)), seed)
     network = tried[best.predictor](known)
-    if best.head == "LDA":
-        network = with_lda(network, known)
+    network = with_lda(network, known) if best.head == "LDA" else network
     return Choice(network, best, tuple(order), _advice(best, images), took)
 
 
@@ -223,41 +189,31 @@ Right = dict[str, Tensor]  # of each head: (N,) bool
 
 def _cross_validate(name: str, fit: Fit, data: ImageDataset, seconds: float, seed: int) -> tuple[Right, Tensor, float]:
     """Cross-validate one predictor: which images each head had right, which were left out, seconds of a prediction."""
-    fold = fold_of(data, 5, seed)
+    fold, count = fold_of(data, 5, seed), data.num_classes
     right = {head: torch.zeros(len(data), dtype=torch.bool) for head in HEADS}
     done, took, began = torch.zeros(len(data), dtype=torch.bool), [], time.perf_counter()
     fixed = None
     if name == PRETRAINED:
-        network = fit(data)
-        fixed = extract_features(network.backbone, at_size(data.with_channels(3), SIZE).images, 50)
+        fixed = extract_features(fit(data).backbone, at_size(data.with_channels(3), SIZE).images, 50)
         took.append(time.perf_counter() - began)
     for index in range(5):
         left, held = torch.nonzero(fold != index).flatten(), torch.nonzero(fold == index).flatten()
         if len(held) == 0 or (index >= 2 and fixed is None and time.perf_counter() - began > seconds):
             continue
-        start = time.perf_counter()
         if fixed is None:
+            start = time.perf_counter()
             network = fit(data.subset(left))
             resized = at_size(data, network.image_size).with_channels(network.channels).images
             features = extract_features(network.backbone, resized)
             took.append(time.perf_counter() - start)
         else:
             features = fixed
-        known, labels = features[left], data.labels[left]
-        means = class_means(known, labels, data.num_classes)
-        cosine = F.normalize(features[held], dim=1) @ F.normalize(means, dim=1).T
-        weight, bias = pretrained_features.lda(known, labels, data.num_classes)
-        for head, logits in zip(HEADS, (cosine, F.linear(features[held], weight, bias)), strict=True):
+        cosine = cosine_logits(features[held], class_means(features[left], data.labels[left], count), 1.0)
+        linear = F.linear(features[held], *pretrained_features.lda(features[left], data.labels[left], count))
+        for head, logits in zip(HEADS, (cosine, linear), strict=True):
             right[head][held] = logits.argmax(1) == data.labels[held]
         done[held] = True
     return right, done, float(np.median(took))
-
-
-def _candidate(name: str, head: str, right: Tensor, seconds: float) -> Candidate:
-    hits, count = int(right.sum()), len(right)
-    bounds = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    low, high = 100 * float(bounds.low), 100 * float(bounds.high)
-    return Candidate(name, head, 100 * hits / count, low, high, count, seconds)
 
 
 def _advice(best: Candidate, images: ImageDataset) -> str:

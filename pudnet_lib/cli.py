@@ -411,7 +411,7 @@ def predict(
         typer.echo(f"{out / 'network.safetensors'}: predicted in {took:.0f} ms from {Path(images).name}")
         typer.echo("\n".join([f"{out / 'cleaned'}:", *done.lines()]))
         return
-    from pudnet_lib.export.folder import predict_folder
+    from pudnet_lib.face import predict_folder
 
     what = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds, "classify": classify or []}
     what["on_error"] = _on_error(on_error)

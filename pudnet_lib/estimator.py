@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -10,9 +11,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.auto import SIZE, Choice, at_size, choose_predictor
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.face import predict, to_images
+from pudnet_lib.images import as_dataset
+from pudnet_lib.shipped import load_pudnet
+from pudnet_lib.trust import classify_logits
 
 
 class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -34,21 +38,14 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     classes_: np.ndarray
     network_: PredictedNetwork
+    choice_: Choice
 
     def __init__(
-        self,
-        predictor: str = "auto",
-        *,
-        seconds: float = 20.0,
-        size: int | None = None,
-        batch_size: int = 256,
+        self, predictor: str = "auto", *, seconds: float = 20.0, size: int | None = None, batch_size: int = 256,
         random_state: int = 0,
-    ) -> None:
-        self.predictor = predictor
-        self.seconds = seconds
-        self.size = size
-        self.batch_size = batch_size
-        self.random_state = random_state
+    ) -> None:  # fmt: skip
+        self.predictor, self.seconds, self.size = predictor, seconds, size
+        self.batch_size, self.random_state = batch_size, random_state
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
         """Predict a network for labelled images.
@@ -63,10 +60,6 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If lengths differ, there is one class only, or an image can't be read.
         """
-        from pudnet_lib.auto import choose_predictor, images_for
-        from pudnet_lib.face import predict, to_images
-        from pudnet_lib.shipped import load_pudnet
-
         check_consistent_length(X, y)
         labels = np.asarray(y)
         check_classification_targets(labels)
@@ -74,27 +67,21 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(classes) < 2:
             raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")
         config = PredictConfig(seed=self.random_state, batch_size=self.batch_size)
-        if self.predictor == "auto":
-            data = images_for(_plain(X), numbers.tolist(), self.size)
+        model = None if self.predictor == "auto" else load_pudnet(self.predictor)
+        size = self.size or (SIZE if model is None else None)
+        data = to_images(X, numbers.tolist(), model, size)
+        if model is None:
             self.choice_ = choose_predictor(data, self.seconds, config, self.random_state)
-            network = self.choice_.network
-        else:
-            model = load_pudnet(self.predictor)
-            network = predict(model, to_images(_plain(X), numbers.tolist(), model, self.size), config=config)
-        self.network_, self.classes_ = network, classes
+        self.network_ = self.choice_.network if model is None else predict(model, data, config=config)
+        self.classes_ = classes
         return self
 
     def _logits(self, X: Any) -> torch.Tensor:  # noqa: N803
-        from pudnet_lib.auto import at_size
-        from pudnet_lib.images import as_dataset
-        from pudnet_lib.trust import classify_logits
-
         check_is_fitted(self, "network_")
-        network = self.network_
         if len(X) == 0:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
-        names = [str(c) for c in range(len(self.classes_))]
-        data: ImageDataset = as_dataset(_plain(X), [0] * len(X), names, size=network.image_size)
+        network, names = self.network_, [str(c) for c in range(len(self.classes_))]
+        data = as_dataset(X, [0] * len(X), names, size=network.image_size)
         images = at_size(data.with_channels(network.channels), network.image_size).images
         return classify_logits(network, images, self.batch_size)
 
@@ -107,24 +94,12 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Probabilities (N, K), in the order of ``classes_``."""
         return np.asarray(self._logits(X).softmax(1).numpy())
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> Any:
         """Pickle the parameters alone: a network is kept with ``pudnet_lib.save(estimator.network_, path)``."""
-        return {"params": self.get_params(deep=False)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state["params"])
+        return partial(type(self), **self.get_params(deep=False)), ()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         tags.no_validation = True
         return tags
-
-
-def _plain(X: Any) -> Any:  # noqa: N803
-    """A list of equal arrays becomes one array; everything else stays."""
-    if isinstance(X, list | tuple) and X and all(isinstance(x, np.ndarray) for x in X):
-        if len({x.shape for x in X}) > 1:
-            raise PudNetError("The arrays have different shapes; make them pictures (PIL.Image.fromarray) first.")
-        return np.stack(X)
-    return X

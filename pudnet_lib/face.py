@@ -1,89 +1,32 @@
-"""What ``from pudnet_lib import …`` gives where it is more than a core function: load, save, predict from anything."""
+"""What a user does: predict a network for images of any kind, or a folder with all that it needs. Our choice."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
-
+from pudnet_lib.auto import SIZE, at_size, choose_predictor
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork
 from pudnet_lib.core.predict import predict as predict_dataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.files import load_tensors
-
-
-def load(path: Path | str, module: nn.Module | None = None) -> Any:
-    """Load whatever the kit saved: a predicted network, a predictor, a denoiser.
-
-    Args:
-        path: A .safetensors file, or the folder of ``pudnet train``, ``pudnet predict`` or ``save_pretrained``.
-        module: Where the file is of a network of your own: a module of that architecture.
-
-    Returns:
-        The network or predictor, in evaluation mode, on the CPU.
-
-    Raises:
-        PudNetError: If there is no such file, it is damaged, or holds something else.
-    """
-    from pudnet_lib.export.models import load_model, load_network
-
-    place = Path(path).expanduser()
-    if place.is_dir():
-        names = ("network.safetensors", "model.safetensors")
-        found = [place / name for name in names if (place / name).is_file()]
-        if not found:
-            raise PudNetError(f"{place} holds neither {' nor '.join(names)}; expected a folder that the kit wrote.")
-        place = found[0]
-    description = load_tensors(place)[1]
-    if "network" in description:
-        return load_network(place, module)
-    if "denoiser" in description:
-        from pudnet_lib.denoise import Denoiser
-
-        return Denoiser.load(place)
-    return load_model(place, module)[0]
-
-
-def save(thing: Any, path: Path | str) -> Path:
-    """Save a predicted network, a predictor or a denoiser as one checked safetensors file.
-
-    Args:
-        thing: What ``predict``, ``train`` or ``load`` returned.
-        path: The file.
-
-    Returns:
-        The file.
-
-    Raises:
-        PudNetError: If it is nothing that the kit can save, or can't be written.
-    """
-    from pudnet_lib.export.models import save_model, save_network
-
-    place = Path(path).expanduser()
-    if isinstance(thing, PredictedNetwork):
-        save_network(thing, place)
-    elif isinstance(thing, ParameterModel):
-        save_model(thing, place, **getattr(thing, "notes", {}))
-    elif hasattr(thing, "save"):
-        thing.save(place)
-    else:
-        raise PudNetError(f"A {type(thing).__name__} can't be saved; expected a predicted network or a predictor.")
-    return place
+from pudnet_lib.export import program
+from pudnet_lib.export.cards import END_NOTE, card
+from pudnet_lib.export.models import save, trained_size
+from pudnet_lib.files import write_atomically
+from pudnet_lib.images import as_dataset, load_images
+from pudnet_lib.images.folder import refuse_inside
+from pudnet_lib.shipped import load_pudnet
+from pudnet_lib.trust import TrustConfig, trust_report
 
 
 def predict(
-    model: ParameterModel | Path | str,
-    images: Any,
-    labels: Any = None,
-    config: PredictConfig | None = None,
-    *,
-    size: int | None = None,
-    seconds: float = 20.0,
-) -> PredictedNetwork:
+    model: ParameterModel | Path | str, images: Any, labels: Any = None, config: PredictConfig | None = None, *,
+    size: int | None = None, seconds: float = 20.0,
+) -> PredictedNetwork:  # fmt: skip
     """Predict a network for labelled images of any kind.
 
     Args:
@@ -102,16 +45,11 @@ def predict(
     Raises:
         PudNetError: If images, labels and predictor don't go together; the message says what was expected.
     """
-    from pudnet_lib.shipped import load_pudnet
-
     if str(model) == "auto":
-        from pudnet_lib.auto import choose_predictor, images_for
-
-        data = images_for(images, labels, size)
-        return choose_predictor(data, seconds=seconds, config=config).network
+        return choose_predictor(to_images(images, labels, size=size or SIZE), seconds, config).network
     model = load_pudnet(model) if isinstance(model, str | Path) else model
     data = to_images(images, labels, model, size)
-    if untrained(model):
+    if float(model.scale.detach()) == 10.0:  # the τ that it started with, which no training step leaves alone
         warnings.warn(
             f"This {type(model).__name__} was never meta-trained: what it predicts is random. Load a trained one "
             "(load_pudnet()), or train it (pudnet train).",
@@ -122,25 +60,62 @@ def predict(
 
 def to_images(images: Any, labels: Any, model: ParameterModel | None = None, size: int | None = None) -> ImageDataset:
     """Make a dataset of what ``predict`` takes, with the size and channels of a predictor's training images."""
-    from pudnet_lib.images import as_dataset, load_images
-
     if isinstance(images, ImageDataset):
         return images
     size = size or (32 if model is None else trained_size(model))
-    channels = 3 if model is None or model.own_target else model.config.target.channels
-    if labels is None:
-        if not isinstance(images, str | Path):
-            raise PudNetError("Labels are missing: predict(model, images, labels) for arrays, pictures and paths.")
-        return load_images(images, split="all", size=size, channels=channels)
-    return as_dataset(images, labels, size=size, channels=channels).with_channels(channels)
+    channels = (None if model is None else model.channels) or 3
+    if labels is not None:
+        return as_dataset(images, labels, size=size, channels=channels).with_channels(channels)
+    if not isinstance(images, str | Path):
+        raise PudNetError("Labels are missing: predict(model, images, labels) for arrays, pictures and paths.")
+    return load_images(images, split="all", size=size, channels=channels)
 
 
-def trained_size(model: ParameterModel) -> int:
-    """Side in pixels of the images that a predictor was meta-trained with; 32 where its notes don't say."""
-    notes = getattr(model, "notes", {})
-    return int(notes.get("size") or notes.get("train", {}).get("pool", {}).get("size", 32))
-
-
-def untrained(model: ParameterModel) -> bool:
-    """Whether a predictor still has the τ that it started with, which no training step leaves alone."""
-    return float(model.scale.detach()) == 10.0
+def predict_folder(
+    images: str | Path, out: Path, model: str | Path = "auto", config: PredictConfig | None = None, *,
+    onnx: bool = False, export: bool = False, classify: Sequence[Path] = (), trust: bool = True, seconds: float = 20.0,
+    on_error: Literal["raise", "skip"] = "skip",
+) -> Iterator[str]:  # fmt: skip
+    """Predict a network for a folder, zip or known name and write all that one needs to use it; lines to be printed."""
+    refuse_inside(out, images)
+    if onnx:
+        program.require_onnx()  # before any work is done
+    config, predictor, about = config or PredictConfig(), None, []
+    if str(model) == "auto":
+        data = load_images(images, "auto", SIZE, on_error=on_error)
+        choice = choose_predictor(data, seconds, config)
+        network, about = choice.network, choice.lines()
+    else:
+        predictor = load_pudnet(model)
+        if predictor.config.target.name == "unet":
+            raise PudNetError(f"{model} predicts denoisers; pass --task denoise with it.")
+        size, channels = trained_size(predictor), predictor.config.target.channels
+        data = load_images(images, "auto", size, channels, on_error=on_error)
+        network = predict(predictor, data, config=config)
+    file = save(network, out / "network.safetensors")
+    parts = ", ".join(f"{part} {1000 * value:.0f}" for part, value in network.seconds.items())
+    yield f"{data.name}: {len(data)} images, {data.num_classes} classes"
+    yield from [f"Note: {line}" for line in (data.report.warnings if data.report is not None else ())]
+    yield f"{file}: predicted in {1000 * sum(network.seconds.values()):.0f} ms ({parts})"
+    yield from about
+    report, test = None, None
+    small = at_size(data.with_channels(network.channels), network.image_size)
+    if trust:
+        if data.report is not None and data.report.split.get("source") == "own":  # the folder's own test part
+            test = load_images(images, "test", small.size, small.channels, progress=False)
+            test = test if test.class_names == data.class_names else None
+        report = trust_report(network, small, predictor, TrustConfig(predict=config), test=test)
+        yield from report.lines()
+    write_atomically(out / "README.md", card(network, report, data.licence, about).encode())
+    if export:
+        program.torch_export(network, out / "network.pt2")
+        yield f"{out / 'network.pt2'}: the same logits as before to 1e-5"
+    if onnx:
+        difference = program.onnx(network, out / "network.onnx", small.images)
+        program.onnx(network, out / "network_any_size.onnx", small.images, any_size=True)
+        yield f"{out / 'network.onnx'}: onnxruntime's logits differ by {difference:.1e} at most"
+        yield f"{out / 'network_any_size.onnx'}: the same for one picture of any size"
+    for picture in classify:
+        found = network.classify(picture)
+        yield f"{picture}: {found.label} ({100 * found.probabilities[found.label]:.0f} %)"
+    yield f"Next, in Python:\nimport pudnet_lib\n{END_NOTE}"

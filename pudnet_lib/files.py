@@ -83,8 +83,8 @@ def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
 
 def sweep(*folders: Path) -> None:
     """Remove temporary folders, and half-written files in these folders, that a killed process left over a day ago."""
-    levels = ("", "*/", "*/*/")  # no deeper: a folder of data sets has millions of files
-    found = [p for folder in folders for level in levels for p in folder.glob(f"{level}.{PREFIX}*")]
+    # Three levels and no deeper: a folder of data sets has millions of files.
+    found = [p for folder in folders for above in ("", "*/", "*/*/") for p in folder.glob(f"{above}.{PREFIX}*")]
     uid = getattr(os, "getuid", int)()  # 0 on Windows, as its files'
     for place in [*Path(tempfile.gettempdir()).glob(f"{PREFIX}*"), *found]:
         with contextlib.suppress(OSError, PudNetError):
@@ -93,9 +93,9 @@ def sweep(*folders: Path) -> None:
                 continue
             if place.is_file():
                 place.unlink()
-                continue
-            with lock(place / ".lock", "in use"):
-                shutil.rmtree(place)
+            else:
+                with lock(place / ".lock", "in use"):
+                    shutil.rmtree(place)
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -104,12 +104,8 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], description: M
     text = json.dumps({"format": FORMAT, **description}, sort_keys=True)
     content = save(contents, {"pudnet": text, "checksum": _BLANK.decode()})
     where = content.index(b'"checksum":"') + 12  # the description's own quotes are escaped
-    write_atomically(Path(path), content[:where] + _digest(content).encode() + content[where + 64 :])
-
-
-def _digest(content: bytes | bytearray) -> str:
-    """SHA-256 of a file's bytes, the checksum itself taken as zeros."""
-    return hashlib.sha256(content).hexdigest()
+    checksum = hashlib.sha256(content).hexdigest()  # of all bytes, the checksum itself taken as zeros
+    write_atomically(Path(path), content[:where] + checksum.encode() + content[where + 64 :])
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -118,7 +114,15 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise PudNetError(f"There is no checkpoint {path}. Give the path of a .safetensors file that the kit wrote.")
     try:
-        _refuse_pickle(path)
+        with path.open("rb") as start:
+            head = start.read(9)
+        # A safetensors file starts with 8 bytes of length, which may look like a pickle's start, and a brace.
+        if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+            raise PudNetError(
+                f"{path} is a pickle (a torch.save file), which can run any code when opened; the kit reads "
+                "safetensors only. Convert it where you trust it: safetensors.torch.save_file(torch.load(...), "
+                "'x.safetensors')."
+            )
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             _verify(path, metadata)
@@ -133,21 +137,10 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         description = json.loads(metadata["pudnet"])
     except (ValueError, RecursionError) as error:
         raise PudNetError(f"{path}: its description is no JSON ({error}). Copy or train it anew.") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        found = description.get("format") if isinstance(description, dict) else description
+    found = description.get("format") if isinstance(description, dict) else description
+    if not isinstance(description, dict) or found != FORMAT:
         raise PudNetError(f"{path} has format {found!r}; this version of the kit reads {FORMAT}.")
     return tensors, description
-
-
-def _refuse_pickle(path: Path) -> None:
-    with path.open("rb") as file:
-        head = file.read(9)
-    # A safetensors file starts with 8 bytes of length, which may look like a pickle's start, and a brace.
-    if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise PudNetError(
-            f"{path} is a pickle (a torch.save file), which can run any code when opened; the kit reads safetensors "
-            "only. Convert it where you trust it: safetensors.torch.save_file(torch.load(...), 'x.safetensors')."
-        )
 
 
 def _verify(path: Path, metadata: Mapping[str, str]) -> None:
@@ -159,7 +152,7 @@ def _verify(path: Path, metadata: Mapping[str, str]) -> None:
     content = bytearray(path.read_bytes())
     where = content.find(b'"checksum":"' + given.encode() + b'"') + 12
     content[where : where + len(given)] = _BLANK
-    if where < 12 or _digest(content) != given:
+    if where < 12 or hashlib.sha256(content).hexdigest() != given:
         raise PudNetError(f"{path} is damaged: its checksum is not that of its content. Copy or train it anew.")
 
 
@@ -167,35 +160,28 @@ def config_from_dict(kind: type[Any], values: Any, where: str = "") -> Any:
     """Build a frozen config dataclass, nested ones included, from plain values, all types and bounds checked."""
     from pydantic import TypeAdapter, ValidationError
 
-    _check_names(kind, values, where)
+    _check(kind, values, where)
     try:
-        built = TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         text = first["msg"].removeprefix("Value error, ")
-        field = ".".join(map(str, first["loc"]))
-        raise PudNetError(f"{where}{field or kind.__name__}: {text} (found {_short(first['input'])}).") from None
-    _check_bounds(values, where)
-    return built
+        field = ".".join(map(str, first["loc"])) or kind.__name__
+        raise PudNetError(f"{where}{field}: {text} (found {_short(first['input'])}).") from None
 
 
-def _check_names(kind: type[Any], values: Any, where: str) -> None:
+def _check(kind: Any, values: Any, where: str) -> None:
+    """Refuse unknown fields, and numbers that would fill the memory, run for ever or are no number."""
     if not isinstance(values, Mapping):
-        raise PudNetError(f"{where.rstrip('.') or kind.__name__} is {_short(values)}; expected an object of fields.")
-    hints = get_type_hints(kind)
+        name = where.rstrip(".") or getattr(kind, "__name__", "")
+        raise PudNetError(f"{name} is {_short(values)}; expected an object of fields.")
+    hints = get_type_hints(kind) if kind else {}
     for name, value in values.items():
-        if name not in hints:
-            raise unknown_name(f"field of {kind.__name__}", str(name), [f.name for f in dataclasses.fields(kind)])
-        for inner in (hints[name], *get_args(hints[name])):  # a dataclass, or a dataclass or None
-            if isinstance(inner, type) and dataclasses.is_dataclass(inner) and value is not None:
-                _check_names(inner, value, f"{where}{name}.")
-
-
-def _check_bounds(values: Any, where: str) -> None:
-    """No number that would fill the memory, run for ever or is no number."""
-    for name, value in values.items() if isinstance(values, Mapping) else ():
-        if isinstance(value, Mapping):
-            _check_bounds(value, f"{where}{name}.")
+        if kind and name not in hints:
+            raise unknown_name(f"field of {kind.__name__}", str(name), hints)
+        inner = [h for h in (hints.get(name), *get_args(hints.get(name))) if dataclasses.is_dataclass(h)]  # or None
+        if isinstance(value, Mapping) or (inner and value is not None):
+            _check(inner[0] if inner else None, value, f"{where}{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise PudNetError(f"{where}{name} is {value}; expected a finite number.")
         elif isinstance(value, int) and not isinstance(value, bool) and name not in _FREE:

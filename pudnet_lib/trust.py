@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.heads import class_means, cosine_logits
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.core.pudnet import PudNet
@@ -29,38 +30,29 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.packs import pack_names
 from pudnet_lib.images.sources import load_images
 from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.methods.pretrained_features import lda
+from pudnet_lib.shipped import load_shipped, shipped_models
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
 Pool = tuple[ImageDataset, ...]
-#: Nearest pool episodes over which a distance is averaged, and episodes that are embedded per source.
-NEIGHBOURS, EPISODES = 5, 32
+#: Nearest pool episodes over which a distance is averaged.
+NEIGHBOURS = 5
 #: The predictor that needs no predicting: ImageNet-pretrained features.
 PRETRAINED = "ImageNet-pretrained features"
 
 
 @dataclass(frozen=True)
 class TrustConfig:
-    """How a trust report is made.
-
-    Attributes:
-        folds: Folds of the cross-validation.
-        max_images: At most so many images take part in it, the same number of each class.
-        fine_tune_from: Images per class from which fine-tuning is advised.
-        scratch_from: Images per class from which training from scratch is advised where the prediction fails.
-        far: Distance to the pool, in medians of the pool's own, from which images count as far.
-        good: Accuracy in % from which nothing more is advised.
-        seed: Seed of the folds.
-        predict: How the network is predicted in each fold.
-    """
+    """How a trust report is made."""
 
     folds: int = 5
-    max_images: int = 1000
-    fine_tune_from: int = 20
-    scratch_from: int = 100
-    far: float = 3.0
-    good: float = 95.0
-    seed: int = 0
-    predict: PredictConfig = field(default_factory=PredictConfig)
+    max_images: int = 1000  # at most so many take part in the cross-validation, the same number of each class
+    fine_tune_from: int = 20  # images per class from which fine-tuning is advised
+    scratch_from: int = 100  # and training from scratch, where the prediction fails
+    far: float = 3.0  # distance to the pool, in medians of the pool's own, from which images count as far
+    good: float = 95.0  # accuracy in % from which nothing more is advised
+    seed: int = 0  # of the folds
+    predict: PredictConfig = field(default_factory=PredictConfig)  # how the network is predicted in each fold
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.max_images < 2:
@@ -69,55 +61,36 @@ class TrustConfig:
 
 @dataclass(frozen=True)
 class TrustReport:
-    """What ``trust_report`` found; accuracies in %.
+    """What ``trust_report`` found; accuracies in %."""
 
-    Attributes:
-        accuracy: Of the prediction, on ``images`` images that it did not learn from.
-        low: Lower end of its 95 % interval (Wilson).
-        high: Upper end.
-        images: Images that were classified.
-        balanced: Mean of the classes' accuracies.
-        balanced_low: Lower end of its 95 % interval.
-        per_class: Class name to accuracy.
-        chance: Share of the largest class among them: what a constant answer reaches.
-        pixel_accuracy: Balanced accuracy of class means of raw pixels.
-        images_per_class: Median number of labelled images per class.
-        distance: To the pool, in medians of the pool's own; None where the model does not look at images.
-        nearest: The pool's source that is nearest; empty where there is no distance.
-        measured: ``"test part"`` or ``"cross-validation"``.
-        advice: The better choice.
-        reasons: Why, one sentence each.
-    """
-
-    accuracy: float
-    low: float
+    accuracy: float  # of the prediction, on images that it did not learn from
+    low: float  # lower end of its 95 % interval (Wilson)
     high: float
-    images: int
-    balanced: float
-    balanced_low: float
+    images: int  # that were classified
+    balanced: float  # mean of the classes' accuracies
+    balanced_low: float  # lower end of its 95 % interval
     per_class: dict[str, float]
-    chance: float
-    pixel_accuracy: float
-    images_per_class: int
-    distance: float | None
-    nearest: str
+    chance: float  # share of the largest class among them: what a constant answer reaches
+    pixel_accuracy: float  # balanced accuracy of class means of raw pixels
+    images_per_class: int  # median number of labelled images per class
+    distance: float | None  # to the pool, in medians of the pool's own; None where the model does not look at images
+    nearest: str  # the pool's nearest source; empty where there is no distance
     measured: Literal["test part", "cross-validation"]
     advice: Advice
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # of the advice, one sentence each
 
     def lines(self, escape: Callable[[object], str] = str) -> list[str]:
         """The report as sentences, for the command line and the card, which gives a function to escape names."""
-        how = {
-            "test part": f"on the {self.images} images of its own test part",
-            "cross-validation": f"on {self.images} of its own images under cross-validation (each fold predicted anew)",
-        }[self.measured]
+        how = f"on {self.images} of its own images under cross-validation (each fold predicted anew)"
+        if self.measured == "test part":
+            how = f"on the {self.images} images of its own test part"
+        weakest = sorted(self.per_class, key=self.per_class.__getitem__)[:3]
+        worst = ", ".join(f"{escape(name)} {self.per_class[name]:.0f} %" for name in weakest)
         lines = [
             f"Estimated accuracy: {self.accuracy:.1f} % [{self.low:.1f}, {self.high:.1f}] {how}; always the largest "
-            f"class: {self.chance:.1f} %; class means of raw pixels: {self.pixel_accuracy:.1f} %."
+            f"class: {self.chance:.1f} %; class means of raw pixels: {self.pixel_accuracy:.1f} %.",
+            f"Each class alone, the mean (balanced accuracy): {self.balanced:.1f} %; the weakest: {worst}.",
         ]
-        order = sorted(self.per_class, key=self.per_class.__getitem__)
-        worst = ", ".join(f"{escape(name)} {self.per_class[name]:.0f} %" for name in order[:3])
-        lines.append(f"Each class alone, the mean (balanced accuracy): {self.balanced:.1f} %; the weakest: {worst}.")
         if self.distance is not None:
             lines.append(
                 f"Distance to the meta-training pool: {self.distance:.1f} times the usual distance within it; nearest "
@@ -125,19 +98,11 @@ class TrustReport:
             )
         return [*lines, f"Advice: {self.advice}. {' '.join(self.reasons)}"]
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, as JSON can hold them."""
-        return asdict(self) | {"reasons": list(self.reasons)}
-
 
 def trust_report(
-    network: PredictedNetwork,
-    images: ImageDataset,
-    model: ParameterModel | None = None,
-    config: TrustConfig | None = None,
-    pool: Pool | None = None,
-    test: ImageDataset | None = None,
-) -> TrustReport:
+    network: PredictedNetwork, images: ImageDataset, model: ParameterModel | None = None,
+    config: TrustConfig | None = None, pool: Pool | None = None, test: ImageDataset | None = None,
+) -> TrustReport:  # fmt: skip
     """Estimate how far to trust a predicted network. Model, network and global generators don't change.
 
     Args:
@@ -157,7 +122,7 @@ def trust_report(
             or no class has two images (items).
     """
     config = config or TrustConfig()
-    for data in (images, *([test] if test is not None else [])):
+    for data in (images, test or images):
         if data.class_names != network.class_names:
             raise PudNetError(
                 f"{data.name} has classes {list(data.class_names[:3])}… and the network "
@@ -170,11 +135,19 @@ def trust_report(
                 known.add(key)
                 fresh.append(i)
         test = test.subset(torch.tensor(fresh)) if fresh else None
-    fixed = network.origin.get("predictor") == PRETRAINED  # its features were fitted to none of these images
-    model = model or (None if fixed else _own_model(network, test))
+    name = network.origin.get("predictor", "")
+    if model is None and name in shipped_models():
+        model = load_shipped(name)
+    elif model is None and test is None and name != PRETRAINED:  # whose features were fitted to none of these images
+        raise PudNetError(
+            "This network was fitted to these very images, and its origin names no predictor of the kit: an estimate "
+            "from it would only praise itself. Pass model=, what predicted it, or test=, labelled images that it has "
+            "not seen."
+        )
     if test is not None:
         labels, right = test.labels, classify_all(network, test.images, config.predict.batch_size) == test.labels
-        pixels = _pixel_means(images, test)
+        means = class_means(_pixels(images), images.labels, images.num_classes)
+        pixels = cosine_logits(_pixels(test), means, 1.0).argmax(1) == labels
     else:
         some = images.at_most(max(2, config.max_images // images.num_classes), config.seed)
         usable = spread_over_items(some)
@@ -183,31 +156,27 @@ def trust_report(
                 f"{images.name}: no class has two images to tell apart; cross-validation needs two per class."
             )
         labels = some.labels[usable]
-        right = (_fixed_features(network, some, config) if model is None else cross_validate(model, some, config))[
-            usable
-        ]
-        features = (some.images.float() / 255 - 0.5).flatten(1)  # (N, C·H·W), as dark as bright, for the cosine
-        pixels = leave_one_item_out(features, some.labels, some.items, some.num_classes)[usable]
+        right = _fixed_features(network, some, config) if model is None else cross_validate(model, some, config)
+        pixels = leave_one_item_out(_pixels(some), some.labels, some.items, some.num_classes)[usable]
+        right = right[usable]
     distance = None if model is None else pool_distance(model, images, config.predict, pool)
     facts = _facts(labels, right, images.class_names) | {
         "pixel_accuracy": _facts(labels, pixels, images.class_names)["balanced"],
         "images_per_class": int(images.class_counts().median()),
     }
     advice, reasons = advise(facts, distance, config)
-    return TrustReport(
-        **facts,
-        distance=None if distance is None else distance.ratio,
-        nearest="" if distance is None else distance.nearest,
-        measured="cross-validation" if test is None else "test part",
-        advice=advice,
-        reasons=reasons,
-    )
+    away, nearest = (None, "") if distance is None else distance[:2]
+    measured: Any = "cross-validation" if test is None else "test part"
+    return TrustReport(**facts, distance=away, nearest=nearest, measured=measured, advice=advice, reasons=reasons)
+
+
+def _pixels(data: ImageDataset) -> Tensor:
+    """Raw pixels (N, C·H·W), as dark as bright, for the cosine."""
+    return (data.images.float() / 255 - 0.5).flatten(1)
 
 
 def _fixed_features(network: PredictedNetwork, data: ImageDataset, config: TrustConfig) -> Tensor:
     """Cross-validate the head alone: LDA or class means, taken anew in each fold."""
-    from pudnet_lib.methods.pretrained_features import lda
-
     features = extract_features(network.backbone, data.images, 50).cpu()
     if not hasattr(network, "bias"):
         return leave_one_item_out(features, data.labels, data.items, data.num_classes)
@@ -218,21 +187,6 @@ def _fixed_features(network: PredictedNetwork, data: ImageDataset, config: Trust
             rule = lda(features[left], data.labels[left], data.num_classes)
             right[held] = F.linear(features[held], *rule).argmax(1) == data.labels[held]
     return right
-
-
-def _own_model(network: PredictedNetwork, test: ImageDataset | None) -> ParameterModel | None:
-    """The shipped predictor that the network's origin names."""
-    from pudnet_lib.shipped import load_shipped, shipped_models
-
-    name = network.origin.get("predictor", "")
-    if name in shipped_models():
-        return load_shipped(name)
-    if test is not None:
-        return None
-    raise PudNetError(
-        "This network was fitted to these very images, and its origin names no predictor of the kit: an estimate from "
-        "it would only praise itself. Pass model=, what predicted it, or test=, labelled images that it has not seen."
-    )
 
 
 def classify_all(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
@@ -247,33 +201,28 @@ def classify_logits(network: nn.Module, images: Tensor, batch_size: int = 256) -
         return torch.cat([network(part.to(device)).cpu() for part in images.split(batch_size)])
 
 
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, in %."""
+    bounds = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    return 100 * float(bounds.low), 100 * float(bounds.high)
+
+
 def _facts(labels: Tensor, right: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
     """Accuracy, balanced accuracy and chance in %, from which images (N,) bool were right."""
     hits, count = int(right.sum()), len(labels)
-    bounds = stats.binomtest(hits, count).proportion_ci(method="wilson")
     counts = torch.bincount(labels, minlength=len(names)).double()
-    per_class = torch.bincount(labels, right.double(), minlength=len(names))
     known = counts > 0
-    share = per_class[known] / counts[known]
-    smooth = (per_class[known] + 2) / (counts[known] + 4)  # Agresti and Coull: no class is certain
-    half = 1.96 * float((smooth * (1 - smooth) / (counts[known] + 4)).sum().sqrt()) / int(known.sum())
+    per_class, counts = torch.bincount(labels, right.double(), minlength=len(names))[known], counts[known]
+    share, smooth = per_class / counts, (per_class + 2) / (counts + 4)  # Agresti and Coull: no class is certain
+    half = 1.96 * float((smooth * (1 - smooth) / (counts + 4)).sum().sqrt()) / len(counts)
     kept = [name for name, there in zip(names, known.tolist(), strict=True) if there]
+    low, high = wilson(hits, count)
     return {
-        "accuracy": 100 * hits / count,
-        "low": 100 * float(bounds.low),
-        "high": 100 * float(bounds.high),
-        "images": count,
-        "balanced": 100 * float(share.mean()),
-        "balanced_low": 100 * max(0.0, float(share.mean()) - half),
+        "accuracy": 100 * hits / count, "low": low, "high": high, "images": count,
+        "balanced": 100 * float(share.mean()), "balanced_low": 100 * max(0.0, float(share.mean()) - half),
         "per_class": {name: 100 * value for name, value in zip(kept, share.tolist(), strict=True)},
         "chance": 100 * float(counts.max()) / count,
-    }
-
-
-def _pixel_means(images: ImageDataset, test: ImageDataset) -> Tensor:
-    flat = [(data.images.float() / 255 - 0.5).flatten(1) for data in (images, test)]
-    means = torch.stack([flat[0][ids].mean(0) for ids in images.indices_by_class()])
-    return (F.normalize(flat[1], dim=1) @ F.normalize(means, dim=1).T).argmax(1) == test.labels
+    }  # fmt: skip
 
 
 def advise(
@@ -298,13 +247,10 @@ def advise(
     if failed and per_class < config.fine_tune_from:
         reasons.append(f"{per_class} images per class are few for fine-tuning (from {config.fine_tune_from} on).")
         return "collect more images", tuple(reasons)
-    if failed or (not good and per_class >= config.fine_tune_from):
+    if not good and per_class >= config.fine_tune_from:
         return "fine-tune it", (*reasons, f"{per_class} images per class are enough for fine-tuning.")
-    if not good:
-        reasons.append(f"It makes errors, but {per_class} images per class are few for fine-tuning.")
-    else:
-        reasons.append("There is little left to gain.")
-    return "use it as it is", tuple(reasons)
+    few = f"It makes errors, but {per_class} images per class are few for fine-tuning."
+    return "use it as it is", (*reasons, "There is little left to gain." if good else few)
 
 
 def spread_over_items(data: ImageDataset) -> Tensor:
@@ -349,27 +295,19 @@ def cross_validate(model: ParameterModel, data: ImageDataset, config: TrustConfi
     return right
 
 
-@dataclass(frozen=True)
-class PoolDistance:
-    """Mean distance of images' embedding to the nearest pool episodes, in units of what pool episodes have.
+class PoolDistance(NamedTuple):
+    """Mean distance of images' embedding to the nearest pool episodes, in units of what pool episodes have."""
 
-    Attributes:
-        ratio: The distance over the pool's own median.
-        nearest: The source of the nearest episode.
-        share: Share of the pool's episodes that are as far or farther from the others.
-    """
-
-    ratio: float
-    nearest: str
-    share: float
+    ratio: float  # the distance over the pool's own median
+    nearest: str  # the source of the nearest episode
+    share: float  # of the pool's episodes that are as far or farther from the others
 
     def far(self, ratio: float) -> bool:
         """Whether no pool episode of the same size is as far, and the distance is above a ratio."""
         return self.ratio > ratio and self.share == 0
 
 
-@dataclass(frozen=True)
-class _Embedded:
+class _Embedded(NamedTuple):
     """Pool episodes: vectors (M, G·D) standardised by centre and spread, their sources, their own distances (M,)."""
 
     vectors: Tensor
@@ -385,10 +323,10 @@ _CACHE: weakref.WeakKeyDictionary[PudNet, dict[Any, _Embedded]] = weakref.WeakKe
 def default_pool(notes: Mapping[str, Any] | None = None, size: int = 32, channels: int = 3) -> Pool | None:
     """The training classes of a predictor's sources; None where one of them does not come with the kit."""
     known = (notes or {}).get("train", {}).get("pool", {})
-    names = known.get("sources", pack_names())
+    names, size = known.get("sources", pack_names()), known.get("size", size)
     if not set(names) <= set(pack_names()):
         return None
-    data = [load_images(name, split="train", size=known.get("size", size), channels=channels) for name in names]
+    data = [load_images(name, split="train", size=size, channels=channels) for name in names]
     return tuple(d.select_classes(default_class_split(d.name, d.num_classes).train) for d in data)
 
 
@@ -402,10 +340,8 @@ def _nearest(distances: Tensor) -> Tensor:
     return distances.topk(min(NEIGHBOURS, distances.shape[-1]), largest=False).values.mean(-1)
 
 
-def pool_embeddings(
-    model: PudNet, pool: Pool, ways: int = 5, per_class: int = 10, episodes: int = EPISODES
-) -> _Embedded:
-    """Embed episodes of each source with so many classes (fewer where a source has fewer) and sketch images per class.
+def pool_embeddings(model: PudNet, pool: Pool, ways: int = 5, per_class: int = 10, episodes: int = 32) -> _Embedded:
+    """Embed episodes of each source with so many classes (or all that it has) and sketch images per class.
 
     Kept until the model's weights change or the model goes.
     """

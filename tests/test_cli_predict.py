@@ -84,9 +84,9 @@ def test_bad_zip_is_one_line_and_writes_nothing(model_path, tmp_path, capsys):
 
 
 def test_missing_onnx_packages_stop_the_command_before_any_work(folder, tmp_path, monkeypatch, capsys):
-    from pudnet_lib.export import onnx_files
+    from pudnet_lib.export import program
 
-    monkeypatch.setattr(onnx_files, "_NEEDED", ("no_such_package",))
+    monkeypatch.setattr(program, "_NEEDED", ("no_such_package",))
     assert run("predict", folder, "--out", tmp_path / "out", "--onnx") == 2
     assert "pudnet-kit[export]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export import card, onnx, onnx_files, torch_export
+from pudnet_lib.export import card, onnx, program, torch_export
 from pudnet_lib.images import load_images
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -117,15 +117,15 @@ def test_names_of_users_never_become_markup_in_a_card(images):
 
 
 def test_onnx_file_that_computes_something_else_is_not_written(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_files, "_difference", lambda *_: 0.5)
-    monkeypatch.setattr(onnx_files, "onnx_bytes", lambda _: b"")
+    monkeypatch.setattr(program, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(program, "onnx_bytes", lambda _: b"")
     with pytest.raises(PudNetError, match=r"differ from PyTorch's by 0\.5"):
         onnx(network, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_onnx_packages_are_named(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_files, "_NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(program, "_NEEDED", ("onnx", "no_such_package"))
     with pytest.raises(PudNetError, match=r"needs no_such_package.*pudnet-kit\[export\]"):
         onnx(network, tmp_path / "x.onnx")
 

@@ -3,19 +3,9 @@
 from pudnet_lib.export.cards import card, predictor_card
 from pudnet_lib.export.hub import from_pretrained, push_to_hub, save_pretrained
 from pudnet_lib.export.models import load_model, load_network, save_model, save_network
-from pudnet_lib.export.onnx_files import onnx
-from pudnet_lib.export.program import torch_export
+from pudnet_lib.export.program import onnx, torch_export
 
 __all__ = [
-    "card",
-    "from_pretrained",
-    "load_model",
-    "load_network",
-    "onnx",
-    "predictor_card",
-    "push_to_hub",
-    "save_model",
-    "save_network",
-    "save_pretrained",
-    "torch_export",
-]
+    "card", "from_pretrained", "load_model", "load_network", "onnx", "predictor_card", "push_to_hub", "save_model",
+    "save_network", "save_pretrained", "torch_export",
+]  # fmt: skip

@@ -25,73 +25,60 @@ tags:
 - parameter-prediction
 ---
 """
+#: Three lines to load, classify and fine-tune, at the end of ``pudnet predict`` and in the card.
+END_NOTE = """network = pudnet_lib.load("network.safetensors")          # load
+network.classify("picture.jpg").label                     # classify
+better = pudnet_lib.finetune(network, pudnet_lib.load_images("FOLDER")).network  # fine-tune"""
 
 
 def card(
-    network: PredictedNetwork,
-    report: TrustReport | None = None,
-    licence: str | None = None,
-    choice: Sequence[str] = (),
+    network: PredictedNetwork, report: TrustReport | None = None, licence: str | None = None, choice: Sequence[str] = ()
 ) -> str:
     """Write a predicted network's card."""
     origin = network.origin
-    terms = plain(licence or origin.get("licence", "unknown"))
     target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
     tensors = sum(p.numel() for p in network.backbone.parameters())
-    seconds = sum(network.seconds.values())
     parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
     by = plain(origin.get("predictor") or origin.get("model", "a hypernetwork"))
-    lines = [
-        f"# Predicted network for {plain(origin.get('dataset', 'an image dataset'))}",
-        "",
-        f"All convolution weights of this network were predicted by {by}, {_how(origin)}. A picture is classified by "
-        "the cosine of its features to each class's mean features.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| Architecture | {plain(target)} ({tensors:,} parameters) |",
-        f"| Input | {network.channels} channels, {network.image_size} × {network.image_size} pixels, values in 0..1 |",
-        f"| Images | {plain(origin.get('images', 'unknown'))} (terms: {terms}) |",
-        f"| Prediction | {seconds:.3f} s ({parts}) |",
-        f"| Classes | {len(network.class_names)}: {', '.join(plain(name) for name in network.class_names)} |",
-        "",
-        *([*choice, ""] if choice else []),
-        "## How far to trust it",
-        "",
-        *(report.lines(plain) if report else ["No trust report was made for this network."]),
-        "",
-        "## Use it",
-        "",
-        "```python",
-        *END_NOTE,
-        "```",
-        "",
-        "Without the kit (ONNX, torch.export) a picture is prepared like this: "
-        + "; ".join(preparation(network))
-        + ".",
-        "",
-        "## Limits",
-        "",
-        "It knows the classes above and answers with one of them whatever the picture shows. Its accuracy on pictures "
-        "from elsewhere than its training images was not measured.",
-        "",
-    ]
-    return _HEAD + "\n".join(lines)
+    terms = plain(licence or origin.get("licence", "unknown"))
+    trust = "\n".join(report.lines(plain)) if report else "No trust report was made for this network."
+    chosen = "\n".join([*choice, "", ""]) if choice else ""
+    return f"""{_HEAD}# Predicted network for {plain(origin.get("dataset", "an image dataset"))}
 
+All convolution weights of this network were predicted by {by}, {_how(origin)}. A picture is classified by the cosine \
+of its features to each class's mean features.
 
-#: Three lines to load, classify and fine-tune, at the end of ``pudnet predict`` and in the card.
-END_NOTE = (
-    'network = pudnet_lib.load("network.safetensors")          # load',
-    'network.classify("picture.jpg").label                     # classify',
-    'better = pudnet_lib.finetune(network, pudnet_lib.load_images("FOLDER")).network  # fine-tune',
-)
+| | |
+|---|---|
+| Architecture | {plain(target)} ({tensors:,} parameters) |
+| Input | {network.channels} channels, {network.image_size} × {network.image_size} pixels, values in 0..1 |
+| Images | {plain(origin.get("images", "unknown"))} (terms: {terms}) |
+| Prediction | {sum(network.seconds.values()):.3f} s ({parts}) |
+| Classes | {len(network.class_names)}: {", ".join(plain(name) for name in network.class_names)} |
+
+{chosen}## How far to trust it
+
+{trust}
+
+## Use it
+
+```python
+{END_NOTE}
+```
+
+Without the kit (ONNX, torch.export) a picture is prepared like this: {"; ".join(preparation(network))}.
+
+## Limits
+
+It knows the classes above and answers with one of them whatever the picture shows. Its accuracy on pictures from \
+elsewhere than its training images was not measured.
+"""
 
 
 def _how(origin: Mapping[str, Any]) -> str:
     """From how many images, and whether gradient steps followed the forward pass."""
     looked_at = f"{origin['looked_at']} images" if "looked_at" in origin else "a few images"
-    steps = origin.get("refinement_steps", 0)
-    if not steps:
+    if not (steps := origin.get("refinement_steps", 0)):
         return f"from {looked_at} of the dataset in one forward pass; it was not trained on them"
     return f"from {looked_at} of the dataset, then refined in {steps} gradient steps on the same images"
 
@@ -104,31 +91,24 @@ def plain(text: object) -> str:
 
 def predictor_card(model: ParameterModel) -> str:
     """Write the card of a predictor (PudNet, shared network) that ``save_pretrained`` puts beside it."""
-    kind, layout = type(model).__name__, model.layout
-    target = (
-        "a user's own module" if model.own_target else f"{model.config.target.name}, width {model.config.target.width}"
-    )
-    own = ", target=YOUR_MODULE" if model.own_target else ""
-    learned = ", ".join(plain(name) for name in (*layout.shared, *layout.kept)) or "none"
-    lines = [
-        f"# {kind}: parameters of a ConvNet for a dataset that it has not seen",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| Target network | {plain(target)} |",
-        f"| Predicted | {layout.num_predicted:,} numbers in {len(layout.predicted)} convolutions |",
-        f"| Learned, the same for every dataset | {learned} |",
-        f"| Size of the predictor | {sum(p.numel() for p in model.parameters()):,} parameters |",
-        "",
-        "```python",
-        "from pudnet_lib import load_images, predict",
-        "from pudnet_lib.export import from_pretrained",
-        "",
-        f'model = from_pretrained("this folder or repository"{own})',
-        'network = predict(model, load_images("a folder of class folders"))',
-        "```",
-        "",
-        "What it was meta-trained on, and its measured accuracy, are not in this file; add them here.",
-        "",
-    ]
-    return _HEAD + "\n".join(lines)
+    layout, config = model.layout, model.config
+    target = "a user's own module" if model.own_target else f"{config.target.name}, width {config.target.width}"
+    return f"""{_HEAD}# {type(model).__name__}: parameters of a ConvNet for a dataset that it has not seen
+
+| | |
+|---|---|
+| Target network | {plain(target)} |
+| Predicted | {layout.num_predicted:,} numbers in {len(layout.predicted)} convolutions |
+| Learned, the same for every dataset | {", ".join(map(plain, (*layout.shared, *layout.kept))) or "none"} |
+| Size of the predictor | {sum(p.numel() for p in model.parameters()):,} parameters |
+
+```python
+from pudnet_lib import load_images, predict
+from pudnet_lib.export import from_pretrained
+
+model = from_pretrained("this folder or repository"{", target=YOUR_MODULE" if model.own_target else ""})
+network = predict(model, load_images("a folder of class folders"))
+```
+
+What it was meta-trained on, and its measured accuracy, are not in this file; add them here.
+"""

@@ -18,49 +18,36 @@ from torch import nn
 from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.cards import card, predictor_card
-from pudnet_lib.export.models import load_model, load_network, save_model, save_network
+from pudnet_lib.export.models import load, save
 from pudnet_lib.files import load_tensors, write_atomically
 
-WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "config.json", "README.md"
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+WEIGHTS = "model.safetensors"
 
 
 def save_pretrained(model: Any, folder: Path | str) -> Path:
     """Save into a folder: ``model.safetensors``, ``config.json`` (its description, to read), ``README.md``."""
     folder = Path(folder).expanduser()
-    network = isinstance(model, PredictedNetwork)
-    (save_network if network else save_model)(model, folder / WEIGHTS)
-    description = load_tensors(folder / WEIGHTS)[1]
-    write_atomically(folder / DESCRIPTION, (json.dumps(description, indent=1, sort_keys=True) + "\n").encode())
-    if not (folder / CARD).exists():
-        write_atomically(folder / CARD, (card(model) if network else predictor_card(model)).encode())
+    description = load_tensors(save(model, folder / WEIGHTS))[1]
+    write_atomically(folder / "config.json", (json.dumps(description, indent=1, sort_keys=True) + "\n").encode())
+    if not (folder / "README.md").exists():
+        text = card(model) if isinstance(model, PredictedNetwork) else predictor_card(model)
+        write_atomically(folder / "README.md", text.encode())
     return folder
 
 
 def from_pretrained(
-    folder_or_repo: Path | str,
-    *,
-    target: nn.Module | None = None,
-    backbone: nn.Module | None = None,
-    revision: str | None = None,
-    cache_dir: Path | str | None = None,
-    local_files_only: bool = False,
-    token: str | bool | None = None,
+    folder_or_repo: Path | str, *, target: nn.Module | None = None, backbone: nn.Module | None = None, **download: Any
 ) -> Any:
-    """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub."""
-    folder = Path(folder_or_repo).expanduser()
-    if folder.is_dir():
-        path = folder / WEIGHTS
-        if not path.is_file():
-            raise PudNetError(f"{folder} has no {WEIGHTS}; expected a folder that save_pretrained wrote.")
-    elif _REPO.fullmatch(str(folder_or_repo)):
-        asked = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
-        path = _download(str(folder_or_repo), asked)
-    else:
-        raise PudNetError(f"{folder_or_repo} is neither a folder nor a repository's name (owner/name).")
-    if "network" in load_tensors(path)[1]:
-        return load_network(path, backbone)
-    return load_model(path, target)[0]
+    """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub.
+
+    What else is given (``revision``, ``cache_dir``, ``local_files_only``, ``token``) goes to ``hf_hub_download``.
+    """
+    path = Path(folder_or_repo).expanduser() / WEIGHTS
+    if not path.parent.is_dir():
+        path = _download(str(folder_or_repo), download)
+    elif not path.is_file():
+        raise PudNetError(f"{path.parent} has no {WEIGHTS}; expected a folder that save_pretrained wrote.")
+    return load(path, target if backbone is None else backbone)
 
 
 def push_to_hub(model: Any, repo_id: str, *, private: bool = False, token: Any = None, **commit: Any) -> str:
@@ -68,8 +55,7 @@ def push_to_hub(model: Any, repo_id: str, *, private: bool = False, token: Any =
     api = _hub().HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **commit))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=save_pretrained(model, folder), **commit))
 
 
 def _hub() -> Any:
@@ -80,10 +66,12 @@ def _hub() -> Any:
     return huggingface_hub
 
 
-def _download(repo: str, asked: dict[str, Any]) -> Path:
+def _download(repo: str, how: dict[str, Any]) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise PudNetError(f"{repo} is neither a folder nor a repository's name (owner/name).")
     hub = _hub()
     try:
-        return Path(hub.hf_hub_download(repo, WEIGHTS, **asked))
+        return Path(hub.hf_hub_download(repo, WEIGHTS, **how))
     except (OSError, ValueError) as error:  # the Hub's errors are all kinds of these
         raise PudNetError(
             f"{WEIGHTS} of {repo} could not be had ({str(error).strip().splitlines()[0]}). Check the name, the token "

@@ -7,7 +7,7 @@ import dataclasses
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,17 +15,15 @@ from torch import Tensor, nn
 
 import pudnet_lib.more_targets  # noqa: F401  (registers the U-Net and torchvision's)
 from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
-from pudnet_lib.core.layout import Unsupported
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
 
-_KINDS: dict[str, tuple[type[Any], type[Any]]] = {
-    "pudnet": (PudNet, PudNetConfig),
-    "shared": (SharedNetwork, SharedConfig),
-}
+_KINDS: dict[str, tuple[type[Any], type[Any]]] = dict(
+    pudnet=(PudNet, PudNetConfig), shared=(SharedNetwork, SharedConfig)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +55,7 @@ class NetworkFacts:
             raise PudNetError("class_names must be two names or more, all of them different and none empty")
         if not 1 <= self.image_size <= 4096:
             raise PudNetError(f"image_size is {self.image_size}; expected 1 to 4096 pixels")
-        for name, kind in {
-            "dataset": str,
-            "model": str,
-            "licence": str,
-            "looked_at": int,
-            "refinement_steps": int,
-        }.items():
+        for name, kind in dict(dataset=str, model=str, licence=str, looked_at=int, refinement_steps=int).items():
             if name in self.origin and (not isinstance(self.origin[name], kind) or isinstance(self.origin[name], bool)):
                 raise PudNetError(f"origin.{name} is {self.origin[name]!r}; expected {kind.__name__}")
 
@@ -72,16 +64,12 @@ def describe(model: ParameterModel) -> dict[str, Any]:
     """Describe a model so that ``build`` can make it again: kind, config and the shapes that it predicts."""
     kind = next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
     shapes = {t.name: list(t.shape) for t in model.layout.predicted}
-    config: Any = model.config  # every kind has one
-    own = bool(getattr(model, "own_target", False))
-    return {"kind": kind, "config": dataclasses.asdict(config), "predicts": shapes, "own_target": own}
+    config = dataclasses.asdict(model.config)
+    return {"kind": kind, "config": config, "predicts": shapes, "own_target": model.own_target}
 
 
 def build(
-    description: Mapping[str, Any],
-    target: nn.Module | None = None,
-    unsupported: Unsupported = "refuse",
-    tensors: Mapping[str, Tensor] | None = None,
+    description: Mapping[str, Any], target: nn.Module | None = None, tensors: Mapping[str, Tensor] | None = None
 ) -> ParameterModel:
     """Build a model, freshly initialised, from its description; shapes are compared before anything large is made."""
     if isinstance(description, Mapping) and description.get("kind") not in [*_KINDS]:
@@ -93,16 +81,16 @@ def build(
     config = config_from_dict(config_cls, facts.config, "model.config.")
     if target is None:
         with shapes_only():
-            _check_shapes(cls(config, None, unsupported), facts, tensors)
-    model: ParameterModel = cls(config, target, unsupported)
+            _check_shapes(cls(config), facts, tensors)
+    model: ParameterModel = cls(config, target, "keep")  # what is predicted is compared next
     _check_shapes(model, facts, tensors)
     return model
 
 
 def _check_shapes(model: ParameterModel, facts: ModelFacts, tensors: Mapping[str, Tensor] | None) -> None:
     shapes = {t.name: tuple(t.shape) for t in model.layout.predicted}
-    if shapes != facts.predicts:
-        differing = sorted(n for n in {*shapes, *facts.predicts} if shapes.get(n) != facts.predicts.get(n))
+    differing = sorted(n for n in {*shapes, *facts.predicts} if shapes.get(n) != facts.predicts.get(n))
+    if differing:
         first = differing[0]
         raise PudNetError(
             f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first {first!r} with "
@@ -136,9 +124,7 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     model.load_state_dict(dict(tensors))
 
 
-def load_model(
-    path: Path | str, target: nn.Module | None = None, unsupported: Unsupported = "refuse"
-) -> tuple[ParameterModel, dict[str, Any]]:
+def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[ParameterModel, dict[str, Any]]:
     """Load a model that ``save_model`` wrote."""
     tensors, description = load_tensors(path)
     if "model" not in description:
@@ -146,10 +132,16 @@ def load_model(
     notes = description.get("notes", {})
     if not isinstance(notes, dict):
         raise PudNetError(f"{path}: notes is {type(notes).__name__}; expected an object.")
-    model = _named(path, build, description["model"], target, unsupported, tensors)
+    model = _named(path, build, description["model"], target, tensors)
     load_state(model, tensors, str(path))
     model.notes = notes
     return model.eval(), notes
+
+
+def trained_size(model: ParameterModel) -> int:
+    """Side in pixels of the images that a predictor was meta-trained with; 32 where its notes don't say."""
+    notes = getattr(model, "notes", {})
+    return int(notes.get("size") or notes.get("train", {}).get("pool", {}).get("size", 32))
 
 
 def _named(path: Path | str, call: Any, *given: Any) -> Any:
@@ -168,12 +160,10 @@ class LinearNetwork(PredictedNetwork):
     @classmethod
     def of(cls, network: PredictedNetwork, weight: Tensor, bias: Tensor) -> LinearNetwork:
         """The same backbone and facts with another head."""
-        made = cls(
-            network.backbone, weight, float(network.scale), network.class_names, network.image_size, network.channels,
-            network.target, network.origin, network.seconds,
-        )  # fmt: skip
+        about = (network.class_names, network.image_size, network.channels, network.target)
+        made = cls(network.backbone, weight, float(network.scale), *about, network.origin, network.seconds)
         made.register_buffer("bias", bias.detach())
-        return made.eval()
+        return made
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W) to logits (N, K)."""
@@ -182,16 +172,12 @@ class LinearNetwork(PredictedNetwork):
 
 def save_network(network: PredictedNetwork, path: Path | str) -> None:
     """Save a predicted network as one safetensors file with its JSON description inside."""
-    about = {
-        "class_names": list(network.class_names),
-        "image_size": network.image_size,
-        "channels": network.channels,
-        "target": None if network.target is None else dataclasses.asdict(network.target),
-        "origin": network.origin,
-        "seconds": network.seconds,
-        "head": "LDA" if isinstance(network, LinearNetwork) else "class means",
-        "features": "efficientnet-lite0" if type(network.backbone).__name__ == "PretrainedBackbone" else "",
-    }
+    about = dict(
+        class_names=network.class_names, image_size=network.image_size, channels=network.channels,
+        target=network.target and dataclasses.asdict(network.target), origin=network.origin, seconds=network.seconds,
+        head="LDA" if isinstance(network, LinearNetwork) else "class means",
+        features="efficientnet-lite0" if type(network.backbone).__name__ == "PretrainedBackbone" else "",
+    )  # fmt: skip
     save_tensors(path, network.state_dict(), {"network": about})
 
 
@@ -207,38 +193,82 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
         backbone = PretrainedBackbone()
     if facts.target is None and backbone is None:
         raise PudNetError(f"{path} holds a network of your own; pass that module as backbone=....")
-    means = tensors.get("means", torch.empty(0))
-    if means.ndim != 2 or len(means) != len(facts.class_names):
-        raise PudNetError(
-            f"{path}: class_names has {len(facts.class_names)} names and the class means shape {tuple(means.shape)}."
-        )
+    names, means = facts.class_names, tensors.get("means", torch.empty(0))
+    if means.ndim != 2 or len(means) != len(names):
+        raise PudNetError(f"{path}: class_names has {len(names)} names and the class means shape {tuple(means.shape)}.")
+
+    def assemble(module: nn.Module, means: Tensor) -> PredictedNetwork:
+        about = (names, facts.image_size, facts.channels, facts.target, facts.origin, facts.seconds)
+        network = PredictedNetwork(module, means, 0.0, *about)
+        return network if facts.head != "LDA" else LinearNetwork.of(network, means, means.new_zeros(len(means)))
+
     if facts.target is not None:
         with shapes_only():
-            sketch = _assemble(build_target(facts.target), means.to("meta"), facts)
+            sketch = assemble(build_target(facts.target), means.to("meta"))
         compare_shapes(sketch, tensors, str(path))
-        _try_one(sketch, facts, path)
+        try:  # one picture without memory: channels, size and features must go together
+            with torch.no_grad():
+                sketch.backbone(torch.zeros(1, facts.channels, facts.image_size, facts.image_size, device="meta"))
+        except (RuntimeError, ValueError) as error:
+            raise PudNetError(
+                f"{path}: image_size {facts.image_size} with {facts.channels} channels does not go through this "
+                f"network ({str(error).splitlines()[0]})."
+            ) from error
     module = build_target(facts.target) if facts.target is not None else copy.deepcopy(backbone)
-    assert module is not None
-    network = _assemble(module, torch.empty_like(means), facts)
+    network = assemble(cast(nn.Module, module), torch.empty_like(means))
     load_state(network, tensors, str(path))
     return network.eval()
 
 
-def _assemble(module: nn.Module, means: Tensor, facts: NetworkFacts) -> PredictedNetwork:
-    network = PredictedNetwork(
-        module, means, 0.0, facts.class_names, facts.image_size, facts.channels, facts.target, facts.origin,
-        facts.seconds,
-    )  # fmt: skip
-    return network if facts.head != "LDA" else LinearNetwork.of(network, means, means.new_zeros(len(means)))
+def load(path: Path | str, module: nn.Module | None = None) -> Any:
+    """Load whatever the kit saved: a predicted network, a predictor, a denoiser.
+
+    Args:
+        path: A .safetensors file, or the folder of ``pudnet train``, ``pudnet predict`` or ``save_pretrained``.
+        module: Where the file is of a network of your own: a module of that architecture.
+
+    Returns:
+        The network or predictor, in evaluation mode, on the CPU.
+
+    Raises:
+        PudNetError: If there is no such file, it is damaged, or holds something else.
+    """
+    place, names = Path(path).expanduser(), ("network.safetensors", "model.safetensors")
+    if place.is_dir():
+        found = [place / name for name in names if (place / name).is_file()]
+        if not found:
+            raise PudNetError(f"{place} holds neither {' nor '.join(names)}; expected a folder that the kit wrote.")
+        place = found[0]
+    description = load_tensors(place)[1]
+    if "network" in description:
+        return load_network(place, module)
+    if "denoiser" in description:
+        from pudnet_lib.denoise import Denoiser
+
+        return Denoiser.load(place)
+    return load_model(place, module)[0]
 
 
-def _try_one(network: PredictedNetwork, facts: NetworkFacts, path: Path | str) -> None:
-    """Run one picture without memory: channels, size and features must go together."""
-    try:
-        with torch.no_grad():
-            network.backbone(torch.zeros(1, facts.channels, facts.image_size, facts.image_size, device="meta"))
-    except (RuntimeError, ValueError) as error:
-        raise PudNetError(
-            f"{path}: image_size {facts.image_size} with {facts.channels} channels does not go through this network "
-            f"({str(error).splitlines()[0]})."
-        ) from error
+def save(thing: Any, path: Path | str) -> Path:
+    """Save a predicted network, a predictor or a denoiser as one checked safetensors file.
+
+    Args:
+        thing: What ``predict``, ``train`` or ``load`` returned.
+        path: The file.
+
+    Returns:
+        The file.
+
+    Raises:
+        PudNetError: If it is nothing that the kit can save, or can't be written.
+    """
+    place = Path(path).expanduser()
+    if isinstance(thing, PredictedNetwork):
+        save_network(thing, place)
+    elif isinstance(thing, ParameterModel):
+        save_model(thing, place, **getattr(thing, "notes", {}))
+    elif hasattr(thing, "save"):
+        thing.save(place)
+    else:
+        raise PudNetError(f"A {type(thing).__name__} can't be saved; expected a predicted network or a predictor.")
+    return place

@@ -53,8 +53,7 @@ def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) ->
         PudNetError: If there is no such model.
     """
     path = Path(name).expanduser()
-    if path.is_dir() and (path / "model.safetensors").is_file():
-        path = path / "model.safetensors"
-    if path.is_file() or path.suffix == ".safetensors":
-        return load_model(path, target)[0]
+    folder = path / "model.safetensors"
+    if path.is_file() or folder.is_file() or path.suffix == ".safetensors":
+        return load_model(folder if folder.is_file() else path, target)[0]
     return load_shipped(str(name))
