@@ -15,9 +15,9 @@ import stat
 import unicodedata
 import uuid
 import zipfile
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import PREFIX
@@ -29,8 +29,7 @@ _MB = 2**20
 Skipped = list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class ArchiveLimits:
+class ArchiveLimits(NamedTuple):
     """How much a zip may hold: pictures, megabytes of one and of all unpacked, times its packed size, folders deep."""
 
     files: int = 10_000
@@ -40,18 +39,15 @@ class ArchiveLimits:
     depth: int = 32
 
 
+_LIMITS = ArchiveLimits()
+
+
 def check_zip(
-    archive: zipfile.ZipFile,
-    name: str,
-    limits: ArchiveLimits | None = None,
-    skipped: Skipped | None = None,
-    said: list[str] | None = None,
+    archive: zipfile.ZipFile, name: str, limits: ArchiveLimits, skipped: Skipped, said: list[str]
 ) -> dict[str, zipfile.ZipInfo]:
     """Check everything that a zip's directory tells; gives its pictures by the path that each is written to."""
-    limits, skipped, said = limits or ArchiveLimits(), [] if skipped is None else skipped, [] if said is None else said
     kept: dict[str, zipfile.ZipInfo] = {}
     seen: set[str] = set()
-    total = 0
     names, garbled = _names(archive.infolist())
     if garbled:
         said.append(
@@ -60,20 +56,23 @@ def check_zip(
         )
     for entry, path in zip(archive.infolist(), names, strict=True):
         parts = PurePosixPath(path).parts
-        clutter = any(is_clutter(part) for part in parts)
-        why = "clutter" if clutter or path.endswith("/") else why_no_picture(path, partial(_head, archive, entry))
-        if problem := _problem(entry, path, limits, not why):
+        clutter = path.endswith("/") or any(map(is_clutter, parts))
+        why = "" if clutter else why_no_picture(path, partial(_head, archive, entry))
+        if problem := _problem(entry, path, limits, not (clutter or why)):
             raise PudNetError(f"{name}: {problem}; nothing was unpacked. Remove it from the zip.")
         if why:
-            skipped += [(path, why)] if why != "clutter" else []
+            skipped.append((path, why))
+        if clutter or why:
             continue
-        stored = _distinct("/".join(_stored(part) for part in parts), seen)
+        stem, suffix = os.path.splitext("/".join(map(_stored, parts)))
+        ways = (f"{stem}{suffix}", *(f"{stem}~{number}{suffix}" for number in range(2, len(seen) + 3)))
+        stored = next(way for way in ways if way.casefold() not in seen)  # no two meet where case does not count
+        seen.add(stored.casefold())
         kept[stored] = entry
-        if len(kept) > limits.files:
-            raise PudNetError(f"{name} holds more than {limits.files} pictures; make several zips or leave some out.")
-        total += entry.file_size
-        if total > limits.total_mb * _MB:
-            raise PudNetError(f"{name} unpacks to more than {limits.total_mb:g} MB; leave some pictures out.")
+    if len(kept) > limits.files:
+        raise PudNetError(f"{name} holds more than {limits.files} pictures; make several zips or leave some out.")
+    if sum(entry.file_size for entry in kept.values()) > limits.total_mb * _MB:
+        raise PudNetError(f"{name} unpacks to more than {limits.total_mb:g} MB; leave some pictures out.")
     clash = next((n for n in kept for p in PurePosixPath(n).parents if str(p).casefold() in seen), None)
     if clash:
         raise PudNetError(f"{name}: a folder of {clash!r} has the name of a picture; rename one of them.")
@@ -109,19 +108,10 @@ def _stored(part: str) -> str:
     safe = _FORBIDDEN.sub("_", part)
     if os.name == "nt" and (_RESERVED.match(safe) or safe.endswith((" ", "."))):
         safe = f"{safe.rstrip(' .')}_"
-    stem, dot, suffix = safe.rpartition(".")
-    while len(safe.encode("utf-8", "replace")) > 250:
-        stem, safe = (stem or safe)[:-1], (stem or safe)[:-1] + dot + suffix[:10]
-    return safe
-
-
-def _distinct(path: str, seen: set[str]) -> str:
-    """A path that meets no other one where upper and lower case are the same."""
-    stem, suffix = os.path.splitext(path)
-    names = (path, *(f"{stem}~{number}{suffix}" for number in range(2, len(seen) + 3)))
-    wanted = next(name for name in names if name.casefold() not in seen)
-    seen.add(wanted.casefold())
-    return wanted
+    if len(safe.encode("utf-8", "replace")) <= 250:
+        return safe
+    stem, suffix = os.path.splitext(safe)
+    return stem.encode("utf-8", "replace")[:235].decode("utf-8", "ignore") + suffix[:10]
 
 
 def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: bool) -> str:
@@ -144,24 +134,23 @@ def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: b
 
 def unpack_zip(
     source: Path | str | bytes,
-    folder: Path | str,
-    limits: ArchiveLimits | None = None,
+    folder: Path,
+    limits: ArchiveLimits = _LIMITS,
     name: str = "",
     skipped: Skipped | None = None,
     said: list[str] | None = None,
 ) -> Path:
-    """Unpack a zip (a file or its bytes) into a new folder, whole or not at all; see ``check_zip``."""
-    folder = Path(folder)
+    """Unpack a zip (a file or its bytes) into a new folder, whole or not at all; what was noticed joins the lists."""
     name = name or ("The zip" if isinstance(source, bytes) else str(source))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PudNetError(f"{folder} exists already; give a new or an empty folder.")
     beside = folder.with_name(f".{PREFIX}{uuid.uuid4().hex}")
+    notes = [] if skipped is None else skipped, [] if said is None else said
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            for stored, entry in check_zip(archive, name, limits, skipped, said).items():
-                target = beside / stored
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as packed, target.open("xb") as file:
+            for stored, entry in check_zip(archive, name, limits, *notes).items():
+                (beside / stored).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as packed, (beside / stored).open("xb") as file:
                     shutil.copyfileobj(packed, file)  # never more than the directory's size, whose checksum must fit
         if folder.exists():
             folder.rmdir()

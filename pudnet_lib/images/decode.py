@@ -16,63 +16,34 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageOps
 
 from pudnet_lib.core import hooks
+from pudnet_lib.core.dataset import check_pixels
 from pudnet_lib.errors import PudNetError
 
 Pixels = npt.NDArray[np.uint8]
+Scale = tuple[float, float]  # what becomes black and what white in a deep picture
 
 MAX_PIXELS = 90_000_000
 # Part of every cache's fingerprint: raise it when the pixels that this module returns change.
 DECODE_VERSION = 2
-_READ = frozenset(
-    [
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".jif",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".webp",
-        ".avif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".pfm",
-        ".tga",
-        ".ico",
-        ".pcx",
-        ".psd",
-    ]
-)
+# Endings of files.
+_READ = "png apng jpg jpeg jpe jfif jif jp2 j2k jpx bmp dib gif webp avif tif tiff ppm pgm pbm pnm pfm tga ico pcx psd"
 _NOT_READ = {
-    f".{ending}": kind
-    for kind, endings in (
-        ("drawings and documents", "svg svgz eps ai pdf wmf emf"),
-        ("HEIC and JPEG XL", "heic heif hif jxl"),
-        ("raw photographs", "cr2 cr3 nef arw dng raf orf rw2"),
-        ("scientific formats", "dcm nii fits exr npy npz"),
-    )
-    for ending in endings.split()
+    "drawings and documents": "svg svgz eps ai pdf wmf emf",
+    "HEIC and JPEG XL": "heic heif hif jxl",
+    "raw photographs": "cr2 cr3 nef arw dng raf orf rw2",
+    "scientific formats": "dcm nii fits exr npy npz",
 }
-_UNFINISHED = frozenset((".part", ".partial", ".crdownload", ".download", ".tmp", ".temp", ".icloud", ".opdownload"))
+_UNFINISHED = "part partial crdownload download tmp temp icloud opdownload"
 _MAGIC = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL)
 # What file managers, network drives and systems put into folders and zips by themselves: passed over without a word.
 _CLUTTER = re.compile(
@@ -90,14 +61,13 @@ def is_clutter(name: str) -> bool:
 
 def why_no_picture(name: str, head: Callable[[], bytes]) -> str:
     """The one rule of what a picture is, for folders and zips: empty for a picture, else why it is none."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in _READ:
-        return ""
-    if suffix in _NOT_READ:
-        return f"{_NOT_READ[suffix]} ({suffix}) are not read; save it as PNG or JPEG"
-    if suffix in _UNFINISHED:
+    suffix = PurePosixPath(name).suffix.lower()[1:]
+    for kind, endings in _NOT_READ.items():
+        if suffix in endings.split():
+            return f"{kind} (.{suffix}) are not read; save it as PNG or JPEG"
+    if suffix in _UNFINISHED.split():
         return "an unfinished download"
-    return "" if _MAGIC.match(head()) else "no picture"
+    return "" if suffix in _READ.split() or _MAGIC.match(head()) else "no picture"
 
 
 class PictureError(PudNetError):
@@ -106,13 +76,6 @@ class PictureError(PudNetError):
     def __init__(self, path: object, why: str, remedy: str = "Repair or remove it.") -> None:
         super().__init__(f"{'the picture' if hasattr(path, 'read') else path} is {why}. {remedy}")
         self.why = why
-
-
-class Scale(NamedTuple):
-    """What becomes black and what white in a deep picture."""
-
-    low: float
-    high: float
 
 
 class Range(NamedTuple):
@@ -141,9 +104,9 @@ def common_scale(ranges: Iterable[Range]) -> tuple[Scale, str]:
     most = 1.0 if most == 1.25 else most
     clipped = f"; values below 0 (down to {low:g}) are taken as 0" if low < 0 else ""
     if most == 0 or low < -0.3 * high or 0 < body_high - body_low < most / 8:
-        scale = Scale(body_low, body_high) if body_high > body_low else Scale(low, high if high > low else low + 1)
-        return scale, f"their own range, {scale.low:g} to {scale.high:g}, becomes 0 to 255"
-    return Scale(0.0, most), f"0 to {most:g} becomes 0 to 255{clipped}" if clipped or most != 65535 else ""
+        scale = (body_low, body_high) if body_high > body_low else (low, high if high > low else low + 1)
+        return scale, f"their own range, {scale[0]:g} to {scale[1]:g}, becomes 0 to 255"
+    return (0.0, most), f"0 to {most:g} becomes 0 to 255{clipped}" if clipped or most != 65535 else ""
 
 
 def deep_range(path: Path | str) -> Range | None:
@@ -154,9 +117,8 @@ def deep_range(path: Path | str) -> Range | None:
         if head[:3] in (b"\xff\xd8\xff", b"GIF") or (head[:4] == b"\x89PNG" and head[24:26] != b"\x10\0"):
             return None
         with Image.open(path) as image:
-            if not _is_deep(image) or image.width * image.height > MAX_PIXELS:
-                return None
-            return range_of(np.asarray(image))
+            deep = _is_deep(image) and image.width * image.height <= MAX_PIXELS
+            return range_of(np.asarray(image)) if deep else None
     except Exception:  # whatever is wrong with the file, decoding it will say so
         return None
 
@@ -167,27 +129,20 @@ def _is_deep(image: Image.Image) -> bool:
 
 def decode_image(path: Any, size: int, channels: int, scale: Scale | None = None) -> Pixels:
     """Read one picture file (or an open one) as (C, H, W) uint8, H = W = ``size``."""
-    with _named_errors(path), Image.open(path) as image:
-        if image.format == "JPEG":
-            # twice the size wanted: a power of two off the work, not off the quality
-            ratio = 2 * size / min(image.size)
-            image.draft(None, (int(image.width * ratio) + 1, int(image.height * ratio) + 1))
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_large(path, f"{image.width} x {image.height} pixels")
-        return to_square(image, size, channels, scale)
-
-
-@contextlib.contextmanager
-def _named_errors(path: Any) -> Iterator[None]:
-    """Turn whatever reading a picture raises into an error that names the file and what it is instead."""
     try:
-        yield
-    except PictureError:
-        raise
+        with Image.open(path) as image:
+            if image.format == "JPEG":
+                # twice the size wanted: a power of two off the work, not off the quality
+                ratio = 2 * size / min(image.size)
+                image.draft(None, (int(image.width * ratio) + 1, int(image.height * ratio) + 1))
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            return to_square(image, size, channels, scale)
     except PudNetError as error:
         raise PictureError(path, str(error)) from error
     except Image.DecompressionBombError as error:
-        raise _too_large(path, str(error).rstrip(".")) from error
+        why = f"too large ({str(error).rstrip('.')}; at most {MAX_PIXELS // 1_000_000} million pixels)"
+        raise PictureError(path, why, "Make the picture smaller first.") from error
     except FileNotFoundError as error:
         raise PictureError(path, "missing", "Expected an image file.") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, … on damaged files
@@ -211,11 +166,6 @@ def _what_else(path: Any) -> str:
     if text.startswith((b"<!doctype html", b"<html")):
         return "a web page, not a picture: its download failed"
     return "" if _MAGIC.match(head) else "not an image that Pillow can read"
-
-
-def _too_large(path: Any, found: str) -> PictureError:
-    why = f"too large ({found}; at most {MAX_PIXELS // 1_000_000} million pixels)"
-    return PictureError(path, why, "Make the picture smaller first.")
 
 
 def quiet_bombs() -> warnings.catch_warnings[None]:
@@ -261,26 +211,16 @@ def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")  # P, CMYK, YCbCr, LAB, HSV, RGBX
 
 
-def _picture(array: np.ndarray) -> Image.Image:
-    """An array (H, W), (H, W, C) or (C, H, W), uint8 or floating point in [0, 1], as a Pillow image."""
-    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise PudNetError(f"The image has shape {array.shape}; expected (H, W), (H, W, C) or (C, H, W).")
-    if array.dtype != np.uint8:
-        if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-            raise PudNetError(
-                f"The image's pixels are {array.dtype} in [{array.min():g}, {array.max():g}]; expected uint8, or "
-                "floating point in [0, 1]. Divide by 255, or use .astype('uint8')."
-            )
-        array = (array * 255).round().astype(np.uint8)
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
-
-
 def to_pixels(image: Any, size: int, channels: int) -> Pixels:
     """A Pillow image, an array, a file's path, bytes or an open file to (C, size, size) uint8, for ``classify``."""
     if isinstance(image, np.ndarray):
-        image = _picture(image)
+        if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] not in (1, 3, 4):
+            image = image.transpose(1, 2, 0)
+        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+            raise PudNetError(f"The image has shape {image.shape}; expected (H, W), (H, W, C) or (C, H, W).")
+        check_pixels(torch.from_numpy(np.ascontiguousarray(image)), "the image")
+        image = image if image.dtype == np.uint8 else (image * 255).round().astype(np.uint8)
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if isinstance(image, Image.Image):
         return to_square(image, size, channels)
     if isinstance(image, bytes):

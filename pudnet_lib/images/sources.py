@@ -1,7 +1,7 @@
 """A name, a folder or a zip to an ImageDataset, and the list of all names.
 
 Our choice; the paper names its datasets only. Names: the packs that ship with the kit, torchvision's datasets, and
-datasets that have to be fetched by hand (``PUBLISHED``). Everything else is an image folder or a zip of one.
+datasets that have to be fetched by hand (``sources.csv``). Everything else is an image folder or a zip of one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -19,34 +19,14 @@ from PIL import Image
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.images.archive import ArchiveLimits, unpack_zip
+from pudnet_lib.images.archive import unpack_zip
 from pudnet_lib.images.cache import data_folder
-from pudnet_lib.images.decode import decode_image, to_square
+from pudnet_lib.images.decode import to_pixels
 from pudnet_lib.images.folder import Listing, readable
 from pudnet_lib.images.packs import load_pack, manifest, pack_names
 from pudnet_lib.images.published import scan_any
 from pudnet_lib.images.reading import OnError, Reading, Split, read_folder
-from pudnet_lib.images.torchvision_sources import (
-    PUBLISHED,
-    TORCHVISION,
-    has_local_copy,
-    load_torchvision,
-    unpacked_copy,
-)
-
-
-class SourceInfo(NamedTuple):
-    """What is known of a source, as ``pudnet datasets`` shows it."""
-
-    name: str
-    kind: str
-    classes: int
-    images: int
-    size: str
-    licence: str
-    place: str
-    available: bool
-    how_to_get: str
+from pudnet_lib.images.torchvision_sources import SOURCES, SourceInfo, download_images, load_torchvision
 
 
 def load_images(
@@ -81,14 +61,17 @@ def load_images(
         PudNetError: If the name or folder does not exist, holds fewer than two classes or parts of which none is
             clearly for training; if a class has nothing that can be decoded; if a download or the cache fails.
     """
-    name = str(name_or_folder)
+    name, how = str(name_or_folder), Reading(size, channels, progress, cache_dir, on_error)
     if split not in get_args(Split):
         raise unknown_name("split", str(split), get_args(Split))
-    how = Reading(size, channels, progress, cache_dir, on_error)
     if name in pack_names():
-        return _resized(load_pack(name, "all" if split == "auto" else split), size).with_channels(channels)
-    if name in TORCHVISION:
-        return load_torchvision(name, "train" if split == "auto" else split, how)
+        data = load_pack(name, "all" if split == "auto" else split)
+        if data.size != size:
+            resized = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
+            data = replace(data, images=resized.round().clamp(0, 255).to(torch.uint8))
+        return data.with_channels(channels)
+    if name in SOURCES and SOURCES[name].parts and SOURCES[name].unpacked is None:
+        return load_torchvision(SOURCES[name], "train" if split == "auto" else split, how)
     if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
         return load_zip(Path(name).expanduser(), split, how)
     folder, title = find_folder(name_or_folder)
@@ -99,22 +82,20 @@ def listed(name_or_folder: str | Path, merge: bool = False) -> Listing:
     """List the files of a source that lies on disk as image files."""
     folder, title = find_folder(name_or_folder)
     name = str(name_or_folder)
-    if name not in PUBLISHED:
-        return scan_any(folder, title, readable(name), merge)
-    return replace(scan_any(folder, title), licence=PUBLISHED[name].licence, published=True)
+    if name in SOURCES:
+        return replace(scan_any(folder, title), licence=SOURCES[name].licence, published=True)
+    return scan_any(folder, title, readable(name), merge)
 
 
-def load_zip(
-    source: Path | bytes, split: Split = "auto", how: Reading | None = None, name: str = "", limits: Any = None
-) -> ImageDataset:
+def load_zip(source: Path | bytes, split: Split = "auto", how: Reading | None = None) -> ImageDataset:
     """Load a zip of an image folder, a file or its bytes; nothing of it stays on the disk."""
-    name = name or ("the zip" if isinstance(source, bytes) else readable(str(source)))
+    name = "the zip" if isinstance(source, bytes) else readable(str(source))
     skipped: list[tuple[str, str]] = []
     said: list[str] = []
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "images"
         try:
-            unpack_zip(source, root, limits or ArchiveLimits(), name, skipped, said)
+            unpack_zip(source, root, name=name, skipped=skipped, said=said)
             listing = scan_any(root, Path(name).stem, name, split == "all")
             listing = replace(listing, skipped=(*skipped, *listing.skipped), warnings=(*said, *listing.warnings))
             how = replace(how or Reading(progress=False), cache_dir=Path(place) / "cache")
@@ -134,31 +115,22 @@ def as_dataset(
 ) -> ImageDataset:
     """Make a dataset of arrays, Pillow pictures or paths of picture files."""
     if not isinstance(X, (np.ndarray, torch.Tensor)) and len(X) and isinstance(X[0], (str, Path, Image.Image)):
-        X = np.stack(  # noqa: N806
-            [
-                to_square(x, size, channels)
-                if isinstance(x, Image.Image)
-                else decode_image(Path(x).expanduser(), size, channels)
-                for x in X
-            ]
-        )
+        X = np.stack([to_pixels(x, size, channels) for x in X])  # noqa: N806
     return ImageDataset(X, y, names, name)  # type: ignore[arg-type]
 
 
 def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
     """Find the folder of a source that lies on disk as image files, and the source's name."""
-    name = str(name_or_folder)
-    if name in PUBLISHED:
-        found = _published_folder(name)
-        if found is None:
-            source = PUBLISHED[name]
+    name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
+    known = [*pack_names(), *SOURCES]
+    if name in SOURCES and not (SOURCES[name].parts and SOURCES[name].unpacked is None):
+        source = SOURCES[name]
+        if source.unpacked is None and source.kind == "published":
             raise PudNetError(
                 f"{name} is not in {data_folder()} (looked for {source.folders.replace(';', ', ')}). To get it: "
                 f"{source.how_to_get}. The environment variable PUDNET_DATA names another folder to look in."
             )
-        return found, name
-    known = [*pack_names(), *TORCHVISION, *PUBLISHED]
-    folder = Path(name_or_folder).expanduser()
+        return source.unpacked or download_images(source), name
     if folder.is_file():
         raise PudNetError(f"{folder} is a file; expected a folder of class folders or a zip of one. Unpack it first.")
     if folder.is_dir():
@@ -172,31 +144,10 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
     raise unknown_name("dataset", name, known, "Or give the path of an image folder.")
 
 
-def _resized(data: ImageDataset, size: int) -> ImageDataset:
-    """Resize square images, antialiased."""
-    if data.size == size:
-        return data
-    images = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
-    return replace(data, images=images.round().clamp(0, 255).to(torch.uint8))
-
-
-def _published_folder(name: str) -> Path | None:
-    places = [data_folder() / folder for folder in PUBLISHED[name].folders.split(";")]
-    return next((place for place in places if place.is_dir()), None)
-
-
 def list_sources() -> list[SourceInfo]:
     """List every source that ``load_images`` knows by name; nothing is downloaded or decoded."""
-    found = []
-    for name, facts in manifest().items():
-        size = f"{facts['size']} {'gray' if facts['channels'] == 1 else 'RGB'}"
-        count = facts["train"] + facts["test"]
-        about = (facts["classes"], count, size, facts["licence"], "in the package", True, "comes with the kit")
-        found.append(SourceInfo(name, "embedded", *about))
-    for name, s in (TORCHVISION | PUBLISHED).items():
-        folder = unpacked_copy(name) if name in TORCHVISION else _published_folder(name)
-        there = folder is not None or (name in TORCHVISION and has_local_copy(name))
-        how = s.how_to_get or "downloaded when first loaded"
-        place = str(folder or data_folder() / s.folder)
-        found.append(SourceInfo(name, s.kind, int(s.classes), int(s.images), s.size, s.licence, place, there, how))
-    return found
+    packs = []
+    for name, p in manifest().items():
+        size, count = f"{p['size']} {'gray' if p['channels'] == 1 else 'RGB'}", p["train"] + p["test"]
+        packs.append(SourceInfo(name, "embedded", p["classes"], count, size, p["licence"], "comes with the kit"))
+    return [*packs, *SOURCES.values()]

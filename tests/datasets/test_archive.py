@@ -139,7 +139,7 @@ def test_whatever_the_names_no_kept_path_leaves_the_folder(names):
             archive.writestr(zipfile.ZipInfo(name + ".png"), b"x")
     with zipfile.ZipFile(buffer) as archive:
         try:
-            kept = check_zip(archive, "x.zip")
+            kept = check_zip(archive, "x.zip", ArchiveLimits(), [], [])
         except PudNetError:
             return
     root = Path("/somewhere/out")
