@@ -17,7 +17,6 @@ import uuid
 import zipfile
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import PREFIX
@@ -29,22 +28,11 @@ _MB = 2**20
 Skipped = list[tuple[str, str]]
 
 
-class ArchiveLimits(NamedTuple):
-    """How much a zip may hold: pictures, megabytes of one and of all unpacked, times its packed size, folders deep."""
-
-    files: int = 10_000
-    file_mb: float = 50.0
-    total_mb: float = 1000.0
-    ratio: float = 200.0
-    depth: int = 32
+# How much a zip may hold: pictures, megabytes of one and of all unpacked, times its packed size, folders deep.
+FILES, FILE_MB, TOTAL_MB, RATIO, DEPTH = 10_000, 50.0, 1000.0, 200.0, 32
 
 
-_LIMITS = ArchiveLimits()
-
-
-def check_zip(
-    archive: zipfile.ZipFile, name: str, limits: ArchiveLimits, skipped: Skipped, said: list[str]
-) -> dict[str, zipfile.ZipInfo]:
+def check_zip(archive: zipfile.ZipFile, name: str, skipped: Skipped, said: list[str]) -> dict[str, zipfile.ZipInfo]:
     """Check everything that a zip's directory tells; gives its pictures by the path that each is written to."""
     kept: dict[str, zipfile.ZipInfo] = {}
     seen: set[str] = set()
@@ -58,7 +46,7 @@ def check_zip(
         parts = PurePosixPath(path).parts
         clutter = path.endswith("/") or any(map(is_clutter, parts))
         why = "" if clutter else why_no_picture(path, partial(_head, archive, entry))
-        if problem := _problem(entry, path, limits, not (clutter or why)):
+        if problem := _problem(entry, path, not (clutter or why)):
             raise PudNetError(f"{name}: {problem}; nothing was unpacked. Remove it from the zip.")
         if why:
             skipped.append((path, why))
@@ -69,10 +57,10 @@ def check_zip(
         stored = next(way for way in ways if way.casefold() not in seen)  # no two meet where case does not count
         seen.add(stored.casefold())
         kept[stored] = entry
-    if len(kept) > limits.files:
-        raise PudNetError(f"{name} holds more than {limits.files} pictures; make several zips or leave some out.")
-    if sum(entry.file_size for entry in kept.values()) > limits.total_mb * _MB:
-        raise PudNetError(f"{name} unpacks to more than {limits.total_mb:g} MB; leave some pictures out.")
+    if len(kept) > FILES:
+        raise PudNetError(f"{name} holds more than {FILES} pictures; make several zips or leave some out.")
+    if sum(entry.file_size for entry in kept.values()) > TOTAL_MB * _MB:
+        raise PudNetError(f"{name} unpacks to more than {TOTAL_MB:g} MB; leave some pictures out.")
     clash = next((n for n in kept for p in PurePosixPath(n).parents if str(p).casefold() in seen), None)
     if clash:
         raise PudNetError(f"{name}: a folder of {clash!r} has the name of a picture; rename one of them.")
@@ -114,7 +102,7 @@ def _stored(part: str) -> str:
     return stem.encode("utf-8", "replace")[:235].decode("utf-8", "ignore") + suffix[:10]
 
 
-def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: bool) -> str:
+def _problem(entry: zipfile.ZipInfo, raw: str, picture: bool) -> str:
     """What is wrong with one entry; empty if nothing is."""
     path, kind = PurePosixPath(raw), stat.S_IFMT(entry.external_attr >> 16)
     size, ratio = entry.file_size / _MB, entry.file_size / max(entry.compress_size, 1)
@@ -123,9 +111,9 @@ def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: b
         (out, "leads out of the folder"),
         (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "is a link or a special file"),
         (picture and entry.flag_bits & 1, "is encrypted"),
-        (picture and len(path.parts) > limits.depth + 1, f"lies over {limits.depth} folders deep"),
-        (picture and size > limits.file_mb, f"unpacks to {size:.0f} MB (at most {limits.file_mb:g})"),
-        (picture and size > 1 and ratio > limits.ratio, f"unpacks to {ratio:.0f} times its size, as bombs do"),
+        (picture and len(path.parts) > DEPTH + 1, f"lies over {DEPTH} folders deep"),
+        (picture and size > FILE_MB, f"unpacks to {size:.0f} MB (at most {FILE_MB:g})"),
+        (picture and size > 1 and ratio > RATIO, f"unpacks to {ratio:.0f} times its size, as bombs do"),
     ):
         if wrong:
             return f"{raw[:80]!r} {what}"
@@ -133,22 +121,16 @@ def _problem(entry: zipfile.ZipInfo, raw: str, limits: ArchiveLimits, picture: b
 
 
 def unpack_zip(
-    source: Path | str | bytes,
-    folder: Path,
-    limits: ArchiveLimits = _LIMITS,
-    name: str = "",
-    skipped: Skipped | None = None,
-    said: list[str] | None = None,
+    source: Path | bytes, folder: Path, name: str, skipped: Skipped | None = None, said: list[str] | None = None
 ) -> Path:
     """Unpack a zip (a file or its bytes) into a new folder, whole or not at all; what was noticed joins the lists."""
-    name = name or ("The zip" if isinstance(source, bytes) else str(source))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PudNetError(f"{folder} exists already; give a new or an empty folder.")
     beside = folder.with_name(f".{PREFIX}{uuid.uuid4().hex}")
     notes = [] if skipped is None else skipped, [] if said is None else said
     try:
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            for stored, entry in check_zip(archive, name, limits, *notes).items():
+            for stored, entry in check_zip(archive, name, *notes).items():
                 (beside / stored).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as packed, (beside / stored).open("xb") as file:
                     shutil.copyfileobj(packed, file)  # never more than the directory's size, whose checksum must fit

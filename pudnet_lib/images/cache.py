@@ -17,11 +17,9 @@ import threading
 import time
 import warnings
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -45,6 +43,7 @@ _JOURNAL_EVERY = 2.0  # seconds: what a power cut may cost
 _BLOCK = 1 << 24  # bytes a checksum covers
 _CHECKED_BLOCKS = 64  # of a larger file (over 1 GiB) so many blocks are checked, evenly spaced
 _COPY_ON_WRITE_LIMIT = 1 << 32  # a private mapping of more may exceed what the system lets a process reserve
+Shape = tuple[int, int, int, int]
 _LARGE: WeakValueDictionary[int, Any] = WeakValueDictionary()  # address → memory map of a file over that limit
 
 
@@ -97,11 +96,10 @@ def _check(file: Path, mapped: Any, checksums: Sequence[int]) -> None:
     step = _rows(mapped.shape)
     if len(checksums) != -(-len(mapped) // step):
         raise ValueError("its checksums are not as many as described")
-    size = step * mapped[0].nbytes
     with file.open("rb") as opened:
         for index in range(0, len(checksums), max(1, len(checksums) // _CHECKED_BLOCKS)):
-            opened.seek(mapped.offset + index * size)
-            if zlib.crc32(opened.read(size)) != checksums[index]:
+            opened.seek(mapped.offset + index * step * mapped[0].nbytes)
+            if zlib.crc32(opened.read(step * mapped[0].nbytes)) != checksums[index]:
                 raise ValueError(f"wrong checksum of block {index}")
 
 
@@ -143,24 +141,20 @@ def one_writer(path: Path) -> Iterator[None]:
 
 
 def fill(
-    path: Path,
-    shape: tuple[int, int, int, int],
-    read: Callable[[int], Pixels],
-    stamp: Callable[[int], bytes],
-    progress: str = "",
-    workers: int = 0,
+    path: Path, shape: Shape, read: Callable[..., Pixels], stamp: Callable[..., bytes], text: str = "", workers: int = 0
 ) -> tuple[Path, dict[int, str]]:
     """Decode all N images of a set into its partial file; what an earlier run has done is kept."""
     partial, journal = (path.with_name(f".{path.stem}.{kind}") for kind in ("partial", "journal"))
     count, row = shape[0], int(np.prod(shape[1:]))
-    free, there = shutil.disk_usage(path.parent).free, _allocated(partial)
+    there = getattr(partial.stat(), "st_blocks", 0) * 512 if partial.is_file() else 0  # of a sparse file
+    free = shutil.disk_usage(path.parent).free
     if count * row - there > free:
         raise PudNetError(
             f"{path.parent} has {free / 1e9:.1f} GB left; {path.stem} needs {(count * row - there) / 1e9:.1f} GB more. "
             "Free some, or set PUDNET_CACHE to a folder on a larger disk."
         )
-    begin = 128  # bytes of an .npy file's header
     known = _read_journal(journal) if partial.is_file() else {}
+    turn, fresh = threading.Lock(), list[int]()
 
     def digest(index: int) -> str:
         total = hashlib.blake2b(repr(shape).encode(), digest_size=8)
@@ -168,7 +162,7 @@ def fill(
             total.update(stamp(i))
         return total.hexdigest()
 
-    def decode(index: int) -> tuple[str, dict[int, str]]:
+    def decode(index: int) -> tuple[int, str, dict[int, str]]:
         made, first, bad = digest(index), index * _CHUNK, {}
         block = np.zeros((min(_CHUNK, count - first), *shape[1:]), np.uint8)
         for i in range(len(block)):
@@ -179,13 +173,11 @@ def fill(
         with turn:
             file.seek(begin + first * row)
             file.write(block.tobytes())
-        return made, bad
+        return index, made, bad
 
-    turn = threading.Lock()
-    fresh: list[int] = []
     with partial.open("r+b" if partial.is_file() else "w+b") as file, journal.open("a", encoding="utf-8") as log:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        assert file.tell() == begin
+        begin = file.tell()
         file.truncate(begin + count * row)
         chunks = range(-(-count // _CHUNK))
         done = {i: known[i] for i in chunks if i in known and known[i][0] == digest(i)}
@@ -199,11 +191,11 @@ def fill(
             fresh.clear()
 
         start, kept_at = min(len(done) * _CHUNK, count), time.monotonic()
-        bar = tqdm(desc=progress, total=count, initial=start, unit="image", disable=not progress, leave=False, delay=2)
+        bar = tqdm(desc=text, total=count, initial=start, unit="image", disable=not text, leave=False, delay=2)
         with quiet_bombs(), bar:
             try:
-                for index, result in in_parallel(decode, [i for i in chunks if i not in done], workers):
-                    done[index] = result
+                for index, *result in in_parallel(decode, [i for i in chunks if i not in done], workers):
+                    done[index] = tuple(result)
                     fresh.append(index)
                     bar.update(min(_CHUNK, count - index * _CHUNK))
                     if time.monotonic() - kept_at > _JOURNAL_EVERY:
@@ -214,25 +206,10 @@ def fill(
     return partial, dict(sorted(item for _, bad in done.values() for item in bad.items()))
 
 
-def in_parallel(work: Callable[[int], Any], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[int, Any]]:
-    """Call ``work`` in threads, a few ahead of the result that is waited for; results in order."""
-    workers, rest = workers or WORKERS, iter(indices)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[int, Future[Any]]] = deque()
-        try:
-            waiting.extend((i, pool.submit(work, i)) for i in islice(rest, 2 * workers))
-            while waiting:
-                index, future = waiting.popleft()
-                yield index, future.result()
-                waiting.extend((i, pool.submit(work, i)) for i in islice(rest, 1))
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _allocated(path: Path) -> int:
-    """Bytes that a sparse file takes on the disk."""
-    return getattr(path.stat(), "st_blocks", 0) * 512 if path.is_file() else 0
+def in_parallel(work: Callable[[int], Any], indices: Sequence[int], workers: int = 0) -> Iterator[Any]:
+    """Call ``work`` in threads; results in order. What was not begun is left when the caller stops."""
+    with ThreadPoolExecutor(workers or WORKERS) as pool:
+        yield from pool.map(work, indices)
 
 
 def _read_journal(path: Path) -> dict[int, tuple[str, dict[int, str]]]:

@@ -7,13 +7,14 @@ latter join the training images.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class Listing:
 
 @dataclass
 class Node:
-    """A folder with pictures: their paths, its subfolders, and what else lies in it."""
+    """A folder: the pictures in it by path, its subfolders, and what else lies in it, with the reason."""
 
     path: str
     pictures: list[str] = field(default_factory=list)
@@ -83,6 +84,11 @@ def readable(name: str) -> str:
 def walk(root: Path | str) -> Node:
     """Read a folder's tree; links are followed, but never up."""
 
+    def head(path: str) -> bytes:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            return file.read(16)
+        return b""
+
     def visit(here: str, path: str, trail: tuple[str, ...]) -> Node:
         node = Node(path)
         for entry in sorted(os.scandir(here), key=lambda e: e.name):
@@ -97,7 +103,7 @@ def walk(root: Path | str) -> Node:
                     node.folders.append(visit(entry.path, inside, (*trail, real or f"{trail[-1]}/{entry.name}")))
             elif not entry.is_file():
                 node.others.append((inside, "a broken link" if entry.is_symlink() else "no file"))
-            elif why := why_no_picture(entry.name, lambda file=entry.path: _head(file)):  # type: ignore[misc]
+            elif why := why_no_picture(entry.name, partial(head, entry.path)):
                 node.others.append((inside, why))
             else:
                 node.pictures.append(inside)
@@ -107,19 +113,6 @@ def walk(root: Path | str) -> Node:
         return visit(str(root), "", (os.path.realpath(root),))
     except OSError as error:
         raise PudNetError(f"{error.filename} can't be read ({error.strerror}).") from error
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(16)
-    except OSError:
-        return b""
-
-
-def files_below(folder: Path | str) -> list[str]:
-    """List the paths of all pictures below a folder, sorted; what is no picture is passed over."""
-    return [f"{folder}/{path}" for path in walk(folder).below()]
 
 
 def refuse_inside(out: Path | str, folder: Path | str) -> None:
@@ -184,7 +177,7 @@ def _understood(top: Node, where: str, merge: bool) -> tuple[Classes, Classes | 
     if found and merge:
         merged: Classes = {}
         for part in found:
-            _add(merged, _classes(parts[part], f"{where}/{part}"))
+            _add(merged, _classes(parts[part], f"{where}/{part}"), merged)
         return merged, None, [f"{_list(found)} are taken together, as asked for."]
     if found:
         kind = "mostly the same sub-folders" if same else "different sub-folders"
@@ -204,37 +197,32 @@ def _own_split(
     parts: Mapping[str, Node], train: str, others: Sequence[str], where: str
 ) -> tuple[Classes, Classes | None, list[str]]:
     """Training and test files of a folder that has a part to learn from and parts that look like it."""
-    said = []
-    tests = [p for p in others if _role(p) == "test"] or [p for p in others if _role(p) == "validation"]
-    if not tests and len(others) == 1 and _role(others[0]) != "train" and not _is_extra(others[0]):
+    tests = [p for o in ("test", "validation") for p in others if _role(p) == o]
+    tests = [p for p in tests if _role(p) == _role(tests[0])]
+    words = re.findall(r"[a-z]+", others[0].lower())
+    if not tests and len(others) == 1 and _role(others[0]) != "train" and not set(words) & set(_NO_TEST):
         tests = list(others)
     joined = [p for p in others if _role(p) == "validation" and p not in tests]
-    training = _classes(parts[train], f"{where}/{train}")
+    training, testing = _classes(parts[train], f"{where}/{train}"), Classes()
     for part in joined:
-        _add(training, _classes(parts[part], f"{where}/{part}", empty=True))
-    testing: Classes = {}
+        _add(training, _classes(parts[part], f"{where}/{part}", empty=True), training)
     for part in tests:
         _add(testing, _classes(parts[part], f"{where}/{part}", empty=True), training)
-    if joined:
-        said.append(f"{_list(joined)} joins {train}; {_list(tests)} is the test part.")
+    said = [f"{_list(joined)} joins {train}; {_list(tests)} is the test part."] if joined else []
     for part, node in parts.items():
-        if part not in (train, *joined, *tests):
-            what = "without class folders, unlabelled" if not node.kinds() else "neither learned from nor tested on"
+        if part in (train, *joined, *tests):
+            said += _class_warnings(node)
+        else:
+            what = "neither learned from nor tested on" if node.kinds() else "without class folders, unlabelled"
             said.append(f"{part} ({len(node.below())} pictures) is not used: {what}.")
-    for part in (train, *joined, *tests):
-        said += _class_warnings(parts[part])
     return training, testing if tests else None, said
 
 
-def _is_extra(part: str) -> bool:
-    return any(word in _NO_TEST for word in re.findall(r"[a-z]+", part.lower()))
-
-
-def _add(classes: Classes, more: Classes, like: Classes | None = None) -> None:
-    """Add files to classes; a name that differs in case alone is the one there is."""
-    known = {name.casefold(): name for name in (classes if like is None else like)}
+def _add(classes: Classes, more: Classes, like: Classes) -> None:
+    """Add files to classes; a name that differs in case alone from one of ``like`` is that one."""
+    known = {name.casefold(): name for name in like} | {name: name for name in like}
     for name, files in more.items():
-        classes.setdefault(name if name in (like or classes) else known.get(name.casefold(), name), []).extend(files)
+        classes.setdefault(known.get(name, known.get(name.casefold(), name)), []).extend(files)
 
 
 def _classes(node: Node, where: str, empty: bool = False) -> Classes:
@@ -242,26 +230,19 @@ def _classes(node: Node, where: str, empty: bool = False) -> Classes:
     found: Classes = {}
     for folder in node.folders:
         files, others = folder.below(), folder.passed_over()
-        if not files and not empty:
-            unread = [o for o in others if o[1] != "no picture"]
-            if others and not unread:
-                continue  # a folder of notes
-            first = f": {readable(unread[0][0])} is {unread[0][1]}" if unread else ""
-            what = f"has no picture that can be read{first}" if unread else "is empty"
-            raise PudNetError(f"{where}: the class folder {folder.name!r} {what}. Put images in it or remove it.")
+        unread = [f": {readable(file)} is {why}" for file, why in others if why != "no picture"]
         if files:
             found.setdefault(folder.name, []).extend(files)
-    if not found:
-        loose = len(node.pictures)
-        what = f"holds {loose} pictures but no subfolders" if loose else "is empty"
-        words = Counter(re.split(r"[\d_.\-\s(]", readable(p).rpartition("/")[2])[0] for p in node.pictures)
-        hint = (
-            f" Their names begin with {_list(list(words))}: make folders of those." if 2 <= len(words) < loose else ""
-        )
-        raise PudNetError(
-            f"{where} {what}; expected one subfolder of images for each class, such as {where}/cat.{hint}"
-        )
-    return found
+        elif not empty and (unread or not others):  # else it is a folder of notes
+            what = f"has no picture that can be read{unread[0]}" if unread else "is empty"
+            raise PudNetError(f"{where}: the class folder {folder.name!r} {what}. Put images in it or remove it.")
+    if found:
+        return found
+    loose = len(node.pictures)
+    what = f"holds {loose} pictures but no subfolders" if loose else "is empty"
+    words = list(dict.fromkeys(re.split(r"[\d_.\-\s(]", readable(p).rpartition("/")[2])[0] for p in node.pictures))
+    hint = f" Their names begin with {_list(words)}: make folders of those." if 2 <= len(words) < loose else ""
+    raise PudNetError(f"{where} {what}; expected one subfolder of images for each class, such as {where}/cat.{hint}")
 
 
 def _class_warnings(node: Node) -> list[str]:
@@ -303,46 +284,35 @@ def listing(
     base: str = "",
 ) -> Listing:
     """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later."""
-    shown, said = shown or readable(str(root)), list(warnings)
+    shown, said, names = shown or readable(str(root)), list(warnings), sorted(training)
     if len(training) < 2:
-        raise PudNetError(
-            f"{shown} holds {len(training)} class ({', '.join(training)}); expected at least 2 class folders."
-        )
-    unlearnable = sorted(c for c in {*training, *(tests or {})} if not training.get(c))
-    if unlearnable:
+        raise PudNetError(f"{shown} holds {len(training)} class ({_list(names)}); expected at least 2 class folders.")
+    if unlearnable := sorted(c for c in {*training, *(tests or {})} if not training.get(c)):
         raise PudNetError(
             f"{shown}: the class {unlearnable[0]!r} has no training images ({len(unlearnable)} classes have none); "
             "training and test images need the same class folders."
         )
-    untested = sorted(c for c in training if tests is not None and not tests.get(c))
-    if tests is not None and len(untested) == len(training):
+    untested = [c for c in names if tests is not None and not tests.get(c)]
+    if len(untested) == len(training):
         raise PudNetError(f"{shown}: no class has a test image; expected the same class folders as for training.")
     if untested:
         said.append(f"{len(untested)} of {len(training)} classes have no test images, such as {untested[0]!r}.")
-    names = sorted(training)
-    rows = [
-        (f, k, i)
-        for i, part in enumerate((training, tests or {}))
-        for k, c in enumerate(names)
-        for f in part.get(c, [])
-    ]
-    files = tuple(f for f, _, _ in rows)
-    labels = np.array([k for _, k, _ in rows], dtype=np.int64)
+    rows = [(f, k, i) for i, p in enumerate((training, tests or {})) for k, c in enumerate(names) for f in p.get(c, [])]
+    files, labels = tuple(f for f, _, _ in rows), np.array([k for _, k, _ in rows], dtype=np.int64)
     testing = None if tests is None else np.array([i == 1 for _, _, i in rows])
     titles = [(display or {}).get(c, c) for c in names]
-    twice = {t for t, n in Counter(titles).items() if n > 1}
-    titles = [f"{t} ({c})" if t in twice else t for t, c in zip(titles, names, strict=True)]
+    titles = [f"{t} ({c})" if titles.count(t) > 1 else t for t, c in zip(titles, names, strict=True)]
     return Listing(
-        name=name,
-        root=root / base,
-        shown=f"{shown}/{readable(base)}" if base else shown,
-        files=tuple(f.removeprefix(f"{base}/") for f in files) if base else files,
-        labels=labels,
-        tests=testing,
-        class_names=tuple(titles),
-        skipped=tuple(skipped),
-        warnings=tuple(said),
-        fingerprint=fingerprint(root, files, titles, labels.tobytes(), None if testing is None else testing.tobytes()),
+        name,
+        root / base,
+        f"{shown}/{readable(base)}" if base else shown,
+        tuple(f.removeprefix(f"{base}/") for f in files) if base else files,
+        labels,
+        testing,
+        tuple(titles),
+        tuple(skipped),
+        tuple(said),
+        fingerprint(root, files, titles, labels.tobytes(), None if testing is None else testing.tobytes()),
     )
 
 

@@ -17,6 +17,7 @@ import torch
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.images.reading import FolderReport
 
 _FOLDER = files("pudnet_lib.images") / "embedded"
 
@@ -24,8 +25,7 @@ _FOLDER = files("pudnet_lib.images") / "embedded"
 @cache
 def manifest() -> dict[str, dict[str, Any]]:
     """Read the packs' manifest: checksum, counts, licence, what was changed."""
-    found: dict[str, dict[str, Any]] = json.loads((_FOLDER / "manifest.json").read_text(encoding="utf-8"))
-    return found
+    return dict(json.loads((_FOLDER / "manifest.json").read_text(encoding="utf-8")))
 
 
 def pack_names() -> list[str]:
@@ -49,11 +49,11 @@ def load_pack(name: str, split: str = "train") -> ImageDataset:
     arrays = _arrays(name)
     test = arrays["test"].astype(bool)
     keep = {"train": ~test, "test": test, "all": np.ones_like(test)}[split]
-    return ImageDataset(
-        torch.from_numpy(arrays["images"][keep]),
-        torch.from_numpy(arrays["labels"][keep].astype(np.int64)),
-        tuple(str(n) for n in arrays["class_names"]),
-        name,
-        torch.from_numpy(arrays["items"][keep].astype(np.int64)),
-        manifest()[name]["licence"],
+    images, labels, items = (torch.from_numpy(arrays[key][keep]) for key in ("images", "labels", "items"))
+    names, counts = tuple(map(str, arrays["class_names"])), np.bincount(arrays["labels"]).tolist()
+    own = {"source": "own", "train": int((~test).sum()), "test": int(test.sum())}
+    copies = {"within_class": 0, "across_classes": 0, "across_split": 0}
+    report = FolderReport(
+        name, dict(zip(names, counts, strict=True)), own, copies, 0, int(np.ptp(arrays["images"])) + 1
     )
+    return ImageDataset(images, labels, names, name, items.long(), manifest()[name]["licence"], report)

@@ -32,21 +32,15 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 class PoolConfig:
     """Which images meta-training and its evaluation see.
 
-    Attributes:
-        sources: Names or image folders of the sources.
-        size: Pixels, height and width.
-        channels: C, 1 or 3.
-        max_per_class: At most so many training images a class; 0 for all.
-        hold_out: Hold validation classes out of the training classes; without, all of them are trained on.
-        variations: Meta-training alone sees each source once more in each of these, as a source with classes of its
-            own: more kinds of images and more classes from the same images.
+    Meta-training alone sees each source once more in each of the ``variations``, as a source with classes of its own:
+    more kinds of images and more classes from the same images.
     """
 
-    sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")
-    size: int = 32
+    sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")  # names or image folders
+    size: int = 32  # pixels, height and width
     channels: int = 3
-    max_per_class: int = 0
-    hold_out: bool = True
+    max_per_class: int = 0  # training images; 0 for all
+    hold_out: bool = True  # validation classes are held out of the training classes; without, all are trained on
     variations: tuple[Variation, ...] = ()
 
     def __post_init__(self) -> None:

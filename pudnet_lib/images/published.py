@@ -6,7 +6,6 @@ and Omniglot. The paper uses the first three [code]; their layouts are the autho
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pudnet_lib.errors import PudNetError
@@ -19,9 +18,16 @@ ANIMALS = dict(zip(_ITALIAN.split(), _ENGLISH.split(), strict=True))
 
 def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
     """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder."""
-    for recognises, scan in _LAYOUTS:
-        if root.is_dir() and recognises(root):
-            return scan(root, name or root.resolve().name)
+    title, inner = name or root.resolve().name, "raw-img" if (root / "raw-img").is_dir() else "."
+    if (root / "wnids.txt").is_file() and (root / "val" / "val_annotations.txt").is_file():
+        return _tiny_imagenet(root, title)
+    if (root / "image_class_labels.txt").is_file() and (root / "images.txt").is_file():
+        return _cub(root, title)
+    if all((root / inner / animal).is_dir() for animal in ANIMALS):
+        classes = {animal: [f"{inner}/{animal}/{p}" for p in walk(root / inner / animal).below()] for animal in ANIMALS}
+        return listing(title, root, classes, None, ANIMALS)
+    if (root / "images_background").is_dir():
+        return _omniglot(root, title)
     return scan_folder(root, name, shown, merge)
 
 
@@ -32,12 +38,7 @@ def _lines(file: Path) -> list[list[str]]:
     return [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def is_tiny_imagenet(root: Path) -> bool:
-    """Tell Tiny-ImageNet's layout by its list of classes and the list of its validation images."""
-    return (root / "wnids.txt").is_file() and (root / "val" / "val_annotations.txt").is_file()
-
-
-def scan_tiny_imagenet(root: Path, name: str) -> Listing:
+def _tiny_imagenet(root: Path, name: str) -> Listing:
     """List Tiny-ImageNet: ``train/<wnid>/images/``, the annotated ``val/images/`` for testing; ``test/`` has none."""
     wnids = [fields[0] for fields in _lines(root / "wnids.txt")]
     words = {}
@@ -55,25 +56,7 @@ def scan_tiny_imagenet(root: Path, name: str) -> Listing:
     return listing(name, root, training, tests, words)
 
 
-def is_animals(root: Path) -> bool:
-    """Tell Animals-10 by its ten Italian folder names."""
-    inner = root / "raw-img" if (root / "raw-img").is_dir() else root
-    return all((inner / name).is_dir() for name in ANIMALS)
-
-
-def scan_animals(root: Path, name: str) -> Listing:
-    """List Animals-10 under English names; it has no split of its own, so a fifth of every class is for testing."""
-    inner = "raw-img/" if (root / "raw-img").is_dir() else ""
-    classes = {n: [f"{inner}{n}/{p}" for p in walk(root / inner / n).below()] for n in ANIMALS}
-    return listing(name, root, classes, None, ANIMALS)
-
-
-def is_cub(root: Path) -> bool:
-    """Tell CUB-200-2011's layout by its lists."""
-    return (root / "image_class_labels.txt").is_file() and (root / "images.txt").is_file()
-
-
-def scan_cub(root: Path, name: str) -> Listing:
+def _cub(root: Path, name: str) -> Listing:
     """List CUB-200-2011: images.txt, image_class_labels.txt, classes.txt and train_test_split.txt, joined by number."""
     folder_of = {number: folder for number, folder in _lines(root / "classes.txt")}
     class_of = {image: folder_of[number] for image, number in _lines(root / "image_class_labels.txt")}
@@ -88,21 +71,8 @@ def scan_cub(root: Path, name: str) -> Listing:
     return listing(name, root, training, tests, display)
 
 
-def is_omniglot(root: Path) -> bool:
-    """Tell Omniglot's layout: alphabets of characters, in one or both of its two parts."""
-    return (root / "images_background").is_dir()
-
-
-def scan_omniglot(root: Path, name: str) -> Listing:
+def _omniglot(root: Path, name: str) -> Listing:
     """List Omniglot: every character of every alphabet is a class; no split of its own, so a fifth is for testing."""
     parts = [part for part in walk(root).folders if part.path in ("images_background", "images_evaluation")]
     characters = [(alphabet, c) for part in parts for alphabet in part.folders for c in alphabet.folders]
     return listing(name, root, {f"{a.name}/{c.name}": c.below() for a, c in characters}, None)
-
-
-_LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Listing]], ...] = (
-    (is_tiny_imagenet, scan_tiny_imagenet),
-    (is_cub, scan_cub),
-    (is_animals, scan_animals),
-    (is_omniglot, scan_omniglot),
-)

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,14 +40,14 @@ _NEAR_SIZE, _NEAR_LEVELS = 32, 10.0  # two pictures are near copies within so ma
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read; see ``load_images``. Threads that decode: 0 for one more than there are cores."""
+    """How images are read; see ``load_images``."""
 
     size: int = 32
     channels: int = 3
     progress: bool = True
     cache_dir: Path | str | None = None
     on_error: OnError = "skip"
-    workers: int = 0
+    workers: int = 0  # threads that decode; 0 for one more than there are cores
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1 or self.channels not in (1, 3):
@@ -58,30 +58,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What was understood of a folder of images before anything is predicted.
-
-    Attributes:
-        name: The source's name.
-        classes: Images of each class.
-        split: ``source`` is "own", "drawn" or "none"; images to learn from and to measure on.
-        duplicates: Images whose decoded pixels an earlier one has: ``within_class``, ``across_classes``, and
-            ``across_split``, those of an own test part that are in the training part, too.
-        blank: Images of one flat colour.
-        grey_levels: From the darkest to the brightest value, 1 to 256.
-        skipped: Files that were passed over, each with ``file`` and ``why``.
-        warnings: What its user should know, a sentence each.
-        scale: Black and white of deep pictures; empty where there are none.
-    """
+    """What was understood of a folder of images before anything is predicted; ``str`` of it is at most one screen."""
 
     name: str
-    classes: dict[str, int]
-    split: dict[str, Any]
+    classes: dict[str, int]  # images of each
+    split: dict[str, Any]  # source: "own", "drawn" or "none"; images to "train" (learn from) and to "test" (measure on)
+    #: Images whose decoded pixels an earlier one has: "within_class", "across_classes", and "across_split", those of an
+    #: own test part that are in the training part, too.
     duplicates: dict[str, int]
-    blank: int
-    grey_levels: int
-    skipped: tuple[dict[str, str], ...] = ()
-    warnings: tuple[str, ...] = ()
-    scale: tuple[float, ...] = ()
+    blank: int  # images of one flat colour
+    grey_levels: int  # from the darkest to the brightest value, 1 to 256
+    skipped: tuple[dict[str, str], ...] = ()  # files that were passed over, each with "file" and "why"
+    warnings: tuple[str, ...] = ()  # what its user should know, a sentence each
+    scale: tuple[float, ...] = ()  # black and white of deep pictures; empty where there are none
 
     @property
     def images(self) -> int:
@@ -90,14 +79,12 @@ class FolderReport:
 
     def to_json(self) -> dict[str, Any]:
         """The report as one object for programs."""
-        found = asdict(self) | {"images": self.images}
-        order = ("classes", "images", "split", "duplicates", "blank", "grey_levels", "skipped", "warnings")
-        return {key: found[key] for key in order}
+        keys = ("classes", "images", "split", "duplicates", "blank", "grey_levels", "skipped", "warnings")
+        return {key: getattr(self, key) for key in keys}
 
-    def lines(self, most: int = 12) -> list[str]:
-        """The report as text of at most one screen."""
+    def __str__(self) -> str:
         names = [f"{' '.join(name.split())} {count}" for name, count in self.classes.items()]
-        names = [*names[:most], f"and {len(names) - most} more"] if len(names) > most else names
+        names = [*names[:12], f"and {len(names) - 12} more"] if len(names) > 12 else names
         source = {"own": "the folder's own", "drawn": "drawn, a fifth of every class", "none": "none"}
         split, copies = self.split, self.duplicates
         lines = [
@@ -109,11 +96,9 @@ class FolderReport:
             f"blank:       {self.blank}; gray levels: {self.grey_levels} of 256",
             f"passed over: {len(self.skipped)} files",
             *(f"             {s['file']}: {s['why']}" for s in self.skipped[:4]),
+            *(f"! {text}" for text in self.warnings[:12]),
         ]
-        return [*lines, *(f"! {text}" for text in self.warnings[:most]), *["…"][: len(self.warnings) > most]]
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
+        return "\n".join([*lines, "…"] if len(self.warnings) > 12 else lines)
 
 
 class Source(NamedTuple):
@@ -131,24 +116,19 @@ def source_of(listing: Listing, how: Reading) -> Source:
     starts = range(0, len(paths), 256)
     with quiet_bombs():
         parts = list(in_parallel(lambda k: [deep_range(p) for p in paths[k : k + 256]], starts, how.workers))
-    ranges = [r for _, part in parts for r in part if r is not None]
+    ranges = [r for part in parts for r in part if r is not None]
     scale, said = common_scale(ranges) if ranges else (None, "")
-    notes = (f"{len(ranges)} pictures have more than 8 bits; {said}, for all of them.",) if said else ()
-    tests = listing.tests
-    tests = drawn(listing.labels, np.arange(len(paths)), listing.files) if tests is None else tests
-    order = np.argsort(tests, kind="stable")
-    files, root = tuple(listing.files[i] for i in order), listing.root
-    listing = replace(
-        listing,
-        files=files,
-        labels=listing.labels[order],
-        tests=None if listing.tests is None else tests[order],
-        warnings=(*listing.warnings, *notes),
-    )
+    notes = [f"{len(ranges)} pictures have more than 8 bits; {said}, for all of them."] if said else []
+    own, last = listing.tests, listing.tests
+    if last is None:
+        last = drawn(listing.labels, np.arange(len(paths)), listing.files)
+    order = np.argsort(last, kind="stable")
+    files = tuple(listing.files[i] for i in order)
+    labels, tests = listing.labels[order], None if own is None else own[order]
     return Source(
-        listing,
-        lambda i: decode_image(f"{root}/{files[i]}", how.size, how.channels, scale),
-        lambda i: stamp(root, files[i]) + repr(scale).encode(),
+        replace(listing, files=files, labels=labels, tests=tests, warnings=(*listing.warnings, *notes)),
+        lambda i: decode_image(f"{listing.root}/{files[i]}", how.size, how.channels, scale),
+        lambda i: stamp(listing.root, files[i]) + repr(scale).encode(),
         tuple(scale or ()),
     )
 
@@ -172,15 +152,15 @@ def read_folder(root: Path, split: Split, how: Reading, scan: Callable[[], Listi
     """Read an image folder; one that was prepared is not listed again, only its folders' times are looked at."""
     path = cache_path(name, root, how)
     cached = read_cache(path, None)
-    if cached is not None and "folders" in cached[1]:
-        for folder, before in cached[1]["folders"].items():
-            if not os.path.isdir(folder) or os.stat(folder).st_mtime_ns != before:
-                raise PudNetError(
-                    f"{folder} has changed since it was prepared; run `pudnet prepare` again, or delete {path}."
-                )
-        return read_source(path, None, lambda: source_of(scan(), how), split, how, cached)
-    listing = scan()
-    return read_source(path, listing.fingerprint, lambda: source_of(listing, how), split, how, cached)
+    if cached is None or "folders" not in cached[1]:
+        listing = scan()
+        return read_source(path, listing.fingerprint, lambda: source_of(listing, how), split, how, cached)
+    for folder, before in cached[1]["folders"].items():
+        if not os.path.isdir(folder) or os.stat(folder).st_mtime_ns != before:
+            raise PudNetError(
+                f"{folder} has changed since it was prepared; run `pudnet prepare` again, or delete {path}."
+            )
+    return read_source(path, None, lambda: source_of(scan(), how), split, how, cached)
 
 
 def prepare(listing: Listing, root: Path, how: Reading) -> Path:
@@ -258,16 +238,14 @@ def _raise_if_asked(bad: Sequence[Sequence[str]], how: Reading) -> None:
 
 def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> None:
     """Decode all images of a source into a cache, find copies, settle the split, write the report."""
-    listing = source.listing
-    shape = (len(listing.labels), how.channels, how.size, how.size)
-    text = f"Reading {listing.name}" if how.progress else ""
+    listing, files = source.listing, [readable(f) for f in source.listing.files]
+    shape, text = (len(files), how.channels, how.size, how.size), f"Reading {listing.name}" if how.progress else ""
     partial_file, bad = fill(path, shape, source.read, source.stamp, text, how.workers)
-    files = [readable(f) for f in listing.files]
     damaged = [(f"{listing.shown}/{files[i]}", why) for i, why in bad.items()]
     _raise_if_asked(damaged, how)
-    pixels = np.lib.format.open_memmap(partial_file, "r")
-    good = np.array([i for i in range(len(pixels)) if i not in bad], dtype=np.int64)
+    good = np.array([i for i in range(len(files)) if i not in bad], dtype=np.int64)
     _no_class_lost(listing, good, bad)
+    pixels = np.lib.format.open_memmap(partial_file, "r")
     seen, labels, rows = _survey(pixels, good), listing.labels[good], np.arange(len(good))
     items, own = seen.first, listing.tests is not None
     tests = listing.tests[good] if listing.tests is not None else drawn(labels, items, [listing.files[i] for i in good])
@@ -276,10 +254,9 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
     left_out = known & (not listing.published and bool((tests & ~known).any()))
     copies = {"within_class": again & same & (tests == tests[items]), "across_classes": ~same, "across_split": known}
     order = np.concatenate([rows[~tests], rows[tests & ~left_out], rows[left_out]])
-    place = np.empty_like(order)
-    place[order] = rows
+    place = np.argsort(order)
     train, test = int((~tests).sum()), int(tests.sum())
-    skipped = [(readable(f), why) for f, why in listing.skipped] + [(files[i], why) for i, why in bad.items()]
+    skipped = [*((readable(f), why) for f, why in listing.skipped), *((files[i], why) for i, why in bad.items())]
     report = FolderReport(
         listing.name,
         {name: int((labels == k).sum()) for k, name in enumerate(listing.class_names)},
@@ -290,36 +267,32 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
         tuple({"file": file, "why": why} for file, why in skipped),
         scale=source.scale,
     )
-    names = [files[i] for i in good]
-    said = [*listing.warnings, *_noticed(report, names, labels, seen, int(left_out.sum()), len(listing.skipped))]
+    said = [*listing.warnings, *_noticed(report, [files[i] for i in good], labels, seen, int(left_out.sum()))]
     if not listing.published:
         said += _odd(report, labels, seen, pixels, good, tests)
     facts = {
-        "name": listing.name,
         "fingerprint": listing.fingerprint,
         "labels": labels[order].tolist(),
         "items": [(int(place[r]), int(place[items[r]])) for r in rows[again]],
         "train": train,
         "test": test - int(left_out.sum()),
-        "class_names": list(listing.class_names),
+        "class_names": listing.class_names,
         "licence": listing.licence,
         "bad": damaged,
         "published": listing.published,
         "report": asdict(replace(report, warnings=tuple(said))),
-        **more,
     }
     del pixels
-    finish(path, partial_file, good[order], facts)
+    finish(path, partial_file, good[order], facts | more)
 
 
 def _no_class_lost(listing: Listing, good: Rows, bad: dict[int, str]) -> None:
     """Refuse to go on with a class of which no training image could be decoded."""
     learn = good if listing.tests is None else good[~listing.tests[good]]
-    lost = sorted(set(listing.labels.tolist()) - set(listing.labels[learn].tolist()))
-    if lost:
-        own = [i for i in bad if listing.labels[i] == lost[0]]
+    for lost in sorted(set(listing.labels.tolist()) - set(listing.labels[learn].tolist())):
+        own = [i for i in bad if listing.labels[i] == lost]
         raise PudNetError(
-            f"{listing.shown}: of the class {listing.class_names[lost[0]]!r} no training image can be decoded "
+            f"{listing.shown}: of the class {listing.class_names[lost]!r} no training image can be decoded "
             f"({len(own)} files; first: {readable(listing.files[own[0]])}: {bad[own[0]]})."
         )
 
@@ -350,67 +323,60 @@ def _survey(pixels: Pixels, good: Rows) -> _Seen:
     return _Seen(first, blank, gray, ends[1] - ends[0] + 1)
 
 
-def _noticed(
-    report: FolderReport, files: Sequence[str], labels: Rows, seen: _Seen, left_out: int, strays: int
-) -> list[str]:
+def _noticed(report: FolderReport, files: Sequence[str], labels: Rows, seen: _Seen, left_out: int) -> Iterator[str]:
     """What makes a folder another one than it seems, a sentence each."""
-    said, copies = [], report.duplicates
+    copies = report.duplicates
     if report.skipped:
-        one = report.skipped[strays if strays < len(report.skipped) else 0]
-        said.append(f"{len(report.skipped)} files are passed over, such as {one['file']}: {one['why']}.")
+        first = next((s for s in report.skipped if s["why"] != "no picture"), report.skipped[0])
+        yield f"{len(report.skipped)} files are passed over, such as {first['file']}: {first['why']}."
     if copies["within_class"]:
-        said.append(
+        yield (
             f"{copies['within_class']} pictures are exact copies of another of their class; copies count as one and "
             "stay on one side of every split."
         )
     twice = np.flatnonzero((labels != labels[seen.first]) & ~seen.blank)
     if len(twice):
-        said.append(
-            f"the same picture is in two classes, {len(twice)} times: {files[seen.first[twice[0]]]} and "
-            f"{files[twice[0]]}, for example. One of the labels must be wrong."
-        )
+        both = f"{files[seen.first[twice[0]]]} and {files[twice[0]]}"
+        yield f"the same picture is in two classes, {len(twice)} times: {both}, for example. One label must be wrong."
     if copies["across_split"]:
         rest = f"they are left out of the test, {report.split['test'] - left_out} remain"
         what = rest if left_out else "a test on them is too kind"
-        said.append(f"{copies['across_split']} test pictures are also among those to learn from; {what}.")
+        yield f"{copies['across_split']} test pictures are also among those to learn from; {what}."
     if report.blank:
-        one_blank = files[int(seen.blank.argmax())]
-        said.append(
-            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one_blank}; "
+        one = files[int(seen.blank.argmax())]
+        yield (
+            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one}; "
             "nothing can be seen in them. More pictures won't help; look at how they were made (white on transparent "
             "ground turns white; black ones may be dark 16-bit data)."
         )
     if report.grey_levels < FEW_LEVELS:
-        said.append(
+        yield (
             f"all pictures lie within {report.grey_levels} of 256 gray levels, so they are almost flat; stretch them "
             "first (12-bit colour in 16-bit files reads so)."
         )
-    return said
 
 
-def _odd(report: FolderReport, labels: Rows, seen: _Seen, pixels: Pixels, good: Rows, tests: Mask) -> list[str]:
+def _odd(report: FolderReport, labels: Rows, seen: _Seen, pixels: Pixels, good: Rows, tests: Mask) -> Iterator[str]:
     """What makes a test too kind or impossible, a sentence each."""
-    said, names = [], list(report.classes)
+    names = list(report.classes)
     share = [float(seen.gray[labels == k].mean()) for k in range(len(names))]
     if pixels.shape[1] == 3 and min(share) < 0.1 and max(share) > 0.9:
         gray, colour = names[int(np.argmax(share))], names[int(np.argmin(share))]
-        said.append(f"the class {gray!r} is gray and {colour!r} in colour: colour alone tells them apart.")
-    single = [n for n, c in report.classes.items() if c == 1]
-    if single:
-        said.append(f"{len(single)} classes have one picture, such as {single[0]!r}: nothing tests them.")
+        yield f"the class {gray!r} is gray and {colour!r} in colour: colour alone tells them apart."
+    if single := [n for n, c in report.classes.items() if c == 1]:
+        yield f"{len(single)} classes have one picture, such as {single[0]!r}: nothing tests them."
     if not 1 < len(good) <= _NEAR_MOST:
-        return said
+        return
     small = torch.from_numpy(pixels[good]).float().mean(1, keepdim=True)
     flat = F.adaptive_avg_pool2d(small, min(_NEAR_SIZE, small.shape[-1])).flatten(1)
     distance, spread = torch.cdist(flat, flat) / flat.shape[1] ** 0.5, flat.std(1)
-    close = (distance < _NEAR_LEVELS) & (distance < 0.35 * torch.minimum(spread[:, None], spread))
     item, test = torch.from_numpy(seen.first), torch.from_numpy(tests)
+    close = (distance < _NEAR_LEVELS) & (distance < 0.35 * torch.minimum(spread[:, None], spread))
     close &= item[:, None] != item
     across = int((close & (test[:, None] != test)).any(1).logical_and(test).sum())
     if close.any():
         also = f", {across} of them on both sides of the split" if across else ""
-        said.append(
+        yield (
             f"{int(close.any(1).sum())} pictures are nearly equal to another one (saved or resized again, frames of a "
             f"video, a burst){also}; a test on them is too kind."
         )
-    return said

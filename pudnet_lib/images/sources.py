@@ -38,10 +38,10 @@ def load_images(
     cache_dir: Path | str | None = None,
     on_error: OnError = "skip",
 ) -> ImageDataset:
-    """Load images by name, from a folder or a zip; decoded once, memory-mapped ever after.
+    """Load images by name, from a folder or a zip, as (N, C, H, W) uint8; decoded once, memory-mapped ever after.
 
     What was noticed (copies, blank pictures, files passed over, …) comes as one warning each and, with counts, as the
-    dataset's ``report``; ``pudnet check FOLDER`` shows it before anything is predicted.
+    dataset's ``report``; ``pudnet check FOLDER`` shows it before anything is predicted. Equal pictures are one item.
 
     Args:
         name_or_folder: One of ``list_sources()``, or a folder or zip of class folders (or of ``train/`` and ``test/``
@@ -53,9 +53,6 @@ def load_images(
         progress: Show a progress bar while decoding.
         cache_dir: Where decoded images are kept; by default ``$PUDNET_CACHE``, else the platform's cache folder.
         on_error: A picture that is damaged: ``"skip"`` leaves it out with a warning; ``"raise"`` names it in an error.
-
-    Returns:
-        The images, (N, C, H, W) uint8; equal pictures are one item.
 
     Raises:
         PudNetError: If the name or folder does not exist, holds fewer than two classes or parts of which none is

@@ -14,25 +14,22 @@ from pathlib import Path
 from pudnet_lib.core.episodes import ClassSplit, split_classes
 from pudnet_lib.errors import PudNetError
 
-# source: (classes, unseen, validation)
+#: What a source's name begins with: its classes, the unseen ones, those for validation.
 _KNOWN = {
-    "fashion": (10, 4, 2),
-    "fashion-mnist": (10, 4, 2),
-    "emoji": (80, 16, 12),
-    "glyphs": (36, 10, 6),
-    "cifar100": (100, 20, 16),
+    "made-up-imagenet": (12, 6, 2),
     "tiny-imagenet": (200, 40, 32),
     "imagenet": (1000, 200, 80),
-    "made-up-imagenet": (12, 6, 2),
+    "cifar100": (100, 20, 16),
+    "fashion": (10, 4, 2),
+    "glyphs": (36, 10, 6),
+    "emoji": (80, 16, 12),
 }
-IMAGENET_LIST = Path(__file__).with_name("imagenet_split.txt")
-_SAME_DRAW = {"fashion-mnist": "fashion"}
 
 
 @cache
 def imagenet_classes() -> dict[str, str]:
     """ImageNet-1K's WordNet ids in their usual order → "train", "validation" or "unseen", as the list says."""
-    lines = IMAGENET_LIST.read_text(encoding="utf-8").splitlines()
+    lines = Path(__file__).with_name("imagenet_split.txt").read_text(encoding="utf-8").splitlines()
     return dict((line.split()[0], line.split()[1]) for line in lines if not line.startswith("#"))
 
 
@@ -46,13 +43,10 @@ def default_class_split(name: str, num_classes: int) -> ClassSplit:
         parts = list(imagenet_classes().values())
         listed = ([c for c, part in enumerate(parts) if part == p] for p in ("train", "validation", "unseen"))
         return ClassSplit(*(tuple(part) for part in listed))
-    known = next((k for k in sorted(_KNOWN, key=len, reverse=True) if name.startswith(k)), None)
-    if known is not None and _KNOWN[known][0] == num_classes:
-        _, unseen, validation = _KNOWN[known]
-    else:
-        unseen = max(2, round(0.2 * num_classes))
-        validation = round(0.2 * (num_classes - unseen))
-        validation = validation if validation >= 2 and num_classes - unseen - validation >= 2 else 0
-    drawn_as = known if known is not None and _KNOWN[known][0] == num_classes else name
-    seed = zlib.crc32(_SAME_DRAW.get(drawn_as, drawn_as).encode())
-    return split_classes(num_classes, unseen, validation, seed)
+    for known, (classes, unseen, validation) in _KNOWN.items():
+        if name.startswith(known) and num_classes == classes:
+            return split_classes(num_classes, unseen, validation, zlib.crc32(known.encode()))
+    unseen = max(2, round(0.2 * num_classes))
+    validation = round(0.2 * (num_classes - unseen))
+    validation = validation if validation >= 2 and num_classes - unseen - validation >= 2 else 0
+    return split_classes(num_classes, unseen, validation, zlib.crc32(name.encode()))

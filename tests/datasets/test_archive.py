@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.archive import ArchiveLimits, check_zip, unpack_zip
+from pudnet_lib.images import archive
+from pudnet_lib.images.archive import check_zip, unpack_zip
 from pudnet_lib.images.folder import scan_folder
 
 
@@ -40,9 +41,9 @@ def tree(folder: Path) -> list[str]:
 
 
 def test_good_zip_from_bytes_and_from_a_file(tmp_path):
-    assert unpack_zip(make_zip(GOOD), tmp_path / "a") == tmp_path / "a"
+    assert unpack(make_zip(GOOD), tmp_path / "a") == tmp_path / "a"
     (tmp_path / "good.zip").write_bytes(make_zip(GOOD))
-    unpack_zip(tmp_path / "good.zip", tmp_path / "b")
+    unpack(tmp_path / "good.zip", tmp_path / "b")
     assert tree(tmp_path / "a") == tree(tmp_path / "b") == sorted(GOOD)
     assert (tmp_path / "a/dog/1.png").read_bytes() == GOOD["dog/1.png"]
 
@@ -50,13 +51,17 @@ def test_good_zip_from_bytes_and_from_a_file(tmp_path):
 def test_wrapping_folders_are_stepped_through_and_clutter_is_left_out(tmp_path):
     files = {f"my pictures/set/{name}": content for name, content in GOOD.items()}
     files |= {"__MACOSX/my pictures/._1.png": b"x", "my pictures/set/.DS_Store": b"x", "my pictures/Thumbs.db": b"x"}
-    root = unpack_zip(make_zip(files), tmp_path / "a")
+    root = unpack(make_zip(files), tmp_path / "a")
     assert scan_folder(root).root == tmp_path / "a/my pictures/set"
     assert tree(tmp_path / "a") == sorted(f"my pictures/set/{name}" for name in GOOD)
 
 
 def test_pictures_without_a_folder_stay_where_they_are(tmp_path):
-    assert unpack_zip(make_zip({"one/1.png": picture()}), tmp_path / "a") == tmp_path / "a"
+    assert unpack(make_zip({"one/1.png": picture()}), tmp_path / "a") == tmp_path / "a"
+
+
+def unpack(source, folder, **options) -> Path:
+    return unpack_zip(source, folder, "x.zip", **options)
 
 
 def link() -> zipfile.ZipInfo:
@@ -83,14 +88,15 @@ BAD = {
     "holds no picture": [[("cat/", b"")], [("cat/run.exe", b"x")]],
     "'inner.zip': unpack that first": [[("inner.zip", make_zip(GOOD))]],
 }
-SMALL = ArchiveLimits(files=3, file_mb=1.5, total_mb=2.5)
+SMALL = {"FILES": 3, "FILE_MB": 1.5, "TOTAL_MB": 2.5}
 
 
 @pytest.mark.parametrize(("message", "files"), [(m, f) for m, many in BAD.items() for f in many])
-def test_bad_zip_is_refused_before_anything_is_written(tmp_path, message, files):
-    limits = ArchiveLimits() if "bombs" in message else SMALL
+def test_bad_zip_is_refused_before_anything_is_written(tmp_path, monkeypatch, message, files):
+    for limit, value in SMALL.items() if "bombs" not in message else ():
+        monkeypatch.setattr(archive, limit, value)
     with pytest.raises(PudNetError, match=message):
-        unpack_zip(make_zip(files), tmp_path / "out", limits)
+        unpack(make_zip(files), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,10 +114,10 @@ def test_encrypted_and_damaged_zips_and_other_files_are_refused(tmp_path):
         (b"hello", "no zip"),
     ):
         with pytest.raises(PudNetError, match=message):
-            unpack_zip(content, tmp_path / "out")
+            unpack(content, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
     with pytest.raises(PudNetError, match="There is no file"):
-        unpack_zip(tmp_path / "none.zip", tmp_path / "out")
+        unpack(tmp_path / "none.zip", tmp_path / "out")
 
 
 def test_file_that_is_larger_than_the_directory_says_is_refused(tmp_path):
@@ -119,7 +125,7 @@ def test_file_that_is_larger_than_the_directory_says_is_refused(tmp_path):
     directory = lying.index(b"PK\x01\x02")
     lying[directory + 24 : directory + 28] = (100).to_bytes(4, "little")  # the unpacked size in the directory
     with pytest.raises(PudNetError, match="damaged"):
-        unpack_zip(bytes(lying), tmp_path / "out")
+        unpack(bytes(lying), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +133,7 @@ def test_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("keep")
     with pytest.raises(PudNetError, match="exists already"):
-        unpack_zip(make_zip(GOOD), tmp_path / "out")
+        unpack(make_zip(GOOD), tmp_path / "out")
     assert tree(tmp_path) == ["out/mine.txt"]
 
 
@@ -137,9 +143,9 @@ def test_whatever_the_names_no_kept_path_leaves_the_folder(names):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in names:
             archive.writestr(zipfile.ZipInfo(name + ".png"), b"x")
-    with zipfile.ZipFile(buffer) as archive:
+    with zipfile.ZipFile(buffer) as opened:
         try:
-            kept = check_zip(archive, "x.zip", ArchiveLimits(), [], [])
+            kept = check_zip(opened, "x.zip", [], [])
         except PudNetError:
             return
     root = Path("/somewhere/out")
@@ -157,7 +163,7 @@ def test_names_are_stored_as_this_system_can_and_never_meet(tmp_path):
     ]
     with pytest.warns(UserWarning, match="Duplicate name"):
         content = make_zip([*files, ("cat/" + "x" * 300 + ".png", b"6")])
-    unpack_zip(content, tmp_path / "a")
+    unpack(content, tmp_path / "a")
     stored = {(tmp_path / "a" / p).read_bytes(): p for p in tree(tmp_path / "a")}
     assert sorted(stored) == [b"1", b"2", b"3", b"4", b"5", b"6"]
     assert len({p.casefold() for p in stored.values()}) == 6
@@ -167,6 +173,6 @@ def test_names_are_stored_as_this_system_can_and_never_meet(tmp_path):
 def test_what_is_no_picture_is_passed_over_with_its_reason_and_a_picture_needs_no_ending(tmp_path):
     skipped: list[tuple[str, str]] = []
     files = GOOD | {"README.txt": b"hello", "cat/labels.csv": b"", "cat/logo.svg": b"<svg/>", "dog/photo": picture(9)}
-    unpack_zip(make_zip(files), tmp_path / "a", skipped=skipped)
+    unpack(make_zip(files), tmp_path / "a", skipped=skipped)
     assert tree(tmp_path / "a") == sorted([*GOOD, "dog/photo"])
     assert [file for file, _ in skipped] == ["README.txt", "cat/labels.csv", "cat/logo.svg"]
