@@ -277,8 +277,8 @@ def check(
 
     Example: pudnet check ./pictures --sheet sheet.png. Exit code 0 where it can be used, 2 where it can't.
     """
-    from pudnet_lib.images.check import checked, contact_sheet
     from pudnet_lib.images.folder import refuse_inside
+    from pudnet_lib.images.sources import checked, contact_sheet
 
     if sheet is not None:
         refuse_inside(sheet, folder)

@@ -27,9 +27,9 @@ from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.core.pudnet import PudNet
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.packs import pack_names
+from pudnet_lib.images.named import pack_names
+from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.images.sources import load_images
-from pudnet_lib.images.splits import default_class_split
 from pudnet_lib.methods.pretrained_features import lda
 from pudnet_lib.shipped import load_shipped, shipped_models
 

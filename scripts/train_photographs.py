@@ -39,7 +39,7 @@ from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.export.models import describe
 from pudnet_lib.files import load_tensors, save_tensors
 from pudnet_lib.images import load_images
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 
 TARGET = TargetConfig("resnet18", width=32, channels=3, stem="imagenet")  # 2.8 M parameters
 SIZE = 64

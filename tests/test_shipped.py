@@ -11,7 +11,7 @@ from pudnet_lib.core.predict import predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import save_model
 from pudnet_lib.images import load_images
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
 from pudnet_lib.supervised import accuracy
 

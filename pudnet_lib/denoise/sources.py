@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.images import load_images
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 
 PHOTOGRAPHS, TEXTURES = "photographs", "gray photographs"
 #: Source → (names for meta-training, names held out); those that scikit-image needs no download for.

@@ -1,23 +1,26 @@
 """The pool: several sources, their classes split, and the episodes of each stage of an experiment.
 
-Paper, Section 4.1: meta-train on the training classes, test on unseen ones. Our choice: validation classes are held out
-of the training classes, so that nothing is ever selected on the unseen ones; support and query of an unseen episode
-come from the source's training and test images.
+Paper, Section 4.1 [rec]: meta-train on the training classes, test on unseen ones; Fashion 6/4, CIFAR-100 80/20,
+ImageNet-100 80/20, ImageNet-1K 800/200 [code]. Our choice: the draw of the classes (seeded by the source's name);
+validation classes held out of the training classes, so that nothing is ever selected on the unseen ones; support and
+query of an unseen episode from the source's training and test images.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.episodes import ClassSplit, EpisodeConfig, EpisodeSampler
+from pudnet_lib.core.episodes import ClassSplit, EpisodeConfig, EpisodeSampler, split_classes
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.images.sources import load_images
-from pudnet_lib.images.splits import default_class_split
 
 Variation = Literal["turned 90°", "turned 180°", "turned 270°", "inverted"]
 _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,6 +29,42 @@ _CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "turned 270°": lambda images: images.rot90(3, (2, 3)),
     "inverted": lambda images: 255 - images,
 }
+#: What a source's name begins with: its classes, the unseen ones, those for validation.
+_KNOWN = {
+    "made-up-imagenet": (12, 6, 2),
+    "tiny-imagenet": (200, 40, 32),
+    "imagenet": (1000, 200, 80),
+    "cifar100": (100, 20, 16),
+    "fashion": (10, 4, 2),
+    "glyphs": (36, 10, 6),
+    "emoji": (80, 16, 12),
+}
+
+
+@cache
+def imagenet_classes() -> dict[str, str]:
+    """ImageNet-1K's WordNet ids in their usual order → "train", "validation" or "unseen", as the list says."""
+    lines = Path(__file__).with_name("imagenet_split.txt").read_text(encoding="utf-8").splitlines()
+    return dict((line.split()[0], line.split()[1]) for line in lines if not line.startswith("#"))
+
+
+def default_class_split(name: str, num_classes: int) -> ClassSplit:
+    """Give the split of a source's classes; the same on every call."""
+    if num_classes < 4:
+        raise PudNetError(
+            f"{name} has {num_classes} classes; splitting them into training and unseen ones needs at least 4."
+        )
+    if name == "imagenet" and num_classes == len(imagenet_classes()):
+        parts = list(imagenet_classes().values())
+        listed = ([c for c, part in enumerate(parts) if part == p] for p in ("train", "validation", "unseen"))
+        return ClassSplit(*(tuple(part) for part in listed))
+    for known, (classes, unseen, validation) in _KNOWN.items():
+        if name.startswith(known) and num_classes == classes:
+            return split_classes(num_classes, unseen, validation, zlib.crc32(known.encode()))
+    unseen = max(2, round(0.2 * num_classes))
+    validation = round(0.2 * (num_classes - unseen))
+    validation = validation if validation >= 2 and num_classes - unseen - validation >= 2 else 0
+    return split_classes(num_classes, unseen, validation, zlib.crc32(name.encode()))
 
 
 @dataclass(frozen=True)

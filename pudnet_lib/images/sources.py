@@ -1,4 +1,4 @@
-"""A name, a folder or a zip to an ImageDataset, and the list of all names.
+"""A name, a folder or a zip to an ImageDataset; the list of all names; what was understood, in words and as a picture.
 
 Our choice; the paper names its datasets only. Names: the packs that ship with the kit, torchvision's datasets, and
 datasets that have to be fetched by hand (``sources.csv``). Everything else is an image folder or a zip of one.
@@ -6,27 +6,34 @@ datasets that have to be fetched by hand (``sources.csv``). Everything else is a
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from pudnet_lib.core import hooks
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.images.archive import unpack_zip
 from pudnet_lib.images.cache import data_folder
-from pudnet_lib.images.decode import to_pixels
+from pudnet_lib.images.decode import Pixels, to_pixels
 from pudnet_lib.images.folder import Listing, readable
-from pudnet_lib.images.packs import load_pack, manifest, pack_names
+from pudnet_lib.images.named import SOURCES, download_images, load_pack, load_torchvision, pack_names
 from pudnet_lib.images.published import scan_any
-from pudnet_lib.images.reading import OnError, Reading, Split, read_folder
-from pudnet_lib.images.torchvision_sources import SOURCES, SourceInfo, download_images, load_torchvision
+from pudnet_lib.images.reading import FolderReport, OnError, Reading, Split, read_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def load_images(
@@ -61,14 +68,15 @@ def load_images(
     name, how = str(name_or_folder), Reading(size, channels, progress, cache_dir, on_error)
     if split not in get_args(Split):
         raise unknown_name("split", str(split), get_args(Split))
+    own: Split = "train" if split == "auto" else split
     if name in pack_names():
-        data = load_pack(name, "all" if split == "auto" else split)
+        data = load_pack(name, own)
         if data.size != size:
             resized = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
             data = replace(data, images=resized.round().clamp(0, 255).to(torch.uint8))
         return data.with_channels(channels)
     if name in SOURCES and SOURCES[name].parts and SOURCES[name].unpacked is None:
-        return load_torchvision(SOURCES[name], "train" if split == "auto" else split, how)
+        return load_torchvision(SOURCES[name], own, how)
     if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
         return load_zip(Path(name).expanduser(), split, how)
     folder, title = find_folder(name_or_folder)
@@ -141,10 +149,64 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
     raise unknown_name("dataset", name, known, "Or give the path of an image folder.")
 
 
-def list_sources() -> list[SourceInfo]:
-    """List every source that ``load_images`` knows by name; nothing is downloaded or decoded."""
-    packs = []
-    for name, p in manifest().items():
-        size, count = f"{p['size']} {'gray' if p['channels'] == 1 else 'RGB'}", p["train"] + p["test"]
-        packs.append(SourceInfo(name, "embedded", p["classes"], count, size, p["licence"], "comes with the kit"))
-    return [*packs, *SOURCES.values()]
+def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderReport:
+    """Tell what the kit understands of images before anything is predicted, and what is odd about them.
+
+    Args:
+        folder: What ``load_images`` takes: a folder or zip of images, or a known name.
+        size: H = W in pixels at which pictures are looked at.
+        progress: Show a progress bar while decoding.
+
+    Raises:
+        PudNetError: If it can't be used; see ``load_images``.
+    """
+    return checked(folder, size, progress)[0]
+
+
+def checked(
+    folder: str | Path, size: int = 32, progress: bool = False, on_error: OnError = "skip"
+) -> tuple[FolderReport, ImageDataset]:
+    """The report of ``check`` and the images that it is of."""
+    with warnings.catch_warnings(action="ignore"):  # the report says the same
+        images = load_images(folder, "auto", size, progress=progress, on_error=on_error)
+    return images.report, images
+
+
+def _tiles(images: ImageDataset, per_class: int, classes: int) -> Pixels:
+    """The first images of the first classes, a row for each class, (H, W, 3), with white between them."""
+    rows = images.indices_by_class()[:classes]
+    tiles = np.full((len(rows), per_class, images.size + 2, images.images.shape[3] + 2, 3), 255, np.uint8)
+    for row, ids in enumerate(rows):
+        some = images.images[ids[:per_class]].expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+        tiles[row, : len(some), 1:-1, 1:-1] = some.numpy()
+    return tiles.swapaxes(1, 2).reshape(len(rows) * tiles.shape[2], -1, 3)
+
+
+def mosaic(images: ImageDataset) -> str:
+    """A dataset's line and its first images as HTML: what a notebook shows."""
+    buffer = io.BytesIO()
+    Image.fromarray(_tiles(images, 12, 6)).save(buffer, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f'<div>{html.escape(repr(images))}</div><img alt="the first images" src="{source}">'
+
+
+hooks.register(mosaic=mosaic)
+
+
+def contact_sheet(images: ImageDataset, per_class: int = 10, classes: int = 8) -> Figure:
+    """Draw the first images of each class as the networks see them: small, square, on white."""
+    from matplotlib.figure import Figure
+
+    names, counts = images.class_names[:classes], images.class_counts().tolist()
+    figure = Figure(figsize=(1.6 + 0.62 * per_class, 0.66 * len(names) + 0.5), layout="compressed", dpi=110)
+    ax = figure.subplots()
+    ax.imshow(_tiles(images, per_class, classes))
+    ax.spines[:].set_visible(False)
+    labels = [f"{n if len(n) <= 18 else f'{n[:17]}…'}\n{count}" for n, count in zip(names, counts, strict=False)]
+    ax.set_yticks((np.arange(len(names)) + 0.5) * (images.size + 2), labels, fontsize=8, parse_math=False)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    more = images.num_classes - len(names)
+    title = f"{images.name}: {len(images)} pictures, {images.num_classes} classes"
+    figure.suptitle(f"{title}, {more} of them not shown" if more else title, fontsize=9, parse_math=False)
+    return figure

@@ -28,7 +28,7 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.export.models import load_state, save_model
 from pudnet_lib.files import load_tensors, lock, save_tensors, sweep
 from pudnet_lib.images.cache import cache_folder as user_cache
-from pudnet_lib.images.packs import manifest
+from pudnet_lib.images.named import manifest
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.registry import Recipe, method
 from pudnet_lib.parallel import parallel

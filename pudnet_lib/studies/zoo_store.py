@@ -31,7 +31,7 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import load_tensors, save_tensors
 from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import cache_folder
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.shipped import load_pudnet
 from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining, accuracies, train_networks
 

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -166,6 +167,7 @@ def test_a_killed_process_leaves_its_chunks_behind(tmp_path, monkeypatch):
 
     def read(i):
         seen.append(i)
+        time.sleep(0.002 * dying)  # as decoding does, which lets the journal keep up
         if dying and len(seen) == 200:
             os.kill(os.getpid(), signal.SIGKILL)
         return picture(i % 250)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images import packs
-from pudnet_lib.images.packs import load_pack, manifest, pack_names
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images import check, load_images, named
+from pudnet_lib.images.named import load_pack, manifest, pack_names
+from pudnet_lib.images.pool import default_class_split
 
 FOLDER = Path(str(files("pudnet_lib.images") / "embedded"))
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,13 @@ def test_no_picture_is_on_both_sides_of_the_split(name):
     assert not set(pictures(load_pack(name, "train"))) & set(pictures(load_pack(name, "test")))
 
 
+def test_what_is_predicted_for_a_pack_learns_from_its_training_part_alone():
+    data = load_images("glyphs", "auto", progress=False)
+    assert len(data) == manifest()["glyphs"]["train"]
+    assert data.report == check("glyphs", progress=False)
+    assert data.report.split == {"source": "own", "train": len(data), "test": manifest()["glyphs"]["test"]}
+
+
 def test_hardly_a_glyph_is_on_both_sides_of_the_split():
     """Fonts that differ elsewhere may draw one letter alike at 32 pixels; more than a few would be a leak."""
     seen = set(pictures(load_pack("glyphs", "train")))
@@ -116,13 +123,13 @@ def test_a_damaged_pack_is_refused(tmp_path, monkeypatch):
     damaged = bytearray((tmp_path / "glyphs.npz").read_bytes())
     damaged[1000] ^= 1
     (tmp_path / "glyphs.npz").write_bytes(damaged)
-    monkeypatch.setattr(packs, "_FOLDER", tmp_path)
-    packs._arrays.cache_clear()
+    monkeypatch.setattr(named, "_FOLDER", tmp_path)
+    named._arrays.cache_clear()
     try:
         with pytest.raises(PudNetError, match="'glyphs' is damaged"):
             load_pack("glyphs")
     finally:
-        packs._arrays.cache_clear()
+        named._arrays.cache_clear()
 
 
 def test_an_unknown_pack_has_a_nearest_name():

@@ -16,8 +16,8 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import one_writer
 from pudnet_lib.images.folder import scan_folder
+from pudnet_lib.images.pool import default_class_split, imagenet_classes
 from pudnet_lib.images.reading import Reading, cache_path, estimate, prepare
-from pudnet_lib.images.splits import default_class_split, imagenet_classes
 
 
 def make_folder(root, classes=3, train=4, test=2):
@@ -115,7 +115,7 @@ from pudnet_lib.images import load_images
 from pudnet_lib.images.cache import _BLOCK
 from pudnet_lib.images.reading import Reading, cache_path
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.results import peak_memory_mb
 root, size, count = Path(sys.argv[1]), 84, 1_281_167
 path = cache_path("imagenet", root / "imagenet", Reading(size, cache_dir=root / "cache"))

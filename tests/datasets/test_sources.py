@@ -11,8 +11,8 @@ import torchvision.datasets
 from PIL import Image
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images import list_sources, load_images, torchvision_sources
-from pudnet_lib.images.torchvision_sources import SOURCES
+from pudnet_lib.images import list_sources, load_images, named
+from pudnet_lib.images.named import SOURCES
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def data(tmp_path, monkeypatch):
     """An empty data folder, its own cache, and no network."""
     monkeypatch.setenv("PUDNET_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(torchvision_sources, "_DEBIAN_FASHION", tmp_path / "no-such-package")
+    monkeypatch.setattr(named, "_DEBIAN_FASHION", tmp_path / "no-such-package")
 
     def offline(*arguments, **options):
         raise urllib.error.URLError("Name or service not known")
@@ -80,7 +80,7 @@ def test_debians_fashion_package_is_used(data, tmp_path, monkeypatch):
     package.mkdir()
     for file, content in idx_files():
         (package / f"{file}.gz").write_bytes(gzip.compress(content))
-    monkeypatch.setattr(torchvision_sources, "_DEBIAN_FASHION", package)
+    monkeypatch.setattr(named, "_DEBIAN_FASHION", package)
     assert len(load_images("fashion-mnist", size=8, progress=False)) == 4
     assert {p.name for p in (data / "FashionMNIST" / "raw").iterdir()} == {file for file, _ in idx_files()}
 

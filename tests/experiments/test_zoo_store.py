@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.studies import zoo_store
 from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining
 from pudnet_lib.studies.zoo_store import ZooConfig, ZooEpisodes, load_zoo, parameter_shapes, zoo_episodes, zoo_name

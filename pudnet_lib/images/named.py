@@ -1,28 +1,36 @@
-"""Datasets by name: torchvision's, from a local copy or downloaded with progress, and those to be fetched by hand.
+"""Datasets by name: the packs that ship with the kit, torchvision's, and those to be fetched by hand.
 
-The paper uses CIFAR-10, CIFAR-100 and DTD [code]; the other names are our choice. Where torchvision has separate
-validation images they join the training images (DTD's 80 + 40 images a class are the paper's counts [code]).
+The paper uses CIFAR-10, CIFAR-100 and DTD [code]; the other names are our choice. ``scripts/build_packs.py`` makes the
+packs, ``embedded/`` holds them with their notices and checksums. torchvision's come from a local copy or are
+downloaded; its separate validation images join the training images (DTD's 80 + 40 a class, as in the paper [code]).
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
+import io
+import json
 import os
 import shutil
 import socket
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import PictureError, Pixels, to_square
 from pudnet_lib.images.folder import Listing, fingerprint
-from pudnet_lib.images.reading import Reading, Source, Split, cache_path, read_source
+from pudnet_lib.images.reading import FolderReport, Reading, Source, Split, cache_path, read_source
 
+_FOLDER = resources.files("pudnet_lib.images") / "embedded"
 _CONNECTION_SECONDS = 30.0
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 
@@ -65,8 +73,54 @@ class SourceInfo(NamedTuple):
 
 
 with Path(__file__).with_name("sources.csv").open(encoding="utf-8", newline="") as _file:
-    _ROWS = [SourceInfo(*row[:2], int(row[2]), int(row[3]), *row[4:]) for row in list(csv.reader(_file))[1:]]
-SOURCES = {row.name: row for row in _ROWS}
+    _ROWS: list[dict[str, Any]] = list(csv.DictReader(_file))
+SOURCES = {r["name"]: SourceInfo(**r | {"classes": int(r["classes"]), "images": int(r["images"])}) for r in _ROWS}
+
+
+@cache
+def manifest() -> dict[str, dict[str, Any]]:
+    """Read the packs' manifest: checksum, counts, licence, what was changed."""
+    return dict(json.loads((_FOLDER / "manifest.json").read_text(encoding="utf-8")))
+
+
+def pack_names() -> list[str]:
+    """List the packs' names."""
+    return sorted(manifest())
+
+
+@cache
+def _arrays(name: str) -> dict[str, np.ndarray]:
+    content = (_FOLDER / f"{name}.npz").read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest()[name]["sha256"]:
+        raise PudNetError(f"The embedded pack {name!r} is damaged (wrong checksum). Install the package anew.")
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def load_pack(name: str, split: str = "train") -> ImageDataset:
+    """Load the training part, the test part or ``"all"`` of a pack, at its own size and channels."""
+    if name not in manifest():
+        raise unknown_name("pack", name, pack_names())
+    arrays = _arrays(name)
+    test = arrays["test"].astype(bool)
+    keep = {"train": ~test, "test": test, "all": np.ones_like(test)}[split]
+    images, labels, items = (torch.from_numpy(arrays[key][keep]) for key in ("images", "labels", "items"))
+    names, counts = tuple(map(str, arrays["class_names"])), np.bincount(arrays["labels"]).tolist()
+    own = {"source": "own", "train": int((~test).sum()), "test": int(test.sum())}
+    copies = {"within_class": 0, "across_classes": 0, "across_split": 0}
+    report = FolderReport(
+        name, dict(zip(names, counts, strict=True)), own, copies, 0, int(np.ptp(arrays["images"])) + 1
+    )
+    return ImageDataset(images, labels, names, name, items.long(), manifest()[name]["licence"], report)
+
+
+def list_sources() -> list[SourceInfo]:
+    """List every source that ``load_images`` knows by name; nothing is downloaded or decoded."""
+    packs = []
+    for name, p in manifest().items():
+        size, count = f"{p['size']} {'gray' if p['channels'] == 1 else 'RGB'}", p["train"] + p["test"]
+        packs.append(SourceInfo(name, "embedded", p["classes"], count, size, p["licence"], "comes with the kit"))
+    return [*packs, *SOURCES.values()]
 
 
 def download_images(source: SourceInfo) -> Path:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.images.splits import default_class_split
+from pudnet_lib.images.pool import default_class_split
 
 
 @pytest.mark.parametrize(
