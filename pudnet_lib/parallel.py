@@ -1,4 +1,4 @@
-"""Run one function over many items, side by side: in processes of this machine, or on a dask cluster. Our choice.
+"""Run one function over many items, side by side in processes. Our choice.
 
 Networks as small as the kit's are fastest with one thread each: two threads took eight times as long while other
 programs ran. Workers end when their parent does, however it ended. One bar shows what is done and the time left.
@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
-
-from pudnet_lib.errors import PudNetError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,13 +27,11 @@ def parallel(
     items: Sequence[Item],
     jobs: int = 1,
     description: str = "",
-    scheduler: str = "",
     labels: Sequence[str] = (),
-    threads: int = 1,
     on_result: Callable[[int, Result], None] | None = None,
     shared: Any = None,
 ) -> list[Result]:
-    """Map a function over items."""
+    """Map a function over items; what is ``shared`` is its second argument, and goes to each process once."""
     bar = tqdm(total=len(items), leave=False, disable=not items or not description, delay=1)
     results: dict[int, Result] = {}
 
@@ -50,21 +46,18 @@ def parallel(
             on_result(place, result)
 
     with bar:
-        if scheduler:
-            with dask_client(scheduler) as client:
-                call = function if shared is None else partial(_with, function, client.scatter(shared, broadcast=True))
-                futures = client.map(call, items, pure=False)  # impure: a second run does again what failed
-                for place, future in enumerate(futures):
-                    keep(place, future.result())
-        elif jobs == 1 or len(items) < 2:
-            with thread_count(threads):
+        if jobs == 1 or len(items) < 2:
+            before = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
                 for place, item in enumerate(items):
                     begin(place)
                     keep(place, function(item) if shared is None else function(item, shared))
+            finally:
+                torch.set_num_threads(before)
         else:
             call = function if shared is None else partial(_with_shared, function)
-            begun = (threads, shared)
-            with ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), _begin, begun) as executor:
+            with ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), _begin, (shared,)) as executor:
                 places = {executor.submit(call, item): place for place, item in enumerate(items)}
                 try:
                     for future in as_completed(places):
@@ -76,26 +69,15 @@ def parallel(
     return [results[place] for place in range(len(items))]
 
 
-@contextmanager
-def thread_count(threads: int) -> Iterator[None]:
-    """Compute with so many threads, and with the old number afterwards; 0 changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def end_with_parent() -> None:
-    """End this worker when the process that started it ends, even if that one was killed."""
-    parent = parent_process()
-    if parent is None:
-        return
+def end_with_parent(stop: Callable[[], None]) -> None:
+    """Call ``stop`` in a thread once the process that started this one has ended, by whatever signal."""
+    started_by = parent_process()  # it may have ended before this one got here
+    parent = started_by.pid if started_by else os.getppid()
 
     def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        stop()
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -103,31 +85,12 @@ def end_with_parent() -> None:
 _SHARED: Any = None  # of a worker
 
 
-def _begin(threads: int, shared: Any = None) -> None:
+def _begin(shared: Any) -> None:
     global _SHARED
-    end_with_parent()
+    end_with_parent(lambda: os._exit(1))
     _SHARED = shared
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
 
 
 def _with_shared(function: Callable[..., Result], item: Any) -> Result:
     return function(item, _SHARED)
-
-
-def _with(function: Callable[..., Result], shared: Any, item: Any) -> Result:
-    return function(item, shared.result() if hasattr(shared, "result") else shared)
-
-
-def dask_client(scheduler: str) -> Any:
-    """Connect to a dask scheduler."""
-    try:
-        from distributed import Client
-    except ImportError:
-        raise PudNetError("The dask engine needs the package distributed: pip install 'pudnet-kit[dask]'.") from None
-    try:
-        return Client(scheduler, timeout=15)
-    except (OSError, ValueError) as error:
-        raise PudNetError(
-            f"No dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`."
-        ) from None

@@ -1,7 +1,6 @@
 """Profiles: how much of an experiment is run, from a smoke test to the paper's scale.
 
-Our choice; the paper has no counterpart. A notebook shows what each profile means in a cell, as a table of three rows
-for ``pick``; its parameters cell names one.
+Our choice. A notebook shows what each means in a cell, as a table of three rows for ``pick``; its parameters name one.
 """
 
 from __future__ import annotations
@@ -33,10 +32,13 @@ def current_profile() -> str:
         PudNetError: If the variable names no profile.
     """
     profile = os.environ.get(PROFILE_VARIABLE) or "laptop"
+    return known_profile(profile, f"It comes from the environment variable {PROFILE_VARIABLE}.")
+
+
+def known_profile(profile: str, *hint: str) -> str:
+    """Pass a profile's name on; an unknown one is an error."""
     if profile not in PROFILE_NAMES:
-        raise unknown_name(
-            "profile", profile, PROFILE_NAMES, f"It comes from the environment variable {PROFILE_VARIABLE}."
-        )
+        raise unknown_name("profile", profile, PROFILE_NAMES, *hint)
     return profile
 
 
@@ -55,9 +57,7 @@ def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
     """
     if set(sizes) != set(PROFILE_NAMES):
         raise PudNetError(f"pick() got the profiles {sorted(sizes)}; expected {', '.join(PROFILE_NAMES)}.")
-    if profile not in sizes:
-        raise unknown_name("profile", profile, PROFILE_NAMES)
-    names = set(sizes[profile])
+    names = set(sizes[known_profile(profile)])
     for other, values in sizes.items():
         if set(values) != names:
             raise PudNetError(f"The sizes of {other} and {profile} differ in {sorted(set(values) ^ names)}.")
@@ -95,12 +95,9 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
-        expected = (
-            getattr(hint, "__name__", None) if isinstance(hint, type) and not getattr(hint, "__args__", ()) else hint
-        )
-        reason = (
-            error.errors()[0]["msg"].removeprefix("Input should be ") if isinstance(error, ValidationError) else error
-        )
+        plain = isinstance(hint, type) and not getattr(hint, "__args__", ())
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise PudNetError(
-            f"Parameter {name} is {value!r} ({type(value).__name__}); expected {expected} ({reason})."
+            f"Parameter {name} is {value!r} ({type(value).__name__}); expected {hint.__name__ if plain else hint} "
+            f"({reason.removeprefix('Input should be ')})."
         ) from None

@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pudnet_lib.batch.processes import end_with_parent, own_kernel, temporary_folder
+from pudnet_lib.batch.processes import own_kernel, temporary_folder
+from pudnet_lib.parallel import end_with_parent
 from pudnet_lib.results import project_root
 
 #: One message of the browser: a little more than what a panel takes (``widgets.LIMIT_MB``).

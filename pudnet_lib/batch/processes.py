@@ -7,9 +7,7 @@ import json
 import os
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,18 +18,6 @@ from pudnet_lib.files import PREFIX, lock
 JOB_VARIABLE = "PUDNET_JOB"
 
 
-def end_with_parent(stop: Callable[[], None]) -> None:
-    """Call ``stop`` in a thread once this process's parent has died, by whatever signal."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.3)
-        stop()
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def tree(pid: int, tag: str = "") -> list[psutil.Process]:
     """List a process and its descendants; with a tag also those whose parents have died."""
     found: dict[int, psutil.Process] = {}
@@ -40,36 +26,33 @@ def tree(pid: int, tag: str = "") -> list[psutil.Process]:
         found = {p.pid: p for p in (top, *top.children(recursive=True))}
     for process in psutil.process_iter() if tag else ():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(JOB_VARIABLE) == tag:
+            if process.environ().get(JOB_VARIABLE) == tag:
                 found[process.pid] = process
     return list(found.values())
 
 
-def kill(processes: list[psutil.Process]) -> None:
-    """Kill processes that may be gone already."""
-    for process in processes:
+def kill(pid: int, tag: str) -> None:
+    """Kill a process's tree, and whatever else carries the tag; not this process."""
+    for process in tree(pid, tag):
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            if process.pid != os.getpid():
+                process.kill()
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Make a temporary folder that is locked as long as it is in use."""
-    with (
-        tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name,
-        lock(Path(name) / ".lock", "in use"),
-    ):
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    with made as name, lock(Path(name) / ".lock", "in use"):
         yield Path(name)
 
 
 def own_kernel(folder: Path) -> dict[str, str]:
     """Write a ``python3`` kernel that is this interpreter; return the variables that make Jupyter prefer it."""
     spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "Python 3 (PudNet Kit)",
-        "language": "python",
-        "metadata": {"debugger": True},
-    }
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python",
+        "display_name": "Python 3 (PudNet Kit)", "metadata": {"debugger": True},
+    }  # fmt: skip
     (folder / "kernels" / "python3").mkdir(parents=True, exist_ok=True)
     (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec, indent=1), encoding="utf-8")
     searched = [str(folder.resolve()), *filter(None, [os.environ.get("JUPYTER_PATH")])]

@@ -7,6 +7,7 @@ and run once more; a slow one is not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ import psutil
 
 from pudnet_lib.batch.processes import JOB_VARIABLE, kill, own_kernel, temporary_folder, tree
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.parallel import dask_client
 
 #: Called with a job's name ("" for the whole batch) and a word on where it is.
 Progress = Callable[[str, str], None]
@@ -72,33 +72,36 @@ def run_local(jobs: Sequence[Job], parallel: int, progress: Progress) -> Iterato
     finally:  # also after Ctrl-C
         pool.shutdown(wait=False, cancel_futures=True)
         for tag, process in list(_running.items()):
-            kill(tree(process.pid, tag))
+            kill(process.pid, tag)
 
 
 def run_dask(
     jobs: Sequence[Job], scheduler: str, progress: Progress, gpus: int = 0, every: float = 60.0
 ) -> Iterator[tuple[Job, Outcome]]:
     """Run jobs on a dask cluster; yield each with its outcome, as they end: a lost worker is a failed outcome."""
-    with dask_client(scheduler) as client:
-        from distributed import wait
-
-        if gpus:
-            offers = [
-                float(w["resources"].get("GPU", 0)) for w in client.scheduler_info(n_workers=-1)["workers"].values()
-            ]
-            if max(offers, default=0) < gpus:
-                offered = ", ".join(f"{offer:g}" for offer in sorted(offers, reverse=True)[:8]) or "no worker is there"
-                raise PudNetError(
-                    f"No dask worker at {scheduler} offers GPU={gpus}; the {len(offers)} workers offer: {offered}. "
-                    f"Start some with `dask worker {scheduler} --resources GPU={gpus}`, or leave --gpus out."
-                )
-        resources = {"GPU": gpus} if gpus else None
-        # Impure: a second batch runs again what the first one failed at.
-        left = {
-            client.submit(run_job, job, key=f"{job.name}-{job.digest[:12]}", pure=False, resources=resources): job
-            for job in jobs
-        }
-        for job in jobs:
+    try:
+        from distributed import Client, wait
+    except ImportError:
+        raise PudNetError("The dask engine needs the package distributed: pip install 'pudnet-kit[dask]'.") from None
+    try:
+        connected = Client(scheduler, timeout=15)
+    except (OSError, ValueError) as error:
+        raise PudNetError(
+            f"No dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`."
+        ) from None
+    with connected as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        offers = sorted((float(worker["resources"].get("GPU", 0)) for worker in workers), reverse=True)
+        if max(offers, default=0) < gpus:
+            offered = ", ".join(f"{offer:g}" for offer in offers[:8]) or "no worker is there"
+            raise PudNetError(
+                f"No dask worker at {scheduler} offers GPU={gpus}; the {len(offers)} workers offer: {offered}. "
+                f"Start some with `dask worker {scheduler} --resources GPU={gpus}`, or leave --gpus out."
+            )
+        left = {}
+        for job in jobs:  # impure: a second batch runs again what the first one failed at
+            how = {"key": f"{job.name}-{job.digest[:12]}", "resources": {"GPU": gpus} if gpus else None}
+            left[client.submit(run_job, job, pure=False, **how)] = job
             progress(job.name, "sent")
         while left:
             try:
@@ -107,12 +110,9 @@ def run_dask(
                 progress("", f"{len(left)} of {len(jobs)} jobs wait or run on {scheduler}")
                 continue
             for future in done:
-                job = left.pop(future)
-                failed = future.status != "finished"
-                yield (
-                    job,
-                    Outcome("failed", f"the worker broke off: {future.exception()}") if failed else future.result(),
-                )
+                good = future.status == "finished"
+                lost = None if good else Outcome("failed", f"the worker broke off: {future.exception()}")
+                yield left.pop(future), lost or future.result()
 
 
 def run_job(job: Job, progress: Callable[[str], None] | None = None) -> Outcome:
@@ -128,7 +128,7 @@ def run_job(job: Job, progress: Callable[[str], None] | None = None) -> Outcome:
     except (OSError, PudNetError) as error:  # a full disk, say, is no reason to end the batch
         return Outcome("failed", f"could not be run: {error}")
     note = "hung twice" if hung_again else "hung once, then ran through" if second.status == "ok" else second.error
-    return Outcome(**{**vars(second), "attempts": 2, "error": note})
+    return replace(second, attempts=2, error=note)
 
 
 def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcome, bool]:
@@ -136,76 +136,61 @@ def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcom
     (folder / "source.ipynb").write_text(job.source, encoding="utf-8")
     cwd = job.cwd if job.cwd and Path(job.cwd).is_dir() else str(folder)
     (folder / "job.json").write_text(json.dumps({**asdict(job), "source": "", "cwd": cwd}), encoding="utf-8")
-    tag = uuid.uuid4().hex
-    environment = {
-        **os.environ,
-        **own_kernel(folder / "jupyter"),
-        JOB_VARIABLE: tag,
-        "PUDNET_PROFILE": job.profile,
-        "PUDNET_RESULTS": str(folder / "results"),
-        "PUDNET_VARIANT": job.variant,
-        # A debugger's check prints warnings into every executed notebook otherwise.
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
+    tag, started = uuid.uuid4().hex, time.monotonic()
+    told = {"PROFILE": job.profile, "RESULTS": str(folder / "results"), "VARIANT": job.variant}
+    environment = {**os.environ, **own_kernel(folder / "jupyter"), **{f"PUDNET_{name}": v for name, v in told.items()}}
+    # A debugger's check prints warnings into every executed notebook otherwise.
+    environment |= {JOB_VARIABLE: tag, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if job.threads:
         environment |= {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
-    started = time.monotonic()
-    cells = len(json.loads(job.source)["cells"])
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "pudnet_lib.batch.execute", str(folder / "job.json")],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
         _running[tag] = process
+        cells = len(json.loads(job.source)["cells"])
         reader = threading.Thread(target=_read_progress, args=(process, cells, say), daemon=True)
         reader.start()
         try:
             verdict, idle = _watch(process, job, started)
         finally:
-            kill(tree(process.pid, tag))
+            kill(process.pid, tag)
             process.wait()
             del _running[tag]
             reader.join(timeout=5)
     seconds = round(time.monotonic() - started, 2)
-    outcome: dict[str, Any]
+    log_text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
+    broke_off = f"the run broke off: {log_text.splitlines()[-1] if log_text else 'no message'}"
+    outcome: dict[str, Any] = {"status": "timeout" if verdict else "failed", "error": verdict or broke_off}
     if (folder / "outcome.json").exists():
         outcome = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
-    else:
-        log_text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
-        last = log_text.splitlines()[-1] if log_text else "no message"
-        outcome = {"status": "timeout" if verdict else "failed", "error": verdict or f"the run broke off: {last}"}
     hung = outcome["status"] == "timeout" and idle >= min(job.idle_limit, job.time_limit / 2)
-    kept = [folder / "executed.ipynb", folder / "log.txt", *sorted((folder / "results").glob("*"))]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept if path.is_file()}
-    if outcome["status"] != "ok":  # a run that failed after publish() has no result
-        files = {name: data for name, data in files.items() if not name.startswith("results/")}
+    # A run that failed after publish() has no result.
+    found = sorted((folder / "results").glob("*")) if outcome["status"] == "ok" else []
+    kept = [path for path in (folder / "executed.ipynb", folder / "log.txt", *found) if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept}
     return Outcome(**{"seconds": seconds, **outcome, "files": files}), hung
 
 
 def _read_progress(process: subprocess.Popen[bytes], cells: int, say: Callable[[str], None]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # something that a library printed
             say(f"cell {json.loads(line)['cell']} of {cells}")
-        except (ValueError, KeyError, TypeError):
-            continue  # something that a library printed
 
 
 def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[str, float]:
     """Wait for the end, the time limit or a hang; tell the reason to stop ("" for the end) and the idle seconds."""
     last, awake, used, idle = started, 0.0, 0.0, 0.0
     while True:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
             return "", idle
-        except subprocess.TimeoutExpired:
-            pass
         now, total = time.monotonic(), _processor_seconds(process.pid)
-        # A machine that was asleep in between is no hang: a step counts for a few seconds at most.
-        step, last = min(now - last, 5.0), now
+        step, last = min(now - last, 5.0), now  # a machine that was asleep in between is no hang
         awake, idle = awake + step, idle + step
-        # A waiting kernel wakes up now and then; work uses more than 2 % of a core.
-        if total < used or total - used > 0.02 * idle + 0.05:
+        if total < used or total - used > 0.02 * idle + 0.05:  # a waiting kernel wakes up now and then
             idle, used = 0.0, total
         if idle > job.idle_limit:
             return f"hung: no processor time for {job.idle_limit:g} s", idle
@@ -216,9 +201,6 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[
 def _processor_seconds(pid: int) -> float:
     total = 0.0
     for process in tree(pid):
-        try:
-            times = process.cpu_times()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        total += times.user + times.system
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += sum(process.cpu_times()[:2])  # user and system
     return total
