@@ -25,16 +25,17 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.profiles import PROFILE_NAMES, replace_fields
+from pudnet_lib.profiles import known_profile, replace_fields
 
+Command = Callable[..., None]
 UsageError: Any = typer.BadParameter.__base__  # typer has click inside, or beside it
-COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {}
+COMMANDS: dict[str, tuple[Command, dict[str, str]]] = {}
 
 
-def command(**configs: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(**configs: str) -> Callable[[Command], Command]:
     """Register a command: its docstring is its help, ``parameter="module:Config"`` gives it that config's options."""
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Command) -> Command:
         COMMANDS[function.__name__.replace("_", "-")] = (function, configs)
         return function
 
@@ -110,31 +111,22 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
-def with_options(config: type | Any, parameter: str = "config") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(config: type | Any, parameter: str = "config") -> Callable[[Command], Command]:
     """Give a typer function one option a field of a config (``episode.ways``: ``--episode-ways``) in its place."""
     base = config() if isinstance(config, type) else config
     options = {name.replace(".", "_"): (name, option) for name, option in _options(base)}
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        hints = getattr(function, "__annotations__", {})
-        if not hasattr(function, "__signature__"):
-            hints = get_type_hints(function, include_extras=True)
+    def decorate(function: Command) -> Command:
+        hints = get_type_hints(function, include_extras=True)
         own = inspect.signature(function).parameters.values()
         kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own if p.name != parameter]
-        clash = {p.name for p in kept} & set(options)
-        if clash:
-            raise TypeError(f"{function.__name__} and {type(base).__name__} both have {', '.join(sorted(clash))}.")
 
         def run(**given: Any) -> None:
             changes = {options[key][0]: _split(value) for key, value in given.items() if key in options}
             for name, value in changes.items():
                 for number in value if isinstance(value, list) else [value]:
-                    if isinstance(number, int | float) and (
-                        number < 0 or (isinstance(number, int) and number >= 2**63)
-                    ):
-                        raise PudNetError(
-                            f"--{re.sub(r'[._]', '-', name)} is {number}; expected 0 or more, below 2^63."
-                        )
+                    if isinstance(number, int | float) and not 0 <= number < 2**63:
+                        raise PudNetError(f"{_flag(name)} is {number}; expected 0 or more, below 2^63.")
             rest = {key: value for key, value in given.items() if key not in options}
             function(**rest, **{parameter: replace_fields(base, changes)})
 
@@ -148,6 +140,10 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Cal
     return decorate
 
 
+def _flag(name: str) -> str:
+    return "--" + re.sub(r"[._]", "-", name)
+
+
 def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, inspect.Parameter]]:
     """Walk over the fields of a config, nested ones included: (dotted name, parameter for typer)."""
     hints, docs = get_type_hints(type(config)), attribute_docs(type(config))
@@ -158,8 +154,7 @@ def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, inspect.Param
         elif field.init:
             annotation, metavar = _typer_type(hints[field.name])
             default = [str(item) for item in value] if isinstance(value, tuple) else value
-            flag = "--" + re.sub(r"[._]", "-", name)
-            flag += f"/--no-{flag[2:]}" if annotation is bool else ""
+            flag = _flag(name) + (f"/--no-{_flag(name)[2:]}" if annotation is bool else "")
             option = typer.Option(flag, help=docs.get(field.name, ""), metavar=metavar, show_default=True)
             kind, annotated = inspect.Parameter.KEYWORD_ONLY, Annotated[annotation, option]
             yield name, inspect.Parameter(field.name, kind, default=default, annotation=annotated)
@@ -212,12 +207,6 @@ def attribute_docs(config: type) -> dict[str, str]:
     pattern = r"^    (\w+)(?: \([^)]*\))?: (.*?)(?=^    \w|\Z)"
     found = re.findall(pattern, section[1] if section else "", re.DOTALL | re.M)
     return {name: " ".join(text.split()) for name, text in found}
-
-
-def _known_profile(profile: str) -> str:
-    if profile not in PROFILE_NAMES:
-        raise unknown_name("profile", profile, PROFILE_NAMES)
-    return profile
 
 
 def _on_error(word: str) -> Literal["raise", "skip"]:
@@ -329,7 +318,7 @@ def site(
     from pudnet_lib.batch.site import build_site, write_readme
     from pudnet_lib.results import project_root
 
-    page, damaged = build_site(_known_profile(profile))
+    page, damaged = build_site(known_profile(profile))
     for line in damaged:
         typer.echo(line, err=True)
     typer.echo("\n".join(map(str, [page, *([write_readme(project_root())] if readme else [])])))
@@ -538,13 +527,12 @@ def imagenet_train(
 ) -> None:
     """Meta-train the methods of notebook 04, on one device or under torchrun; the notebook then finds them."""
     from pudnet_lib.core.meta import is_first_rank
-    from pudnet_lib.errors import unknown_name
     from pudnet_lib.methods.training import run_folder, train
     from pudnet_lib.studies import imagenet
 
     if scale.patience:
         raise PudNetError("--patience would give the methods different numbers of steps; leave it at 0.")
-    runs, _ = imagenet.planned(_known_profile(profile))
+    runs, _ = imagenet.planned(known_profile(profile))
     names, wanted = [*dict.fromkeys(run.name for run in runs)], [m.strip() for m in methods.split(";") if m.strip()]
     for name in wanted:
         if name not in names:
@@ -568,7 +556,7 @@ def plan(
     from pudnet_lib.results import device_name
     from pudnet_lib.studies import imagenet
 
-    runs, size = imagenet.planned(_known_profile(profile))
+    runs, size = imagenet.planned(known_profile(profile))
     with Console(stderr=True).status("Counting the work, measuring this machine"):
         work = imagenet.work(runs)
         rate = imagenet.measured_rate(next(iter(imagenet.trainings(runs).values())), seconds)

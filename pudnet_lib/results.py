@@ -1,13 +1,12 @@
 """Results: what an experiment found, with everything needed to find it again.
 
-One small JSON file an experiment: question, answer, a tidy table with 95 % intervals, figures, and the provenance
-(config, seed, commit, versions, device, threads, seconds, memory). ``publish`` is a notebook's last cell. Files are
-written atomically and checked against ``batch/result.schema.json`` on both ways, so that a half-written or hand-edited
-one is noticed.
+One small JSON file an experiment: question, answer, a tidy table with 95 % intervals, figures, and the provenance.
+Files are written atomically and checked against ``batch/result.schema.json`` on both ways.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -18,7 +17,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,8 +29,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.errors import PudNetError
+from pudnet_lib.profiles import known_profile
 
 SCHEMA_VERSION = 1
 RESULTS_VARIABLE, ROOT_VARIABLE, VARIANT_VARIABLE = "PUDNET_RESULTS", "PUDNET_ROOT", "PUDNET_VARIANT"
@@ -49,13 +48,9 @@ class Headline:
     Attributes:
         setting: Target network and dataset, in words.
         metric: What is compared, such as "top-1 accuracy, %".
-        scratch: The metric of the network trained from scratch.
-        scratch_seconds: Its training time in seconds.
-        predicted: The metric of the predicted network.
-        predicted_seconds: Its prediction time in seconds, recalibration and class means included.
-        chance: The chance level of the metric.
-        scratch_interval: 95 % interval (low, high).
-        predicted_interval: 95 % interval (low, high).
+        scratch: The metric of the network trained from scratch; then its training time in seconds.
+        predicted: The metric of the predicted network; then its prediction time, recalibration and class means
+            included. Intervals (95 %) are (low, high).
         claim: Which of the seed's claims it stands beside: "draft", "imagenet", or "" for none.
     """
 
@@ -147,14 +142,13 @@ def git_commit() -> str:
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
+        return subprocess.check_output(
+            ["git", "-C", str(root), *arguments], text=True, stderr=subprocess.DEVNULL, timeout=20
+        ).strip()
 
     try:
-        # An installed package may lie inside somebody else's repository.
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
-            return "unknown"
+            return "unknown"  # an installed package inside somebody else's repository
         commit = git("rev-parse", "--short=10", "HEAD")
         changed = git("status", "--porcelain", "--", *(name for name in SOURCES if (root / name).exists()))
     except (OSError, subprocess.SubprocessError):
@@ -167,10 +161,8 @@ def versions() -> dict[str, str]:
     """List Python's version and those of the packages that a number may depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -181,23 +173,22 @@ def device_name() -> str:
 
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
+    model = _proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {usable} cores"
 
 
+def _proc(path: str, name: str) -> str:
+    """Read a value of one of Linux's tables; empty where there is none."""
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
 def peak_memory_mb() -> float:
     """Tell this process's largest resident memory so far, in MB (10⁶ bytes)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: on Linux a child inherits its parent's ru_maxrss across exec.
-        peak = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        if peak:
-            return int(peak[0].split()[1]) * 1024 / 1e6
+    # Not getrusage: on Linux a child inherits its parent's ru_maxrss across exec.
+    if peak := _proc("/proc/self/status", "VmHWM"):
+        return int(peak.split()[0]) * 1024 / 1e6
     import resource
 
     unit = 1 if platform.system() == "Darwin" else 1024
@@ -205,14 +196,12 @@ def peak_memory_mb() -> float:
 
 
 @cache
-def _validator() -> Callable[[Any], Any]:
-    schema = json.loads((Path(__file__).parent / "batch" / "result.schema.json").read_text(encoding="utf-8"))
-    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema)
-    return compiled
+def _validator() -> Any:
+    schema = (Path(__file__).parent / "batch" / "result.schema.json").read_text(encoding="utf-8")
+    return fastjsonschema.compile(json.loads(schema))
 
 
-def validate(result: Mapping[str, Any], source: str) -> None:
-    """Check a result against the schema."""
+def _validate(result: Mapping[str, Any], source: str) -> None:
     try:
         _validator()(result)
     except fastjsonschema.JsonSchemaValueException as error:
@@ -220,29 +209,19 @@ def validate(result: Mapping[str, Any], source: str) -> None:
         raise PudNetError(f"{source} is no valid result file: {reason}. Run the experiment again.") from None
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Write a text file so that the old or the whole new one stands there; a full disk is one clear line."""
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file so that the old or the whole new one stands there; a full disk is one clear line."""
     from pudnet_lib.files import write_atomically
 
-    write_atomically(path, text.encode())
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
 
 
 def publish(
-    name: str,
-    table: pd.DataFrame,
-    figures: Mapping[str, tuple[Any, str]] | None = None,
-    *,
-    question: str,
-    answer: str,
-    config: Any,
-    profile: str,
-    title: str = "",
-    headline: Sequence[Headline | Mapping[str, Any]] = (),
+    name: str, table: pd.DataFrame, figures: Mapping[str, tuple[Any, str]] | None = None, *, question: str,
+    answer: str, config: Any, profile: str, title: str = "", headline: Sequence[Headline | Mapping[str, Any]] = (),
     variant: str = "",
-) -> Path:
+) -> Path:  # fmt: skip
     """Hand over what a notebook found; its last cell calls this.
-
-    The files go to an ignored folder (``reports/runs/…``); ``pudnet reproduce --commit`` is what commits them.
 
     Args:
         name: The experiment's id: the notebook's name without its number, such as "intra_dataset".
@@ -259,19 +238,17 @@ def publish(
         variant: Makes the result one beside the profile's own, such as "emoji for tiny-imagenet".
 
     Returns:
-        The JSON file.
+        The JSON file, in an ignored folder (``reports/runs/…``); ``pudnet reproduce --commit`` is what commits it.
 
     Raises:
         PudNetError: If something does not fit the schema; no result is written then.
     """
-    if profile not in PROFILE_NAMES:
-        raise unknown_name("profile", profile, PROFILE_NAMES)
+    known_profile(profile)
     if "mean" not in table and "value" in table:
         from pudnet_lib.evaluate import summarise
 
         table = summarise(table)
-    lacking = {"metric", "mean"} - set(table)
-    if lacking:
+    if lacking := {"metric", "mean"} - set(table):
         raise PudNetError(
             f"publish: the table has no column {' or '.join(sorted(lacking))}, but {', '.join(map(str, table))}; "
             "expected one row a method, dataset and metric."
@@ -283,12 +260,9 @@ def publish(
         suffix, content = drawing(figure, f"{stem}-{key}")
         entries.append({"name": key, "alt": alternative, "file": f"{stem}.{key}.{suffix}"})
         drawings[f"{stem}.{key}.{suffix}"] = content
-    seconds = time.time() - psutil.Process().create_time()
-    path = folder / f"{stem}.json"
-    result = write_result(
-        path, name, question, answer, table, provenance(config, seconds), headline, title=title, profile=profile,
-        variant=variant, figures=entries, drawings=drawings,
-    )  # fmt: skip
+    facts, path = provenance(config, time.time() - psutil.Process().create_time()), folder / f"{stem}.json"
+    more: Any = {"title": title, "profile": profile, "variant": variant, "figures": entries, "drawings": drawings}
+    result = write_result(path, name, question, answer, table, facts, headline, **more)
     print(f"Published {path.stem}: {len(result['rows'])} rows, numbers {fingerprint(result)}")
     return path
 
@@ -357,40 +331,21 @@ def drawing(figure: Any, name: str) -> tuple[str, bytes]:
 
 
 def write_result(
-    path: Path | str,
-    name: str,
-    question: str,
-    answer: str,
-    rows: pd.DataFrame,
-    provenance: Mapping[str, Any],
-    headline: Sequence[Headline | Mapping[str, Any]] = (),
-    *,
-    title: str = "",
-    profile: str = "",
-    variant: str = "",
-    figures: Sequence[Mapping[str, str]] = (),
-    drawings: Mapping[str, bytes] | None = None,
-) -> dict[str, Any]:
+    path: Path | str, name: str, question: str, answer: str, rows: pd.DataFrame, provenance: Mapping[str, Any],
+    headline: Sequence[Headline | Mapping[str, Any]] = (), *, title: str = "", profile: str = "", variant: str = "",
+    figures: Sequence[Mapping[str, str]] = (), drawings: Mapping[str, bytes] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write a result file, atomically."""
-    from pudnet_lib.files import write_atomically
-
     result = {
-        "schema": SCHEMA_VERSION,
-        "experiment": name,
-        "variant": variant,
-        "title": title or name.replace("_", " ").capitalize(),
-        "question": question,
-        "answer": answer,
-        "profile": profile,
-        "headline": plain(list(headline)),
-        "rows": plain(rows.to_dict(orient="records")),
-        "figures": plain(list(figures)),
-        "provenance": plain(provenance),
-    }
-    validate(result, str(path))
+        "schema": SCHEMA_VERSION, "experiment": name, "variant": variant,
+        "title": title or name.replace("_", " ").capitalize(), "question": question, "answer": answer,
+        "profile": profile, "headline": plain(list(headline)), "rows": plain(rows.to_dict(orient="records")),
+        "figures": plain(list(figures)), "provenance": plain(provenance),
+    }  # fmt: skip
+    _validate(result, str(path))
     atomic_write(Path(path).with_suffix(".csv"), pd.DataFrame(result["rows"]).to_csv(index=False))
     for file, content in (drawings or {}).items():  # first: a result that exists names only figures that exist
-        write_atomically(Path(path).parent / file, content)
+        atomic_write(Path(path).parent / file, content)
     atomic_write(Path(path), json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return result
 
@@ -403,7 +358,7 @@ def read_result(path: Path | str) -> dict[str, Any]:
         raise PudNetError(f"There is no result file {path}; run `pudnet reproduce` first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PudNetError(f"{path} is no JSON file ({error}); run the experiment again.") from None
-    validate(result, str(path))
+    _validate(result, str(path))
     return dict(result)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,99 +46,6 @@ FIELDS = (
 )  # fmt: skip
 
 
-# ---- the state ----
-
-
-def identity_of(model: ParameterModel, sampler: EpisodeSampler, config: MetaConfig) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that was cut off."""
-    return {
-        "config": asdict(config),
-        "model": asdict(model.config),
-        "episodes": asdict(sampler.config),
-        "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
-        "pool": sampler.images_and_classes(),
-    }
-
-
-def save_training_state(
-    run_dir: Path,
-    module: nn.Module,
-    optimiser: Any,
-    identity: dict[str, Any],
-    step: int,
-    seconds: float,
-    rows: list[dict[str, float]] | None = None,
-) -> None:
-    """Write weights, auxiliary classifier, Adam's moments, generators, the log's rows, steps and seconds, atomically.
-
-    Raises:
-        PudNetError: If a weight is not finite or beyond all bounds; the last good state then stays.
-    """
-    bad = [n for n, t in module.state_dict().items() if t.is_floating_point() and not bool((t.abs() <= LARGEST).all())]
-    if bad:
-        kept = "the checkpoint before it stays" if (run_dir / STATE).is_file() else "there is no checkpoint before it"
-        raise PudNetError(
-            f"The run has diverged by step {step} ({bad[0]} holds values beyond {LARGEST:g} or NaN) and was not saved; "
-            f"{kept}. Go on from there with a lower rate: resume_with=('learning_rate',), or on the command line "
-            "--resume-with learning_rate=…"
-        )
-    tensors: dict[str, Tensor] = {f"module/{n}": t for n, t in module.state_dict().items()}
-    names = _names(module, optimiser)
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors["generator/cpu"] = torch.get_rng_state()  # for models that draw (dropout)
-    if torch.cuda.is_available():
-        tensors["generator/cuda"] = torch.cuda.get_rng_state()
-    table = [[row.get(name, float("nan")) for name in FIELDS] for row in rows or []]
-    tensors["log"] = torch.tensor(table, dtype=torch.float64).view(-1, len(FIELDS))
-    save_tensors(run_dir / STATE, tensors, {"identity": identity, "step": step, "seconds": seconds})
-
-
-def load_training_state(
-    run_dir: Path,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    identity: dict[str, Any],
-    resume_with: tuple[str, ...] = (),
-) -> tuple[int, float, list[dict[str, float]]]:
-    """Put a run's state back."""
-    for name in resume_with:
-        if name not in identity["config"]:
-            raise unknown_name("field to resume with", name, identity["config"])
-    path = run_dir / STATE
-    if not path.is_file():
-        return 0, 0.0, []
-    tensors, description = load_tensors(path)
-    old, new = _flat(description["identity"]), _flat(json.loads(json.dumps(identity)))
-    free = {*ANYWHERE, *(f"config.{name}" for name in resume_with)}
-    differing = sorted(k for k in {*old, *new} - free if old.get(k) != new.get(k))
-    if differing:
-        first = differing[0]
-        raise PudNetError(
-            f"{run_dir} holds a run of another configuration: {first} was {old.get(first)}, now {new.get(first)}. "
-            "Choose another folder, or delete that one to start anew."
-        )
-    weights = {n.removeprefix("module/"): t for n, t in tensors.items() if n.startswith("module/")}
-    own = module.state_dict()
-    wrong = [n for n in {*own, *weights} if n not in own or n not in weights or own[n].shape != weights[n].shape]
-    if wrong:
-        raise PudNetError(f"{path} belongs to another model: {sorted(wrong)[0]!r} differs. Choose another folder.")
-    module.load_state_dict(weights)
-    names = _names(module, optimiser)
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimiser/"):
-            name, _, entry = key.removeprefix("optimiser/").rpartition("/")
-            state.setdefault(names.index(name), {})[entry] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["generator/cpu"])
-    if "generator/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["generator/cuda"])
-    table = tensors["log"].tolist() if "log" in tensors else []
-    rows = [{n: v for n, v in zip(FIELDS, values, strict=True) if v == v} for values in table]
-    return int(description["step"]), float(description["seconds"]), rows
-
-
 def _names(module: nn.Module, optimiser: Any) -> list[str]:
     """Names of the parameters in the order in which the optimiser numbers them."""
     known = {id(p): n for n, p in module.named_parameters()}
@@ -151,33 +59,106 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-# ---- the log ----
-
-
 def read_log(path: Path) -> list[dict[str, float]]:
     """The rows of a ``log.csv``; a torn last line, NUL bytes and lines that are no numbers are left out."""
     text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
-    whole = text[: text.rfind("\n") + 1]
     rows = []
-    for row in csv.DictReader(io.StringIO(whole)):
+    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
         with contextlib.suppress(ValueError, AttributeError):
             rows.append({k: float(v) for k, v in row.items() if k and v})
     return [row for row in rows if "step" in row]
 
 
-class MetaLog:
-    """One row a step: in memory, in ``log.csv`` and as TensorBoard events."""
+class RunFolder:
+    """A run's folder: its state, put back when it is opened, and one row a step in log.csv and TensorBoard's events."""
 
-    def __init__(self, run_dir: Path | None, rows: list[dict[str, float]] | None = None) -> None:
-        self.rows: list[dict[str, float]] = list(rows or [])
-        self._path = None if run_dir is None else run_dir / "log.csv"
-        self._writer: Any = None
+    def __init__(
+        self, folder: Path, step: nn.Module, optimiser: Any, sampler: EpisodeSampler, config: MetaConfig,
+        scale: ScaleConfig,
+    ) -> None:  # fmt: skip
+        self._dir, self._step, self._optimiser = folder, step, optimiser
+        model: ParameterModel = step.model  # type: ignore[assignment]
+        self._identity = {  # what a resumed run must have in common with the one that was cut off
+            "config": asdict(config), "model": asdict(model.config), "episodes": asdict(sampler.config),
+            "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
+            "pool": sampler.images_and_classes(),
+        }  # fmt: skip
+        self.done, self.seconds, self.rows = 0, 0.0, list[dict[str, float]]()
+        self._events: Any = None  # also tells whether this rank writes
         self._written = 0
-        if self._path is not None:
+        for name in scale.resume_with:
+            if name not in self._identity["config"]:
+                raise unknown_name("field to resume with", name, self._identity["config"])
+        if (folder / STATE).is_file():
+            self._load({*ANYWHERE, *(f"config.{name}" for name in scale.resume_with)})
+
+    def _load(self, free: set[str]) -> None:
+        """Put the state back; fields that are ``free`` may differ from the run that was cut off."""
+        path = self._dir / STATE
+        tensors, description = load_tensors(path)
+        old, new = _flat(description["identity"]), _flat(json.loads(json.dumps(self._identity)))
+        if differing := sorted(k for k in {*old, *new} - free if old.get(k) != new.get(k)):
+            first = differing[0]
+            raise PudNetError(
+                f"{self._dir} holds a run of another configuration: {first} was {old.get(first)}, now "
+                f"{new.get(first)}. Choose another folder, or delete that one to start anew."
+            )
+        weights = {n.removeprefix("module/"): t for n, t in tensors.items() if n.startswith("module/")}
+        own = self._step.state_dict()
+        wrong = [n for n in {*own, *weights} if n not in own or n not in weights or own[n].shape != weights[n].shape]
+        if wrong:
+            raise PudNetError(f"{path} belongs to another model: {sorted(wrong)[0]!r} differs. Choose another folder.")
+        self._step.load_state_dict(weights)
+        names = _names(self._step, self._optimiser)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key in (key for key in tensors if key.startswith("optimiser/")):
+            name, _, entry = key.removeprefix("optimiser/").rpartition("/")
+            moments.setdefault(names.index(name), {})[entry] = tensors[key]
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        torch.set_rng_state(tensors["generator/cpu"])
+        if "generator/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["generator/cuda"])
+        table = tensors["log"].tolist() if "log" in tensors else []
+        self.rows = [{n: v for n, v in zip(FIELDS, values, strict=True) if v == v} for values in table]
+        self.done, self.seconds = int(description["step"]), float(description["seconds"])
+
+    def checkpoint(self, done: int, seconds: float) -> None:
+        """Save weights, auxiliary classifier, Adam's moments, generators, the log's rows, steps and seconds.
+
+        Raises:
+            PudNetError: If a weight is not finite or beyond all bounds; the last good state then stays.
+        """
+        self._flush()
+        weights = self._step.state_dict()
+        bad = [n for n, t in weights.items() if t.is_floating_point() and not bool((t.abs() <= LARGEST).all())]
+        if bad:
+            before = (self._dir / STATE).is_file()
+            raise PudNetError(
+                f"The run has diverged by step {done} ({bad[0]} holds values beyond {LARGEST:g} or NaN) and was not "
+                f"saved; {'the checkpoint before it stays' if before else 'there is no checkpoint before it'}. Go on "
+                "from there with a lower rate: resume_with=('learning_rate',), or on the command line --resume-with "
+                "learning_rate=…"
+            )
+        tensors: dict[str, Tensor] = {f"module/{n}": t for n, t in weights.items()}
+        names = _names(self._step, self._optimiser)
+        for index, state in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors["generator/cpu"] = torch.get_rng_state()  # for models that draw (dropout)
+        if torch.cuda.is_available():
+            tensors["generator/cuda"] = torch.cuda.get_rng_state()
+        table = [[row.get(name, float("nan")) for name in FIELDS] for row in self.rows]
+        tensors["log"] = torch.tensor(table, dtype=torch.float64).view(-1, len(FIELDS))
+        save_tensors(self._dir / STATE, tensors, {"identity": self._identity, "step": done, "seconds": seconds})
+
+    def open(self, first_rank: bool) -> RunFolder:
+        """Begin to log; the first rank writes."""
+        if first_rank:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed with a folder
 
-            write_atomically(self._path, self._lines(header=True).encode())
-            self._writer = SummaryWriter(str(self._path.parent), purge_step=len(self.rows) + 1)
+            write_atomically(self._dir / "log.csv", self._lines(header=True).encode())
+            self._events = SummaryWriter(str(self._dir), purge_step=len(self.rows) + 1)
+        return self
 
     def _lines(self, header: bool = False) -> str:
         buffer = io.StringIO()
@@ -191,51 +172,29 @@ class MetaLog:
     def add(self, row: dict[str, float]) -> None:
         """Add a step's row."""
         self.rows.append(row)
-        if self._writer is not None:
+        if self._events is not None:
             for name, value in row.items():
-                self._writer.add_scalar(f"meta/{name}", value, int(row["step"]))
-        if len(self.rows) - self._written >= 100:
-            self.flush()
+                self._events.add_scalar(f"meta/{name}", value, int(row["step"]))
+            if len(self.rows) - self._written >= 100:
+                self._flush()
 
-    def flush(self) -> None:
-        """Append the new rows to ``log.csv``."""
-        if self._path is None or self._written == len(self.rows):
-            return
-        try:
-            with self._path.open("a", newline="") as file:
-                file.write(self._lines())
-        except OSError as error:
-            raise PudNetError(
-                f"{self._path} can't be written ({error.strerror or error}). Free some disk space or choose another "
-                "folder; the last checkpoint is good."
-            ) from error
+    def _flush(self) -> None:
+        path = self._dir / "log.csv"
+        if self._events is not None and self._written < len(self.rows):
+            try:
+                with path.open("a", newline="") as file:
+                    file.write(self._lines())
+            except OSError as error:
+                raise PudNetError(
+                    f"{path} can't be written ({error.strerror or error}). Free some disk space or choose another "
+                    "folder; the last checkpoint is good."
+                ) from error
 
     def close(self) -> None:
         """Write everything out."""
-        self.flush()
-        if self._writer is not None:
-            self._writer.close()
-
-
-class RunFolder:
-    """A run's folder as ``core.meta`` sees it: resume, log, checkpoint."""
-
-    def __init__(
-        self, run_dir: Path, step: nn.Module, optimiser: Any, identity: dict[str, Any], resume_with: tuple[str, ...]
-    ) -> None:
-        self._dir, self._step, self._optimiser, self._identity = run_dir, step, optimiser, identity
-        self.done, self.seconds, self.rows = load_training_state(run_dir, step, optimiser, identity, resume_with)
-        self.log: Any = None
-
-    def open(self, first_rank: bool) -> MetaLog:
-        """Begin to log."""
-        self.log = log = MetaLog(self._dir if first_rank else None, self.rows)
-        return log
-
-    def checkpoint(self, done: int, seconds: float) -> None:
-        """Save."""
-        self.log.flush()
-        save_training_state(self._dir, self._step, self._optimiser, self._identity, done, seconds, self.log.rows)
+        self._flush()
+        if self._events is not None:
+            self._events.close()
 
 
 # ---- signals ----
@@ -256,17 +215,6 @@ def interrupts_held() -> Iterator[None]:
         yield
     if pending:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt while the block runs, so that a run that is stopped leaves a checkpoint."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with _handled(stop, (signal.SIGTERM,)):
-        yield
 
 
 @contextmanager
@@ -304,13 +252,8 @@ def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) ->
             "that each has as many episodes a step."
         )
     ddp = DDPStrategy(timeout=timedelta(seconds=scale.rank_timeout), find_unused_parameters=unused)
-    fabric = fabric_lib.Fabric(
-        accelerator=config.accelerator,
-        devices=local,
-        num_nodes=ranks // local,
-        precision=config.precision,
-        strategy=ddp if ranks > 1 else "auto",
-    )
+    where = {"accelerator": config.accelerator, "devices": local, "num_nodes": ranks // local}
+    fabric = fabric_lib.Fabric(**where, strategy=ddp if ranks > 1 else "auto", precision=config.precision)
     if ranks > 1:
         fabric.launch()
     return fabric
@@ -348,12 +291,6 @@ def _out_of_memory(config: MetaConfig, sampler: EpisodeSampler, step: int, error
     )
 
 
-def run_folder(
-    run_dir: Path, step: nn.Module, optimiser: Any, sampler: EpisodeSampler, config: MetaConfig, scale: ScaleConfig
-) -> RunFolder:
-    """Open a run's folder, its state put back; see ``RunFolder``."""
-    identity = identity_of(step.model, sampler, config)  # type: ignore[arg-type]
-    return RunFolder(run_dir, step, optimiser, identity, scale.resume_with)
-
-
-hooks.register(make_fabric=make_fabric, whole_step=explained, run_folder=run_folder, signals=terminated_as_interrupted)
+#: SIGTERM raises KeyboardInterrupt, so that a run that is stopped leaves a checkpoint.
+terminated = partial(_handled, signal.default_int_handler, (signal.SIGTERM,))
+hooks.register(make_fabric=make_fabric, whole_step=explained, run_folder=RunFolder, signals=terminated)

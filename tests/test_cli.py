@@ -152,7 +152,7 @@ def test_a_value_that_does_not_fit_names_the_field():
 
 
 def test_a_name_that_is_taken_twice_is_noticed():
-    with pytest.raises(TypeError, match="both have seed"):
+    with pytest.raises(ValueError, match="seed"):
 
         @with_options(Config, "config")
         def go(config: Config, seed: int = 1) -> None: ...

@@ -21,7 +21,7 @@ import nbformat
 from pudnet_lib.batch.notebook import check_parameters, experiment_id, read_notebook, strip
 from pudnet_lib.batch.runner import Job
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.profiles import PROFILE_NAMES
+from pudnet_lib.profiles import known_profile
 from pudnet_lib.results import file_stem, versions
 
 PACKAGE = Path(__file__).parents[1]
@@ -34,11 +34,9 @@ TIME_LIMITS = {"smoke": 180.0, "laptop": 1200.0, "paper": 24 * 3600.0}
 def package_digest() -> str:
     """Hash the package's code and data (SHA-256), without what no result depends on."""
     total = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*")):
-        name = path.relative_to(PACKAGE).as_posix()
-        if path.is_dir() or "__pycache__" in path.parts or name.startswith(BESIDE_THE_POINT):
-            continue
-        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for name in sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*") if p.is_file()):
+        if "__pycache__" not in name and not name.startswith(BESIDE_THE_POINT):
+            total.update(name.encode() + b"\0" + hashlib.sha256((PACKAGE / name).read_bytes()).digest())
     return total.hexdigest()
 
 
@@ -59,16 +57,13 @@ def find_notebooks(wanted: Sequence[str], folder: Path) -> list[Path]:
     there = all_notebooks(folder)
     if not there and not wanted:
         raise PudNetError(f"There is no notebook in {folder}; run this in the project's folder.")
-    found = []
+    found: list[Path] = []
     for name in wanted:
-        name = name.removesuffix(".ipynb") if not Path(name).is_file() else name
-        matches = [path for path in there if name in (path.stem, path.stem.split("_")[0], experiment_id(path))]
-        if Path(name).is_file():
-            found.append(Path(name))
-        elif matches:
-            found.extend(matches)
-        else:
-            raise unknown_name("notebook", name, [path.stem for path in there])
+        stem = name.removesuffix(".ipynb")
+        matches = [path for path in there if stem in (path.stem, path.stem.split("_")[0], experiment_id(path))]
+        if not matches and not Path(name).is_file():
+            raise unknown_name("notebook", stem, [path.stem for path in there])
+        found += [Path(name)] if Path(name).is_file() else matches
     return list(dict.fromkeys(path.resolve() for path in found)) if wanted else there
 
 
@@ -97,28 +92,16 @@ def make_jobs(
     threads: int = 0,
 ) -> list[Job]:
     """Make the jobs of a batch; everything that can be checked is checked here, before anything runs."""
-    if profile not in PROFILE_NAMES:
-        raise unknown_name("profile", profile, PROFILE_NAMES)
+    limit = TIME_LIMITS[known_profile(profile)] if time_limit is None else time_limit
     jobs = []
     for path in notebooks:
         notebook = read_notebook(path)
         strip(notebook)
         for variant, chosen in variants(seeds, grid or {}):
-            parameters = check_parameters(path, {"profile": profile, **chosen})
-            jobs.append(
-                Job(
-                    name=file_stem(path.stem, variant),
-                    source=nbformat.writes(notebook),
-                    parameters=parameters,
-                    profile=profile,
-                    variant=variant,
-                    digest=digest(notebook, parameters, profile),
-                    time_limit=TIME_LIMITS[profile] if time_limit is None else time_limit,
-                    idle_limit=idle_limit,
-                    cwd=str(path.parent.resolve()),
-                    threads=threads,
-                )
-            )
+            given = check_parameters(path, {"profile": profile, **chosen})
+            name, source, place = file_stem(path.stem, variant), nbformat.writes(notebook), str(path.parent.resolve())
+            facts = digest(notebook, given, profile), limit, idle_limit, place, threads
+            jobs.append(Job(name, source, given, profile, variant, *facts))
     twice = [name for name, count in Counter(job.name.casefold() for job in jobs).items() if count > 1]
     twice += [n for n, count in Counter(experiment_id(p).casefold() for p in notebooks).items() if count > 1]
     if twice:
