@@ -252,7 +252,7 @@ def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) ->
             "that each has as many episodes a step."
         )
     ddp = DDPStrategy(timeout=timedelta(seconds=scale.rank_timeout), find_unused_parameters=unused)
-    where = {"accelerator": config.accelerator, "devices": local, "num_nodes": ranks // local}
+    where: Any = {"accelerator": config.accelerator, "devices": local, "num_nodes": ranks // local}
     fabric = fabric_lib.Fabric(**where, strategy=ddp if ranks > 1 else "auto", precision=config.precision)
     if ranks > 1:
         fabric.launch()

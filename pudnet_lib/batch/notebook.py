@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import copy
 import io
 import json
@@ -30,12 +31,11 @@ PROGRESS = re.compile(r"\d+%\||\bit/s\b|\bs/it\b|: \d+ ?%|\r")
 def read_notebook(path: Path) -> nbformat.NotebookNode:
     """Read a notebook file."""
     try:
-        notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
+        return nbformat.read(path, as_version=4)  # type: ignore[no-any-return]
     except FileNotFoundError:
         raise PudNetError(f"There is no notebook {path}.") from None
     except (nbformat.reader.NotJSONError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
         raise PudNetError(f"{path} is no notebook ({str(error)[:80]}).") from None
-    return notebook
 
 
 def write_notebook(path: Path, notebook: nbformat.NotebookNode) -> None:
@@ -72,23 +72,19 @@ def declared_parameters(path: Path) -> dict[str, Any]:
     try:
         body = ast.parse(cell.source).body
     except SyntaxError as error:
-        magic = re.search(r"^\s*[%!].*$", cell.source, re.MULTILINE)
-        if magic:
+        if magic := re.search(r"^\s*[%!].*$", cell.source, re.MULTILINE):
             raise PudNetError(f"{where}: {magic[0].strip()!r} is no Python; move it to another cell.") from None
-        line = (error.text or "").strip()
-        raise PudNetError(
-            f"{where}, line {error.lineno}: {line!r} is no Python ({error.msg}); write `name: type = value`."
-        ) from None
+        said = f"line {error.lineno}: {(error.text or '').strip()!r} is no Python ({error.msg})"
+        raise PudNetError(f"{where}, {said}; write `name: type = value`.") from None
     found: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found[node.target.id] = _annotated(node.annotation)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
+            found[node.targets[0].id] = Any
+            with contextlib.suppress(ValueError):
                 value = ast.literal_eval(node.value)
-            except ValueError:
-                value = None
-            found[node.targets[0].id] = Any if value is None else type(value)
+                found[node.targets[0].id] = Any if value is None else type(value)
         elif isinstance(node, ast.Assign):
             raise PudNetError(f"{where}: {ast.unparse(node)!r} sets no single name; write `name: type = value`.")
     return found
@@ -97,12 +93,10 @@ def declared_parameters(path: Path) -> dict[str, Any]:
 def _annotated(node: ast.expr) -> Any:
     """Turn an annotation into a type; ``Any`` where it is none that a parameter can have."""
     names = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-    if not names <= set(TYPES) or any(isinstance(part, ast.Call | ast.Attribute) for part in ast.walk(node)):
-        return Any
-    try:
-        return eval(compile(ast.Expression(node), "annotation", "eval"), {"__builtins__": {}}, TYPES)  # names checked
-    except TypeError:
-        return Any
+    if names <= set(TYPES) and not any(isinstance(part, ast.Call | ast.Attribute) for part in ast.walk(node)):
+        with contextlib.suppress(TypeError):
+            return eval(compile(ast.Expression(node), "annotation", "eval"), {"__builtins__": {}}, TYPES)
+    return Any
 
 
 def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,19 +122,16 @@ def strip(notebook: nbformat.NotebookNode) -> bool:
         for key in ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled"):
             cell.metadata.pop(key, None)
     kept = {key: value for key, value in notebook.metadata.items() if key == "jupytext"}
-    notebook.metadata.clear()
-    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata["language_info"] = {"name": "python"}
-    notebook.metadata.update(kept)
-    notebook["nbformat"], notebook["nbformat_minor"] = 4, 5
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    facts = {"kernelspec": kernel, "language_info": {"name": "python"}, **kept}
+    notebook.update(nbformat.from_dict({"metadata": facts, "nbformat": 4, "nbformat_minor": 5}))
     return bool(before != nbformat.writes(notebook))
 
 
 def strip_file(path: Path) -> bool:
     """Strip a notebook file in place, atomically; see ``strip``."""
     notebook = read_notebook(path)
-    changed = strip(notebook)
-    if changed:
+    if changed := strip(notebook):
         write_notebook(path, notebook)
     return changed
 
@@ -152,8 +143,8 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode,
     outputs = {cell.id: cell.get("outputs", []) for cell in executed.cells}
     # Counted from 1, whatever was run before: nbval refuses outputs of a cell that says it was never run.
     for count, cell in enumerate((cell for cell in made.cells if cell.cell_type == "code"), 1):
-        cleaned = (_cleaned(output, root, count) for output in outputs.get(cell.id, []))
-        cell.outputs, cell.execution_count = [output for output in cleaned if output is not None], count
+        cell.execution_count = count
+        cell.outputs = [o for output in outputs.get(cell.id, []) if (o := _cleaned(output, root, count)) is not None]
     size = len(nbformat.writes(made).encode())
     if size > MAX_BYTES:
         largest = max((c for c in made.cells if c.cell_type == "code"), key=lambda cell: len(json.dumps(cell.outputs)))
@@ -171,11 +162,9 @@ def _cleaned(output: nbformat.NotebookNode, root: Path, count: int) -> nbformat.
         kept = [line for line in output.text.splitlines(keepends=True) if not PROGRESS.search(line)]
         output.text = _placeless("".join(kept), root)
         return output if output.name == "stdout" and output.text.strip() else None
-    if output.output_type == "error":
-        return output
     if output.output_type == "execute_result":
         output.execution_count = count
-    data = output.data
+    data = output.get("data", {})
     if WIDGET_VIEW in data or "application/javascript" in data:
         return None
     if "image/png" in data:
@@ -201,11 +190,8 @@ def _small(picture: str) -> str:
     """Reduce a PNG (base64) to 256 colours where that makes it smaller."""
     from PIL import Image
 
-    content = base64.b64decode(picture)
-    buffer = io.BytesIO()
+    content, buffer = base64.b64decode(picture), io.BytesIO()
     image = Image.open(io.BytesIO(content)).convert("RGBA")
-    ground = Image.new("RGBA", image.size, "white")
-    Image.alpha_composite(ground, image).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        buffer, "PNG", optimize=True
-    )
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    flat.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return base64.b64encode(min(content, buffer.getvalue(), key=len)).decode()

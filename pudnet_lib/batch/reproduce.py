@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,8 +94,7 @@ def read_run(folder: Path) -> Run | None:
 
 def read_runs(folder: Path) -> list[tuple[Path, Run]]:
     """Read all runs of a profile's folder, in order of their names."""
-    found = ((path, read_run(path)) for path in sorted(folder.glob("*")) if not path.name.startswith("."))
-    return [(path, run) for path, run in found if run is not None]
+    return [(path, run) for path in sorted(folder.glob("[!.]*")) if (run := read_run(path)) is not None]
 
 
 def reproduce(
@@ -109,24 +108,23 @@ def reproduce(
     config, root = config or BatchConfig(), project_root()
     folder = (out_dir or root / "reports" / "runs") / config.profile
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = make_jobs(
-        find_notebooks(notebooks, root / "notebooks"),
-        config.profile,
-        config.seeds,
-        grid,
-        config.time_limit,
-        config.idle_limit,
-        # A share of the cores each; a single job decides by itself.
-        threads=max(1, cores // config.jobs) if config.jobs > 1 and config.engine == "local" else 0,
-    )
+    # A share of the cores each; a single job decides by itself.
+    share = max(1, cores // config.jobs) if config.jobs > 1 and config.engine == "local" else 0
+    limits, found = (config.time_limit, config.idle_limit), find_notebooks(notebooks, root / "notebooks")
+    jobs = make_jobs(found, config.profile, config.seeds, grid, *limits, share)
     with lock(folder / ".lock", f"Another batch is at work in {folder.name}; wait for it or stop it."):
         sweep(folder, cache_folder())
         _recover(folder)
         done = {} if config.force else {job.name: run for job in jobs if (run := _finished(folder, job))}
-        with show([job.name for job in jobs]) if show else contextlib.nullcontext(_silent) as progress:
+        with show([job.name for job in jobs]) if show else contextlib.nullcontext(lambda *_: None) as progress:
             for run in done.values():
                 progress(run.name, f"done before ({run.seconds:.0f} s)")
-            for job, outcome in _outcomes([job for job in jobs if job.name not in done], config, progress):
+            left = [job for job in jobs if job.name not in done]
+            if config.engine == "dask":
+                outcomes = run_dask(left, config.scheduler, progress, config.gpus) if left else iter(())
+            else:
+                outcomes = run_local(left, config.jobs, progress)
+            for job, outcome in outcomes:
                 done[job.name] = _keep(folder, job, outcome)
                 progress(job.name, _word(done[job.name]))
     return [done[job.name] for job in jobs]
@@ -164,37 +162,23 @@ def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
     return changed
 
 
-def _silent(name: str, word: str) -> None:
-    pass
-
-
 def _word(run: Run) -> str:
     if run.status == "ok":
         return f"done in {run.seconds:.0f} s, {run.peak_memory_mb:.0f} MB" + (f" ({run.error})" if run.error else "")
     return f"FAILED: {run.error}"
 
 
-def _outcomes(jobs: Sequence[Job], config: BatchConfig, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
-    if not jobs:
-        return iter(())
-    if config.engine == "dask":
-        return run_dask(jobs, config.scheduler, progress, config.gpus)
-    return run_local(jobs, config.jobs, progress)
-
-
 def _finished(folder: Path, job: Job) -> Run | None:
     """Tell whether a job is done: a good run of the same content hash, its files there and whole."""
     run = read_run(folder / job.name)
-    if run is None or run.status != "ok" or run.digest != job.digest:
-        return None
-    try:
-        read_notebook(folder / job.name / "executed.ipynb")
-        for path in (folder / job.name / "results").glob("*.json"):
-            for figure in read_result(path)["figures"]:
-                below(path.parent, figure["file"]).stat()
-    except (PudNetError, OSError):
-        return None
-    return run
+    if run is not None and (run.status, run.digest) == ("ok", job.digest):
+        with contextlib.suppress(PudNetError, OSError):
+            read_notebook(folder / job.name / "executed.ipynb")
+            for path in (folder / job.name / "results").glob("*.json"):
+                for figure in read_result(path)["figures"]:
+                    below(path.parent, figure["file"]).stat()
+            return run
+    return None
 
 
 def _recover(folder: Path) -> None:
@@ -212,16 +196,8 @@ def _recover(folder: Path) -> None:
 def _keep(folder: Path, job: Job, outcome: Outcome) -> Run:
     """Write a run's folder beside its place and move it there; the older run is set aside until then."""
     facts = {name: value for name, value in vars(outcome).items() if name != "files"}
-    run = Run(
-        name=job.name,
-        profile=job.profile,
-        variant=job.variant,
-        digest=job.digest,
-        parameters=job.parameters,
-        commit=git_commit(),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        **facts,
-    )
+    facts |= {name: getattr(job, name) for name in ("name", "profile", "variant", "digest", "parameters")}
+    run = Run(**facts, commit=git_commit(), finished=datetime.now(UTC).isoformat(timespec="seconds"))
     new, aside, place = folder / f".{job.name}.new", folder / f".{job.name}.old", folder / job.name
     try:
         for name, data in outcome.files.items():

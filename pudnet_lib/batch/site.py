@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +36,19 @@ from pudnet_lib.results import atomic_write, below, duration, number, project_ro
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-LABELS = {
-    "method": "Method",
-    "dataset": "Dataset",
-    "metric": "Metric",
-    "mean": "Mean ± 95 %",
-    "n": "n",
-    "seeds": "Seeds",
-    "chance": "Chance",
-    "seconds": "Seconds",
-    "prediction_seconds": "Prediction, s",
-    "meta_training_seconds": "Meta-training, s",
-}
 HEADLINES = 5  # measured rows that stand on the page unfolded
+#: A table: columns (``label``, ``numeric``), and rows of cells (text, what sorts).
+Table = tuple[list[dict[str, Any]], list[list[tuple[str, Any]]]]
+
+
+@cache
+def words(kind: str) -> Any:
+    """Read what the pages say: ``glossary``, the paper's ``claims``, ``labels`` of columns, ``allowed`` markup."""
+    return json.loads((TEMPLATES / f"{kind}.json").read_text(encoding="utf-8"))
 
 
 def clean(markup: str) -> str:
     """Leave of some HTML what shows, and nothing that acts, asks or loads."""
-    allowed = json.loads((TEMPLATES / "allowed.json").read_text(encoding="utf-8"))
     links = {"a": {"href"}, "img": {"src"}, "use": {"href", "xlink:href"}, "image": {"href", "xlink:href"}}
 
     def keep(tag: str, name: str, value: str) -> str | None:
@@ -60,42 +56,28 @@ def clean(markup: str) -> str:
             picture = value.startswith(("data:image/png", "data:image/jpeg", "data:image/gif", "data:image/svg+xml;"))
             link = tag == "a" and not value.lower().startswith(("data:", "javascript:", "file:"))
             return value if value.startswith("#") or (picture and tag != "a") or link else None
-        if name == "style" and re.search(r"url\((?!['\"]?#)|@import|expression|position\s*:", value, re.IGNORECASE):
-            return None
-        return value
+        acts = name == "style" and re.search(r"url\((?!['\"]?#)|@import|expression|position\s*:", value, re.IGNORECASE)
+        return None if acts else value
 
     return nh3.clean(
-        markup,
-        tags=nh3.ALLOWED_TAGS | set(allowed["tags"]),
-        clean_content_tags={"script", "style", "iframe", "object"},
-        attributes={"*": set(allowed["attributes"]), **links},
-        attribute_filter=keep,
-        url_schemes={"http", "https", "mailto", "data"},
-        link_rel="noopener noreferrer",
-    )
-
-
-@cache
-def glossary() -> dict[str, str]:
-    """Read the words that the report explains."""
-    return dict(json.loads((TEMPLATES / "glossary.json").read_text(encoding="utf-8")))
+        markup, tags=nh3.ALLOWED_TAGS | set(words("allowed")["tags"]), attribute_filter=keep,
+        clean_content_tags={"script", "style", "iframe", "object"}, link_rel="noopener noreferrer",
+        attributes={"*": set(words("allowed")["attributes"]), **links}, url_schemes={"http", "https", "mailto", "data"},
+    )  # fmt: skip
 
 
 def rich(text: str) -> str:
     """Turn an answer or question (Markdown) into clean HTML; the first use of each glossary word explains itself."""
     markup = clean(formulas(str(markdown2html(text))))
-    for term in sorted(glossary(), key=len, reverse=True):
-        # Outside of tags, of other explained words and of code.
-        pattern = rf"(<(?:abbr|code|a|math|h\d)\b.*?</(?:abbr|code|a|math|h\d)>|<[^>]+>)|\b({re.escape(term)})(?!\w)"
-        used: list[int] = []
-
-        def explain(match: re.Match[str], term: str = term, used: list[int] = used) -> str:
-            if match[1] or used:
-                return match[0]
-            used.append(1)
-            return f'<abbr title="{html.escape(glossary()[term])}">{match[2]}</abbr>'
-
-        markup = re.sub(pattern.replace(r"\b(", r"(?<!\w)("), explain, markup, flags=re.DOTALL)
+    not_there = r"(<(?:abbr|code|a|math|h\d)\b.*?</(?:abbr|code|a|math|h\d)>|<[^>]+>)"  # explained, code, tags
+    for term, meaning in sorted(words("glossary").items(), key=lambda item: -len(item[0])):
+        parts = re.split(not_there, markup, flags=re.DOTALL)
+        for place in range(0, len(parts), 2):
+            if match := re.search(rf"(?<!\w){re.escape(term)}(?!\w)", parts[place]):
+                explained = f'<abbr title="{html.escape(meaning)}">{term}</abbr>'
+                parts[place] = parts[place][: match.start()] + explained + parts[place][match.end() :]
+                break
+        markup = "".join(parts)
     return markup
 
 
@@ -138,32 +120,31 @@ def notebook_body(path: Path) -> str:
     notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
     for place, cell in enumerate(notebook.cells):
         cell["id"] = str(place)  # the cell that papermill puts in has a random one
-        drawn = []
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if WIDGET_VIEW in data:
-                shown = _pictures(state, str(data[WIDGET_VIEW].get("model_id", "")), set())
-                drawn += [nbformat.v4.new_output("display_data", {"image/png": picture}) for picture in shown]
-                continue
-            if output.output_type == "stream" and output.name == "stderr":
-                continue  # progress bars and warnings; the run's log keeps them
-            if "image/svg+xml" in data:  # as a picture, in which no script runs
-                data["text/html"] = f'<img src="{_uri(data.pop("image/svg+xml").encode(), "svg+xml")}">'
-            for kind in ("application/javascript", "text/latex"):
-                data.pop(kind, None)
-            if "data" in output and not data:
-                data["text/plain"] = "(a script, left out)"
-            if re.search(r"<(script|iframe|link)\b", data.get("text/html", ""), re.IGNORECASE):
-                data.pop("text/html")  # the plain text stays
-            drawn.append(output)
         if "outputs" in cell:
-            cell.outputs = drawn
+            cell.outputs = [shown for output in cell.outputs for shown in _shown(output, state)]
     body, _ = _Exporter(template_name="basic").from_notebook_node(notebook)  # type: ignore[no-untyped-call]
     return clean(str(body))
 
 
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _shown(output: nbformat.NotebookNode, state: Mapping[str, Any]) -> list[nbformat.NotebookNode]:
+    """Tell what a page shows of an output."""
+    data = output.get("data", {})
+    if WIDGET_VIEW in data:
+        pictures = _pictures(state, str(data[WIDGET_VIEW].get("model_id", "")), set())
+        return [nbformat.v4.new_output("display_data", {"image/png": picture}) for picture in pictures]
+    if "image/svg+xml" in data:  # as a picture, in which no script runs
+        data["text/html"] = f'<img src="{_uri(data.pop("image/svg+xml").encode(), "svg+xml")}">'
+    for kind in ("application/javascript", "text/latex"):
+        data.pop(kind, None)
+    if "data" in output and not data:
+        data["text/plain"] = "(a script, left out)"
+    if re.search(r"<(script|iframe|link)\b", data.get("text/html", ""), re.IGNORECASE):
+        data.pop("text/html")  # the plain text stays
+    return [] if output.get("name") == "stderr" else [output]  # bars and warnings; the run's log keeps them
+
+
+def _uri(content: bytes, kind: str, family: str = "image") -> str:
+    return f"data:{family}/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _pictures(state: Mapping[str, Any], model: str, seen: set[str]) -> list[str]:
@@ -197,28 +178,26 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[tuple[str, Any]]]]:
-    """Lay rows out as a table: columns (``label``, ``numeric``) that hold something; cells as (text, what sorts)."""
-    named = list(dict.fromkeys(key for row in rows for key in row))
-    order = [k for k in LABELS if k in named] + [k for k in named if k not in LABELS and k not in ("low", "high")]
+def _mean(row: Mapping[str, Any]) -> str:
+    return with_interval(row["mean"], row.get("low"), row.get("high"))
+
+
+def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay rows out as a table of the columns that hold something."""
+    labels, named = words("labels"), dict.fromkeys(key for row in rows for key in row)
+    order = dict.fromkeys([*(k for k in labels if k in named), *(k for k in named if k not in ("low", "high"))])
     keys = [key for key in order if any(row.get(key) is not None for row in rows)]
-    columns = [
-        {"label": LABELS.get(k, k.replace("_", " ")), "numeric": all(_is_number(row.get(k)) for row in rows)}
-        for k in keys
-    ]
+    numeric = [all(_is_number(row.get(key)) for row in rows) for key in keys]
+    columns = [{"label": labels.get(k, k.replace("_", " ")), "numeric": n} for k, n in zip(keys, numeric, strict=True)]
 
-    def text(row: Mapping[str, Any], key: str) -> str:
-        value = row.get(key)
-        if key == "mean":
-            return with_interval(row["mean"], row.get("low"), row.get("high"))
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        return number(value) if _is_number(value) else str(value)
+    def text(value: Any) -> str:
+        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+        return number(value) if _is_number(value) else said
 
-    return columns, [[(text(row, key), row.get(key)) for key in keys] for row in rows]
+    return columns, [[(_mean(row) if k == "mean" else text(row.get(k)), row.get(k)) for k in keys] for row in rows]
 
 
-def by_source(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[list[tuple[str, Any]]]] | None:
+def by_source(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     """Pivot rows: one column a dataset; None where there is one dataset, or a cell would hold two numbers."""
     sources = list(dict.fromkeys(row["dataset"] for row in rows if row.get("dataset")))
     lines: dict[tuple[str, str], dict[str, Any]] = {}
@@ -233,17 +212,9 @@ def by_source(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], 
     columns += [{"label": source, "numeric": True} for source in sources]
     cells = []
     for (method, metric), line in lines.items():
-        found = [line.get(source) for source in sources]
-        numbers = [
-            (with_interval(r["mean"], r.get("low"), r.get("high")), r["mean"]) if r else ("", None) for r in found
-        ]
+        numbers = [(_mean(line[s]), line[s]["mean"]) if s in line else ("", None) for s in sources]
         cells.append([(method, method), (metric, metric), *numbers])
     return columns, cells
-
-
-def claims() -> list[dict[str, str]]:
-    """List what the paper's abstracts state ([abs]): lines of the headline table."""
-    return list(json.loads((TEMPLATES / "claims.json").read_text(encoding="utf-8")))
 
 
 def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -254,21 +225,15 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
         for line in result["headline"]:
             took = line["predicted_seconds"]
             ratio = float(f"{line['scratch_seconds'] / took:.2g}") if took else None
+            sides = {s: with_interval(line[s], *(line.get(f"{s}_interval") or ())) for s in ("scratch", "predicted")}
             measured.append({
-                "claim": line.get("claim", ""),
-                "claimed": False,
-                "setting": line["setting"],
-                "source": f"measured here: {', '.join(part for part in where if part)}",
-                "metric": line["metric"],
-                "scratch": with_interval(line["scratch"], *(line.get("scratch_interval") or (None, None))),
-                "scratch_seconds": duration(line["scratch_seconds"]),
-                "predicted": with_interval(line["predicted"], *(line.get("predicted_interval") or (None, None))),
-                "predicted_seconds": duration(took),
-                "ratio": f"{number(ratio)} ×" if ratio else "—",
-                "chance": number(line["chance"]),
+                "claim": line.get("claim", ""), "claimed": False, "setting": line["setting"], "metric": line["metric"],
+                "source": f"measured here: {', '.join(part for part in where if part)}", **sides,
+                "scratch_seconds": duration(line["scratch_seconds"]), "predicted_seconds": duration(took),
+                "ratio": f"{number(ratio)} ×" if ratio else "—", "chance": number(line["chance"]),
             })  # fmt: skip
     lines: list[dict[str, Any]] = []
-    for claim in claims():
+    for claim in words("claims"):
         lines += [{**claim, "claimed": True}, *(line for line in measured if line["claim"] == claim["claim"])]
     return lines + [line for line in measured if not line["claim"]]
 
@@ -276,17 +241,15 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[dict[str, Any]]:
     """Put results together by experiment, in the notebooks' order; the largest profile without variant is ``main``."""
     order = [experiment_id(path) for path in notebooks]
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        by_name.setdefault(result["experiment"], []).append(result)
 
-    def rank(result: dict[str, Any]) -> tuple[bool, int, str]:
-        profile = PROFILE_NAMES.index(result["profile"]) if result["profile"] else -1
-        return (bool(result["variant"]), -profile, result["variant"])
+    def rank(result: dict[str, Any]) -> tuple[Any, ...]:
+        name, profile = result["experiment"], ("", *PROFILE_NAMES).index(result["profile"])
+        place = order.index(name) if name in order else len(order)
+        return place, name, bool(result["variant"]), -profile, result["variant"]
 
     made = []
-    for name in sorted(by_name, key=lambda name: (order.index(name) if name in order else len(order), name)):
-        main, *others = sorted(by_name[name], key=rank)
+    for name, group in groupby(sorted(results, key=rank), key=lambda result: result["experiment"]):
+        main, *others = group
         made.append({"main": main, "others": others, "notebook": name in order})
     return made
 
@@ -298,39 +261,33 @@ def in_one_minute(grouped: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict
     return [first_sentence(main["answer"]) for main in telling[:3]], figure
 
 
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(["html"]), undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"seconds": duration, "memory": memory, "rich": rich, "sentence": first_sentence}
-    return environment
+def _fill(template: str, **given: Any) -> str:
+    """Fill in a template."""
+    escape, loader = select_autoescape(["html"]), FileSystemLoader(TEMPLATES)
+    environment = Environment(autoescape=escape, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= {"seconds": duration, "memory": _memory, "rich": rich, "sentence": first_sentence}
+    return environment.get_template(template).render(**given)
 
 
-def memory(value: float | None) -> str:
-    """Write a memory size given in MB."""
+def _memory(value: float | None) -> str:
     return "—" if value is None else f"{value / 1000:.1f} GB" if value >= 1000 else f"{value:.0f} MB"
 
 
-def build_site(
-    profile: str = "laptop", runs_dir: Path | None = None, out: Path | None = None
-) -> tuple[Path, list[str]]:
-    """Build the report; nothing that is committed is touched."""
-    root = project_root()
+def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[Path, list[str]]:
+    """Build the report; nothing that is committed is touched. Gives its page, and a line for all that is damaged."""
+    root, smoke = project_root(), profile == "smoke"
     runs_dir = runs_dir or root / "reports" / "runs"
-    profiles = ["smoke"] if profile == "smoke" else ["laptop", "paper"]
-    out = out or (runs_dir / "smoke" if profile == "smoke" else root / "reports")
-    environment, css, damaged = _templates(), (TEMPLATES / "site.css").read_text(encoding="utf-8"), []
+    out = runs_dir / "smoke" if smoke else root / "reports"
+    css, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("site.css", "site.js"))
     pages: dict[str, str] = {}
-    failed, sources = [], {} if profile == "smoke" else {path.name: path for path in _committed(root)}
-    for folder, run in (found for name in profiles for found in read_runs(runs_dir / name)):
+    damaged, failed, sources = [], [], {} if smoke else {path.name: path for path in _committed(root)}
+    for folder, run in (
+        found for n in (["smoke"] if smoke else PROFILE_NAMES[1:]) for found in read_runs(runs_dir / n)
+    ):
         link = f"site/{run.profile}/{run.name}.html"
         try:
-            body = notebook_body(folder / "executed.ipynb")
-            page = environment.get_template("notebook.html").render(
-                css=css, code_css=code_css(), title=run.name, name=run.name, run=run, body=body, home="../../index.html"
-            )
-            atomic_write(below(out, link), page)
+            body, look = notebook_body(folder / "executed.ipynb"), {"css": css, "code_css": code_css()}
+            atomic_write(below(out, link), _fill("notebook.html", **look, run=run, body=body))
         except PudNetError as error:
             link = ""
             damaged.append(f"{error} `pudnet reproduce` runs it again.".replace(f"{root}/", ""))
@@ -345,13 +302,13 @@ def build_site(
             results.append(_prepare(path, pages.get(name, ""), out))
         except (PudNetError, OSError, UnicodeDecodeError) as error:
             damaged.append(f"{error} It was left out.".replace(f"{root}/", ""))
-    grouped, script = cards(results, all_notebooks(root / "notebooks")), (TEMPLATES / "site.js").read_text("utf-8")
+    grouped = cards(results, all_notebooks(root / "notebooks"))
     sentences, picture = in_one_minute(grouped)
     lines = headline_lines([r for card in grouped for r in (card["main"], *card["others"])])
-    text = environment.get_template("index.html").render(
-        css=css, script=script, cards=grouped, failed=failed, damaged=damaged, glossary=glossary(),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        headline=lines[: HEADLINES], more=lines[HEADLINES:], sentences=sentences, picture=picture,
+    text = _fill(
+        "index.html", css=css, script=script, cards=grouped, failed=failed, damaged=damaged, sentences=sentences,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), picture=picture,
+        headline=lines[: HEADLINES], more=lines[HEADLINES:], glossary=words("glossary"),
     )  # fmt: skip
     atomic_write(out / "index.html", text)
     return out / "index.html", damaged
@@ -359,9 +316,8 @@ def build_site(
 
 def write_readme(root: Path) -> Path:
     """Write ``reports/README.md`` from the committed results; the same results give the same text."""
-    path = root / "reports" / "README.md"
-    atomic_write(path, readme_text(root))
-    return path
+    atomic_write(root / "reports" / "README.md", readme_text(root))
+    return root / "reports" / "README.md"
 
 
 def readme_text(root: Path) -> str:
@@ -373,7 +329,7 @@ def readme_text(root: Path) -> str:
         results.append({**result, "json": path.name, "csv": path.with_suffix(".csv").exists() and f"{path.stem}.csv"})
     grouped = cards(results, all_notebooks(root / "notebooks"))
     lines = headline_lines([card["main"] for card in grouped])
-    text = _templates().get_template("readme.md").render(cards=grouped, headline=lines, notebooks=notebooks)
+    text = _fill("readme.md", cards=grouped, headline=lines, notebooks=notebooks)
     return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE).rstrip() + "\n"
 
 
@@ -390,11 +346,9 @@ def _prepare(path: Path, page: str, out: Path) -> dict[str, Any]:
         drawn = inline_figure(file, figure["alt"], Path(figure["file"]).stem)
         drawings.append({"drawn": drawn, "alt": figure["alt"], "link": os.path.relpath(file, out)})
     columns, cells = rows_as_text(result["rows"])
-    csv = pd.DataFrame(result["rows"]).to_csv(index=False)
-    return {
-        **result, "page": page, "drawings": drawings, "columns": columns, "cells": cells, "stem": path.stem,
-        "pivot": by_source(result["rows"]), "csv": f"data:text/csv;base64,{base64.b64encode(csv.encode()).decode()}",
-    }  # fmt: skip
+    csv = _uri(pd.DataFrame(result["rows"]).to_csv(index=False).encode(), "csv", "text")
+    more = {"page": page, "drawings": drawings, "stem": path.stem, "pivot": by_source(result["rows"]), "csv": csv}
+    return {**result, **more, "columns": columns, "cells": cells}
 
 
 @cache
