@@ -10,6 +10,7 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 import signal
@@ -52,7 +53,7 @@ class LazyCommand(TyperCommand):
         for parameter, place in configs.items():
             module, _, name = place.partition(":")
             function = with_options(getattr(import_module(f"pudnet_lib.{module}"), name), parameter)(function)
-        made = typer.Typer(add_completion=False, rich_markup_mode=None)  # click's own help cuts no option's name
+        made = typer.Typer(**PLAIN)
         made.command(name=self.name, help=text)(function)
         return typer.main.get_command(made).make_context(info_name, args, parent=parent, **extra)
 
@@ -78,9 +79,8 @@ class LazyGroup(TyperGroup):
         return LazyCommand(name=cmd_name, short_help=(COMMANDS[cmd_name][0].__doc__ or "").splitlines()[0])
 
 
-app = typer.Typer(
-    cls=LazyGroup, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+PLAIN: Any = {"add_completion": False, "rich_markup_mode": None}  # click's own help cuts no option's name
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN)
 
 
 @app.callback(invoke_without_command=True)
@@ -176,13 +176,10 @@ def _typer_type(hint: Any) -> tuple[Any, str | None]:
 
 def parse_value(text: str) -> Any:
     """Read a parameter from the command line: a literal (``8``, ``0.1``, ``true``, ``[1, 2]``), else text."""
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if text.strip().lower() in words:
-        return words[text.strip().lower()]
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
-        return text.strip()
+    text, words = text.strip(), {"true": True, "false": False, "none": None, "null": None}
+    with contextlib.suppress(ValueError, SyntaxError):
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    return text
 
 
 def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
@@ -226,30 +223,33 @@ def _numbers(option: str, text: str) -> list[int]:
 def show_progress(names: list[str]) -> Iterator[Callable[[str, str], None]]:
     """Show where each of some jobs is: a live line each on a terminal, else one line an event."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
     console, started = Console(stderr=True), time.monotonic()
     if not console.is_terminal:
         yield lambda name, word: print(f"[{time.monotonic() - started:5.0f} s] {name or 'batch'}: {word}", flush=True)
         return
-    texts = TextColumn("{task.description}"), TextColumn("{task.fields[word]}")
-    with Progress(SpinnerColumn(), *texts, TimeElapsedColumn(), console=console) as bar:
+    columns = SpinnerColumn(), "{task.description}", "{task.fields[word]}", TimeElapsedColumn()
+    with Progress(*columns, console=console) as bar:
         tasks = {name: bar.add_task(name, start=False, total=1, word="waiting") for name in names}
 
         def tell(name: str, word: str) -> None:
             if name not in tasks:
-                console.print(word)
-                return
+                return console.print(word)
             bar.start_task(tasks[name])
             over = word.startswith(("done", "FAILED"))
             bar.update(tasks[name], word=word, completed=int(over))
-            if over:
-                bar.stop_task(tasks[name])
+            return bar.stop_task(tasks[name]) if over else None
 
         yield tell
 
 
+def _say_trained(outcome: Any) -> None:
+    typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
+
+
 Images = Annotated[str, typer.Argument(help="Image folder, zip of one, or a name of `pudnet datasets`.")]
+Network = Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")]
 Profile = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
 OnError = Annotated[str, typer.Option(help="What a picture that can't be read does.", metavar="skip|stop")]
@@ -300,9 +300,8 @@ def reproduce(
     for line in [*damaged, *(f"{run.name} failed: {run.error}" for run in failed)]:
         typer.echo(line, err=True)
     if commit and not failed:
-        changed = batch.commit(runs, out_dir)
+        typer.echo(f"{len(batch.commit(runs, out_dir))} committed files changed; look at them with git diff.")
         write_readme(root)
-        typer.echo(f"{len(changed)} committed files changed; look at them with git diff.")
     where = page.relative_to(root) if page.is_relative_to(root) else page
     typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done; the report: {where}")
     if failed:
@@ -321,7 +320,9 @@ def site(
     page, damaged = build_site(known_profile(profile))
     for line in damaged:
         typer.echo(line, err=True)
-    typer.echo("\n".join(map(str, [page, *([write_readme(project_root())] if readme else [])])))
+    typer.echo(page)
+    if readme:
+        typer.echo(write_readme(project_root()))
 
 
 @command()
@@ -423,7 +424,7 @@ def _network_and_images(path: Path, images: str, split: str, on_error: str) -> t
 
 @command()
 def evaluate(
-    network: Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")],
+    network: Network,
     images: Images,
     split: Annotated[str, typer.Option(help="Part of the images: test, train or all.")] = "test",
     on_error: OnError = "skip",
@@ -445,7 +446,7 @@ def evaluate(
 @command(config="supervised:ScratchConfig")
 def finetune(
     config: Any,
-    network: Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")],
+    network: Network,
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned network.")],
     on_error: OnError = "skip",
@@ -482,7 +483,7 @@ def train(config: Any, scale: Any, run: RunFolder) -> None:
     scale = dataclasses.replace(scale, resume_with=tuple(name for name, *_ in given))
     outcome = train_run(config, run, scale=scale)
     if is_first_rank():
-        typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
+        _say_trained(outcome)
         if outcome.validation is not None:
             typer.echo(f"accuracy on held-out training classes: {100 * outcome.validation:.1f} %")
         typer.echo(f"Next: pudnet predict FOLDER --out DIR --model {outcome.model_path}")
@@ -493,8 +494,7 @@ def denoise_train(config: Any, run: RunFolder) -> None:
     """Meta-train a hypernetwork that predicts denoising U-Nets; an interrupted run goes on where it stopped."""
     from pudnet_lib.denoise.train import train_denoiser
 
-    outcome = train_denoiser(config, run)
-    typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
+    _say_trained(train_denoiser(config, run))
 
 
 @command()
@@ -507,15 +507,14 @@ def grow_zoo(
     """Train more networks for the zoo of notebook 01; an interrupted run goes on where it stopped."""
     from pudnet_lib.studies.zoo_store import Initialisation, ZooConfig, load_zoo
 
-    initialisations: tuple[Initialisation, ...] = ("same", "different")
-    for source in sources.split(","):
-        for initialisation in initialisations:
-            zoo = load_zoo(ZooConfig(source.strip(), initialisation, seed=seed), train_episodes, held_out_episodes)
-            typer.echo(
-                f"{source}, {initialisation} initialisation: {len(zoo.train.indices)} training and "
-                f"{len(zoo.held_out.indices)} held-out networks, {zoo.train.diverged + zoo.held_out.diverged} "
-                f"diverged and left out; {zoo.train.seconds + zoo.held_out.seconds:.0f} s of training"
-            )
+    starts: tuple[Initialisation, ...] = ("same", "different")
+    for source, start in itertools.product(sources.split(","), starts):
+        zoo = load_zoo(ZooConfig(source.strip(), start, seed=seed), train_episodes, held_out_episodes)
+        typer.echo(
+            f"{source}, {start} initialisation: {len(zoo.train.indices)} training and {len(zoo.held_out.indices)} "
+            f"held-out networks, {zoo.train.diverged + zoo.held_out.diverged} diverged and left out; "
+            f"{zoo.train.seconds + zoo.held_out.seconds:.0f} s of training"
+        )
 
 
 @command(scale="core.meta:ScaleConfig")
@@ -538,11 +537,11 @@ def imagenet_train(
         if name not in names:
             raise unknown_name("method", name, names)
     numbers = _numbers("--seeds", seeds) if seeds else [run.seed for run in runs]
-    chosen = [run for run in runs if run.name in (wanted or names) and run.seed in numbers]
-    for training in imagenet.trainings(chosen).values():
+    chosen = imagenet.trainings([run for run in runs if run.name in (wanted or names) and run.seed in numbers])
+    for training in chosen.values():
         outcome = train(training, run_folder(training), progress=False, scale=scale)
         if is_first_rank():
-            typer.echo(f"{outcome.model_path}: {outcome.steps} steps, {outcome.seconds:.0f} s")
+            _say_trained(outcome)
 
 
 @command()
@@ -585,24 +584,17 @@ def datasets(
     from pudnet_lib.images import list_sources, load_images
     from pudnet_lib.images.cache import data_folder
 
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:  # in a file or a pipe a cell cut in lines could not be searched
-        console = Console(markup=False, highlight=False, width=400)
-
-    def table(*headers: str) -> Table:
-        made = Table(box=None, pad_edge=False)
-        for header in headers:
-            made.add_column(header, overflow="fold", justify="right" if header in ("classes", "images") else "left")
-        return made
-
+    width = None if sys.stdout.isatty() else 400  # in a file or a pipe a cell cut in lines could not be searched
+    console, made = Console(markup=False, highlight=False, width=width), Table(box=None, pad_edge=False)
+    more = ("size", "there", *(("licence", "place", "how to get it") * long))
+    for header in ("name", "classes", "images", *(("images a class", "licence") if names else more)):
+        made.add_column(header, overflow="fold", justify="right" if header in ("classes", "images") else "left")
     if names:
-        made = table("name", "classes", "images", "images a class", "licence")
         for data in (load_images(name, split="all") for name in names):
             each = f"{int(data.class_counts().min())} to {int(data.class_counts().max())}"
             made.add_row(data.name, f"{data.num_classes:,}", f"{len(data):,}", each, data.licence)
         console.print(made)
         return
-    made = table("name", "classes", "images", "size", "there", *(("licence", "place", "how to get it") * long))
     for kind in dict.fromkeys(s.kind for s in list_sources()):
         for s in (s for s in list_sources() if s.kind == kind):
             more = (s.licence, s.place.removeprefix(str(data_folder())).lstrip("/\\"), s.how_to_get) * long

@@ -130,7 +130,7 @@ pathlib.Path({str(files[0])!r}).write_text(str(os.getpid())); time.sleep(300)"""
     job = make_jobs([notebook("01_toy", cell)], "smoke")[0]
     code = f"from pudnet_lib.batch.runner import *; run_job(Job(**{vars(job)!r}))"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 150
     pids = _wait_for(files, deadline)
     parent.kill()
     parent.wait()
