@@ -43,11 +43,10 @@ def command(**configs: str) -> Callable[[Command], Command]:
     return register
 
 
-class LazyCommand(TyperCommand):
+class _LazyCommand(TyperCommand):
     """A command that is known by name and help line; its options are made when it is called."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Make the options and hand the arguments over."""
         function, configs = COMMANDS[self.name or ""]
         text = inspect.getdoc(function)
         for parameter, place in configs.items():
@@ -58,29 +57,23 @@ class LazyCommand(TyperCommand):
         return typer.main.get_command(made).make_context(info_name, args, parent=parent, **extra)
 
 
-class LazyGroup(TyperGroup):
-    """The commands that are registered here."""
-
+class _Commands(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
-        """List the names of all commands."""
         return sorted(COMMANDS)
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; a wrong option is one line, as all bad input is."""
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        function = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else None
+        return function and _LazyCommand(name=cmd_name, short_help=(function.__doc__ or "").splitlines()[0])
+
+    def invoke(self, ctx: Any) -> Any:  # a wrong option is one line, as all bad input is
         try:
             return super().invoke(ctx)
         except UsageError as error:
             raise PudNetError(f"{error.format_message().rstrip('.')}. See {error.ctx.command_path} --help.") from error
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Give the placeholder of a command; None for an unknown one."""
-        if cmd_name not in COMMANDS:
-            return None
-        return LazyCommand(name=cmd_name, short_help=(COMMANDS[cmd_name][0].__doc__ or "").splitlines()[0])
-
 
 PLAIN: Any = {"add_completion": False, "rich_markup_mode": None}  # click's own help cuts no option's name
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN)
 
 
 @app.callback(invoke_without_command=True)
@@ -102,12 +95,11 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="pudnet")
-    except PudNetError as error:
+    except (PudNetError, OSError) as error:
         text = str(error).replace("pass on_error='skip'", "give --on-error skip")
+        if isinstance(error, OSError):
+            text = ": ".join(filter(None, [str(error.filename or ""), error.strerror or str(error)]))
         print(f"pudnet: {' '.join(text.split())}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"pudnet: {error.filename or ''}: {error.strerror or error}".replace(" : ", " "), file=sys.stderr)
         sys.exit(2)
 
 
@@ -122,19 +114,17 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Com
         kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own if p.name != parameter]
 
         def run(**given: Any) -> None:
-            changes = {options[key][0]: _split(value) for key, value in given.items() if key in options}
+            changes = {name: _split(given.pop(key)) for key, (name, _) in options.items()}
             for name, value in changes.items():
                 for number in value if isinstance(value, list) else [value]:
                     if isinstance(number, int | float) and not 0 <= number < 2**63:
                         raise PudNetError(f"{_flag(name)} is {number}; expected 0 or more, below 2^63.")
-            rest = {key: value for key, value in given.items() if key not in options}
-            function(**rest, **{parameter: replace_fields(base, changes)})
+            function(**given, **{parameter: replace_fields(base, changes)})
 
         fields = [option.replace(name=key) for key, (_, option) in options.items()]
-        signature = inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *fields)])
-        run.__name__ = function.__name__
-        run.__signature__ = signature  # type: ignore[attr-defined]  # what typer reads
-        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *fields)]
+        run.__name__, run.__annotations__ = function.__name__, {p.name: p.annotation for p in every}
+        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]  # what typer reads
         return run
 
     return decorate
@@ -206,10 +196,11 @@ def attribute_docs(config: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
-def _on_error(word: str) -> Literal["raise", "skip"]:
-    if word not in ("skip", "stop"):
-        raise unknown_name("--on-error", word, ("skip", "stop"))
-    return "skip" if word == "skip" else "raise"
+def _on_error(word: str) -> Any:
+    meanings = {"skip": "skip", "stop": "raise"}
+    if word not in meanings:
+        raise unknown_name("--on-error", word, meanings)
+    return meanings[word]
 
 
 def _numbers(option: str, text: str) -> list[int]:
@@ -385,6 +376,7 @@ def predict(
     models = {"classify": "auto", "denoise": "denoiser"}
     if task not in models:
         raise unknown_name("task", task, models)
+    model = model or models[task]
     if task == "denoise":
         from pudnet_lib.denoise import DenoiserConfig, clean_folder
         from pudnet_lib.export.models import load_model
@@ -394,7 +386,6 @@ def predict(
             raise PudNetError(
                 "--task denoise takes --out, --model, --seed and --on-error; the other options are for classify."
             )
-        model = model or models[task]
         predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
         done = clean_folder(predictor, Path(images), out, DenoiserConfig(seed=config.seed), _on_error(on_error))
         took = 1000 * sum(done.network.seconds.values())
@@ -403,9 +394,8 @@ def predict(
         return
     from pudnet_lib.face import predict_folder
 
-    what = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds, "classify": classify or []}
-    what["on_error"] = _on_error(on_error)
-    for line in predict_folder(images, out, model or models[task], config, **what):  # type: ignore[arg-type]
+    what: Any = {"onnx": onnx, "export": export, "trust": trust, "seconds": seconds, "classify": classify or []}
+    for line in predict_folder(images, out, model, config, on_error=_on_error(on_error), **what):
         typer.echo(line)
 
 
@@ -415,7 +405,7 @@ def _network_and_images(path: Path, images: str, split: str, on_error: str) -> t
 
     network = load_network(path)
     how = network.image_size, network.channels, sys.stderr.isatty(), None, _on_error(on_error)
-    data = load_images(images, split, *how)  # type: ignore[arg-type]
+    data = load_images(images, split, *how)
     if data.class_names != network.class_names:
         expected = ", ".join(network.class_names[:8])
         raise PudNetError(f"{data.name} has other classes than the network, which tells apart: {expected}.")

@@ -112,10 +112,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
-    if isinstance(value, np.generic):
-        value = value.item()
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, bool | int | str):
@@ -254,13 +252,13 @@ def publish(
             "expected one row a method, dataset and metric."
         )
     variant = ", ".join(part for part in (os.environ.get(VARIANT_VARIABLE, ""), variant) if part)
-    folder, stem = results_folder(profile), file_stem(f"{name}.{profile}", variant)
-    entries, drawings = [], {}
+    stem = file_stem(f"{name}.{profile}", variant)
+    path, entries, drawings = results_folder(profile) / f"{stem}.json", [], {}
     for key, (figure, alternative) in (figures or {}).items():
         suffix, content = drawing(figure, f"{stem}-{key}")
         entries.append({"name": key, "alt": alternative, "file": f"{stem}.{key}.{suffix}"})
         drawings[f"{stem}.{key}.{suffix}"] = content
-    facts, path = provenance(config, time.time() - psutil.Process().create_time()), folder / f"{stem}.json"
+    facts = provenance(config, time.time() - psutil.Process().create_time())
     more: Any = {"title": title, "profile": profile, "variant": variant, "figures": entries, "drawings": drawings}
     result = write_result(path, name, question, answer, table, facts, headline, **more)
     print(f"Published {path.stem}: {len(result['rows'])} rows, numbers {fingerprint(result)}")
@@ -302,10 +300,8 @@ def with_interval(mean: float | None, low: float | None = None, high: float | No
 
 def duration(value: float | None) -> str:
     """Write a time: ``0.05 s``, ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
-    if value is None:
-        return "—"
-    if value < 10:
-        return f"{value:.2g} s"
+    if value is None or value < 10:
+        return "—" if value is None else f"{value:.2g} s"
     whole = round(value)
     if whole < 120:
         return f"{whole} s"

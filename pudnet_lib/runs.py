@@ -69,7 +69,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return [row for row in rows if "step" in row]
 
 
-class RunFolder:
+class _RunFolder:
     """A run's folder: its state, put back when it is opened, and one row a step in log.csv and TensorBoard's events."""
 
     def __init__(
@@ -124,11 +124,7 @@ class RunFolder:
         self.done, self.seconds = int(description["step"]), float(description["seconds"])
 
     def checkpoint(self, done: int, seconds: float) -> None:
-        """Save weights, auxiliary classifier, Adam's moments, generators, the log's rows, steps and seconds.
-
-        Raises:
-            PudNetError: If a weight is not finite or beyond all bounds; the last good state then stays.
-        """
+        """Save weights, auxiliary classifier, Adam's moments, generators, the log's rows, steps and seconds."""
         self._flush()
         weights = self._step.state_dict()
         bad = [n for n, t in weights.items() if t.is_floating_point() and not bool((t.abs() <= LARGEST).all())]
@@ -151,26 +147,21 @@ class RunFolder:
         tensors["log"] = torch.tensor(table, dtype=torch.float64).view(-1, len(FIELDS))
         save_tensors(self._dir / STATE, tensors, {"identity": self._identity, "step": done, "seconds": seconds})
 
-    def open(self, first_rank: bool) -> RunFolder:
-        """Begin to log; the first rank writes."""
+    def open(self, first_rank: bool) -> _RunFolder:
         if first_rank:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed with a folder
 
-            write_atomically(self._dir / "log.csv", self._lines(header=True).encode())
+            write_atomically(self._dir / "log.csv", f"{','.join(FIELDS)}\r\n{self._lines()}".encode())
             self._events = SummaryWriter(str(self._dir), purge_step=len(self.rows) + 1)
         return self
 
-    def _lines(self, header: bool = False) -> str:
+    def _lines(self) -> str:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, FIELDS)
-        if header:
-            writer.writeheader()
-        writer.writerows(self.rows[self._written :])
+        csv.DictWriter(buffer, FIELDS).writerows(self.rows[self._written :])
         self._written = len(self.rows)
         return buffer.getvalue()
 
     def add(self, row: dict[str, float]) -> None:
-        """Add a step's row."""
         self.rows.append(row)
         if self._events is not None:
             for name, value in row.items():
@@ -191,7 +182,6 @@ class RunFolder:
                 ) from error
 
     def close(self) -> None:
-        """Write everything out."""
         self._flush()
         if self._events is not None:
             self._events.close()
@@ -293,4 +283,4 @@ def _out_of_memory(config: MetaConfig, sampler: EpisodeSampler, step: int, error
 
 #: SIGTERM raises KeyboardInterrupt, so that a run that is stopped leaves a checkpoint.
 terminated = partial(_handled, signal.default_int_handler, (signal.SIGTERM,))
-hooks.register(make_fabric=make_fabric, whole_step=explained, run_folder=RunFolder, signals=terminated)
+hooks.register(make_fabric=make_fabric, whole_step=explained, run_folder=_RunFolder, signals=terminated)

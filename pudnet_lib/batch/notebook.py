@@ -48,13 +48,6 @@ def experiment_id(path: Path) -> str:
     return re.sub(r"^\d+[a-z]?_", "", path.stem)
 
 
-def title_of(notebook: nbformat.NotebookNode, default: str = "") -> str:
-    """Read the first heading of a notebook."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    heading = re.search(r"^#\s+(.+)$", text, re.MULTILINE)
-    return heading[1].strip() if heading else default
-
-
 def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """Find the cell tagged ``parameters``."""
     return next((cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())), None)

@@ -12,7 +12,6 @@ from pudnet_lib.batch.notebook import (
     experiment_id,
     read_notebook,
     strip_file,
-    title_of,
     with_outputs,
 )
 from pudnet_lib.errors import PudNetError
@@ -116,7 +115,6 @@ def test_strip_removes_what_a_run_leaves_and_is_idempotent(notebook):
 def test_names(notebook):
     path = notebook("02_intra_dataset")
     assert experiment_id(path) == "intra_dataset"
-    assert title_of(read_notebook(path)) == "Title of 02_intra_dataset"
 
 
 def test_committed_outputs_hold_no_bars_places_times_or_counts(notebook, tmp_path):
