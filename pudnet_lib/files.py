@@ -52,6 +52,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         size = len(content) / 2**20
         raise PudNetError(
@@ -61,6 +62,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # gone once it was put in place
             temporary.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were put in place last through a loss of power; where no folder can be opened, do nothing."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
+import stat
 import time
 import warnings
 from typing import Any
@@ -19,7 +21,7 @@ from pudnet_lib.core.pudnet import PudNet
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import load_model, load_network, save_model, save_network
-from pudnet_lib.files import load_tensors, save_tensors
+from pudnet_lib.files import load_tensors, save_tensors, write_atomically
 
 VALUES: list[Any] = [
     None, -1, 0, 3, 12_000, 10**6, 10**12, 10**30, 1.5, float("nan"), float("inf"), True, "", "x", "convnet3", [], [1],
@@ -179,3 +181,13 @@ def test_one_load_for_all_kinds_of_files(saved, pudnet, data, tmp_path):
         save(3, tmp_path / "x")
     with pytest.raises(PudNetError, match="holds neither"):
         load(tmp_path)
+
+
+def test_a_name_that_was_put_in_place_is_synced_too(tmp_path, monkeypatch):
+    """A file is there after a loss of power only if its folder was written out after the rename."""
+    calls = []
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(stat.S_ISDIR(os.fstat(file).st_mode)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), os.rename(a, b)))
+    write_atomically(tmp_path / "a", b"x")
+    assert calls == [False, "rename", True]
+    assert (tmp_path / "a").read_bytes() == b"x"

@@ -21,7 +21,7 @@ from pudnet_lib.batch.notebook import read_notebook, with_outputs, write_noteboo
 from pudnet_lib.batch.plan import all_notebooks, find_notebooks, make_jobs
 from pudnet_lib.batch.runner import Job, Outcome, Progress, run_dask, run_local
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.files import lock, sweep, write_atomically
+from pudnet_lib.files import lock, sweep, sync_folder, write_atomically
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.results import below, git_commit, project_root, read_result
 
@@ -206,6 +206,7 @@ def _keep(folder: Path, job: Job, outcome: Outcome) -> Run:
         if place.exists():
             place.rename(aside)
         new.rename(place)
+        sync_folder(folder)
         shutil.rmtree(aside, ignore_errors=True)
     except (OSError, PudNetError) as error:  # a full disk: the other notebooks still get their chance
         shutil.rmtree(new, ignore_errors=True)

@@ -187,7 +187,10 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
             return "", idle
-        now, total = time.monotonic(), _processor_seconds(process.pid)
+        now, total = time.monotonic(), 0.0
+        for part in tree(process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += sum(part.cpu_times()[:2])  # user and system
         step, last = min(now - last, 5.0), now  # a machine that was asleep in between is no hang
         awake, idle = awake + step, idle + step
         if total < used or total - used > 0.02 * idle + 0.05:  # a waiting kernel wakes up now and then
@@ -196,11 +199,3 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[
             return f"hung: no processor time for {job.idle_limit:g} s", idle
         if awake > job.time_limit + GRACE:
             return f"not done after {job.time_limit:g} s", idle
-
-
-def _processor_seconds(pid: int) -> float:
-    total = 0.0
-    for process in tree(pid):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += sum(process.cpu_times()[:2])  # user and system
-    return total

@@ -36,7 +36,6 @@ from pudnet_lib.results import atomic_write, below, duration, number, project_ro
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-HEADLINES = 5  # measured rows that stand on the page unfolded
 #: A table: columns (``label``, ``numeric``), and rows of cells (text, what sorts).
 Table = tuple[list[dict[str, Any]], list[list[tuple[str, Any]]]]
 
@@ -254,18 +253,12 @@ def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[
     return made
 
 
-def in_one_minute(grouped: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any] | None]:
-    """Say what was found: the first sentences of three answers that the headline rests on, and one figure."""
-    telling = sorted((card["main"] for card in grouped if card["notebook"]), key=lambda main: not main["headline"])
-    figure = next((drawing for main in telling for drawing in main["drawings"][:1]), None)
-    return [first_sentence(main["answer"]) for main in telling[:3]], figure
-
-
 def _fill(template: str, **given: Any) -> str:
     """Fill in a template."""
     escape, loader = select_autoescape(["html"]), FileSystemLoader(TEMPLATES)
     environment = Environment(autoescape=escape, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"seconds": duration, "memory": _memory, "rich": rich, "sentence": first_sentence}
+    environment.globals |= {"table": rows_as_text, "pivot": by_source}
     return environment.get_template(template).render(**given)
 
 
@@ -279,14 +272,14 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
     runs_dir = runs_dir or root / "reports" / "runs"
     out = runs_dir / "smoke" if smoke else root / "reports"
     css, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("site.css", "site.js"))
+    look: Any = {"css": css, "code_css": _code_css()}
     pages: dict[str, str] = {}
     damaged, failed, sources = [], [], {} if smoke else {path.name: path for path in _committed(root)}
-    for folder, run in (
-        found for n in (["smoke"] if smoke else PROFILE_NAMES[1:]) for found in read_runs(runs_dir / n)
-    ):
+    runs = [found for name in (["smoke"] if smoke else PROFILE_NAMES[1:]) for found in read_runs(runs_dir / name)]
+    for folder, run in runs:
         link = f"site/{run.profile}/{run.name}.html"
         try:
-            body, look = notebook_body(folder / "executed.ipynb"), {"css": css, "code_css": code_css()}
+            body = notebook_body(folder / "executed.ipynb")
             atomic_write(below(out, link), _fill("notebook.html", **look, run=run, body=body))
         except PudNetError as error:
             link = ""
@@ -303,14 +296,10 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
         except (PudNetError, OSError, UnicodeDecodeError) as error:
             damaged.append(f"{error} It was left out.".replace(f"{root}/", ""))
     grouped = cards(results, all_notebooks(root / "notebooks"))
-    sentences, picture = in_one_minute(grouped)
     lines = headline_lines([r for card in grouped for r in (card["main"], *card["others"])])
-    text = _fill(
-        "index.html", css=css, script=script, cards=grouped, failed=failed, damaged=damaged, sentences=sentences,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), picture=picture,
-        headline=lines[: HEADLINES], more=lines[HEADLINES:], glossary=words("glossary"),
-    )  # fmt: skip
-    atomic_write(out / "index.html", text)
+    look |= {"script": script, "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}
+    found = {"cards": grouped, "headline": lines, "failed": failed, "damaged": damaged, "glossary": words("glossary")}
+    atomic_write(out / "index.html", _fill("index.html", **look, **found))
     return out / "index.html", damaged
 
 
@@ -345,15 +334,11 @@ def _prepare(path: Path, page: str, out: Path) -> dict[str, Any]:
         file = below(path.parent, figure["file"])
         drawn = inline_figure(file, figure["alt"], Path(figure["file"]).stem)
         drawings.append({"drawn": drawn, "alt": figure["alt"], "link": os.path.relpath(file, out)})
-    columns, cells = rows_as_text(result["rows"])
     csv = _uri(pd.DataFrame(result["rows"]).to_csv(index=False).encode(), "csv", "text")
-    more = {"page": page, "drawings": drawings, "stem": path.stem, "pivot": by_source(result["rows"]), "csv": csv}
-    return {**result, **more, "columns": columns, "cells": cells}
+    return {**result, "page": page, "drawings": drawings, "stem": path.stem, "csv": csv}
 
 
-@cache
-def code_css() -> str:
-    """Make the style sheet of highlighted code, light and dark."""
+def _code_css() -> str:
     light = HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark", nobackground=True).get_style_defs(".highlight")
     css = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -124,7 +125,9 @@ def train(
     """Meta-train, or load what a finished run left in its folder; one that was cut off goes on."""
     if run_dir is None or not is_first_rank() or (run_dir / "model.safetensors").is_file():
         return _train(config, run_dir, progress, pool, scale, task, on_step)
-    with lock(run_dir / ".lock", f"Another process trains in {run_dir}; this one waits for it.", wait=True):
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # of several ranks only this one waited, and the others timed out
+    then = "this one waits for it" if alone else "stop it, or start these ranks when it is done"
+    with lock(run_dir / ".lock", f"Another process trains in {run_dir}; {then}.", wait=alone):
         sweep(run_dir)
         return _train(config, run_dir, progress, pool, scale, task, on_step)
 
