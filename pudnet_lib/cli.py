@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
 def with_options(config: type | Any, parameter: str = "config") -> Callable[[Command], Command]:
     """Give a typer function one option a field of a config (``episode.ways``: ``--episode-ways``) in its place."""
     base = config() if isinstance(config, type) else config
-    options = {name.replace(".", "_"): (name, option) for name, option in _options(base)}
+    options = dict(_options(base))
 
     def decorate(function: Command) -> Command:
         hints = get_type_hints(function, include_extras=True)
@@ -114,15 +114,14 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Com
         kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own if p.name != parameter]
 
         def run(**given: Any) -> None:
-            changes = {name: _split(given.pop(key)) for key, (name, _) in options.items()}
+            changes = {name: _split(given.pop(option.name)) for name, option in options.items()}
             for name, value in changes.items():
                 for number in value if isinstance(value, list) else [value]:
                     if isinstance(number, int | float) and not 0 <= number < 2**63:
                         raise PudNetError(f"{_flag(name)} is {number}; expected 0 or more, below 2^63.")
             function(**given, **{parameter: replace_fields(base, changes)})
 
-        fields = [option.replace(name=key) for key, (_, option) in options.items()]
-        every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *fields)]
+        every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*kept, *options.values())]
         run.__name__, run.__annotations__ = function.__name__, {p.name: p.annotation for p in every}
         run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]  # what typer reads
         return run
@@ -146,8 +145,8 @@ def _options(config: Any, prefix: str = "") -> Iterator[tuple[str, inspect.Param
             default = [str(item) for item in value] if isinstance(value, tuple) else value
             flag = _flag(name) + (f"/--no-{_flag(name)[2:]}" if annotation is bool else "")
             option = typer.Option(flag, help=docs.get(field.name, ""), metavar=metavar, show_default=True)
-            kind, annotated = inspect.Parameter.KEYWORD_ONLY, Annotated[annotation, option]
-            yield name, inspect.Parameter(field.name, kind, default=default, annotation=annotated)
+            how: Any = {"default": default, "annotation": Annotated[annotation, option]}
+            yield name, inspect.Parameter(name.replace(".", "_"), inspect.Parameter.KEYWORD_ONLY, **how)
 
 
 def _typer_type(hint: Any) -> tuple[Any, str | None]:

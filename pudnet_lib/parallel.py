@@ -1,7 +1,6 @@
 """Run one function over many items, side by side in processes. Our choice.
 
-Networks as small as the kit's are fastest with one thread each: two threads took eight times as long while other
-programs ran. Workers end when their parent does, however it ended. One bar shows what is done and the time left.
+Networks as small as the kit's are fastest with one thread each: two took eight times as long while other programs ran.
 """
 
 from __future__ import annotations
@@ -18,21 +17,14 @@ from typing import Any, TypeVar
 import torch
 from tqdm.auto import tqdm
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def parallel(
-    function: Callable[..., Result],
-    items: Sequence[Item],
-    jobs: int = 1,
-    description: str = "",
-    labels: Sequence[str] = (),
-    on_result: Callable[[int, Result], None] | None = None,
-    shared: Any = None,
-) -> list[Result]:
+    function: Callable[..., Result], items: Sequence[Any], jobs: int = 1, description: str = "",
+    labels: Sequence[str] = (), on_result: Callable[[int, Result], None] | None = None, shared: Any = None,
+) -> list[Result]:  # fmt: skip
     """Map a function over items; what is ``shared`` is its second argument, and goes to each process once."""
-    bar = tqdm(total=len(items), leave=False, disable=not items or not description, delay=1)
     results: dict[int, Result] = {}
 
     def begin(place: int) -> None:
@@ -45,7 +37,7 @@ def parallel(
         if on_result is not None:
             on_result(place, result)
 
-    with bar:
+    with tqdm(total=len(items), leave=False, disable=not items or not description, delay=1) as bar:
         if jobs == 1 or len(items) < 2:
             before = torch.get_num_threads()
             torch.set_num_threads(1)

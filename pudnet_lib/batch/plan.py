@@ -1,7 +1,6 @@
 """What a batch has to run: notebooks × seeds × grid, each job with a content hash of all that it depends on.
 
-The hash covers the notebook's cells, the package's code and data, the parameters and the versions of the packages that
-a number may depend on. A folder of images or a downloaded dataset is not part of it: use ``force``.
+The hash covers the cells, the package's code and data, parameters and versions; images elsewhere need ``force``.
 """
 
 from __future__ import annotations
@@ -83,14 +82,9 @@ def _word(value: Any) -> str:
 
 
 def make_jobs(
-    notebooks: Sequence[Path],
-    profile: str,
-    seeds: Sequence[int] = (),
-    grid: Mapping[str, Sequence[Any]] | None = None,
-    time_limit: float | None = None,
-    idle_limit: float = 120.0,
-    threads: int = 0,
-) -> list[Job]:
+    notebooks: Sequence[Path], profile: str, seeds: Sequence[int] = (), grid: Mapping[str, Sequence[Any]] | None = None,
+    time_limit: float | None = None, idle_limit: float = 120.0, threads: int = 0,
+) -> list[Job]:  # fmt: skip
     """Make the jobs of a batch; everything that can be checked is checked here, before anything runs."""
     limit = TIME_LIMITS[known_profile(profile)] if time_limit is None else time_limit
     jobs = []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from ipykernel.kernelspec import write_kernel_spec
 
 from pudnet_lib.files import PREFIX, lock
 
@@ -49,11 +48,6 @@ def temporary_folder() -> Iterator[Path]:
 
 def own_kernel(folder: Path) -> dict[str, str]:
     """Write a ``python3`` kernel that is this interpreter; return the variables that make Jupyter prefer it."""
-    spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python",
-        "display_name": "Python 3 (PudNet Kit)", "metadata": {"debugger": True},
-    }  # fmt: skip
-    (folder / "kernels" / "python3").mkdir(parents=True, exist_ok=True)
-    (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec, indent=1), encoding="utf-8")
+    write_kernel_spec(folder / "kernels" / "python3", {"display_name": "Python 3 (PudNet Kit)"})
     searched = [str(folder.resolve()), *filter(None, [os.environ.get("JUPYTER_PATH")])]
     return {"JUPYTER_PATH": os.pathsep.join(searched)}

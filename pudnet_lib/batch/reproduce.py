@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,12 +99,9 @@ def read_runs(folder: Path) -> list[tuple[Path, Run]]:
 
 
 def reproduce(
-    notebooks: Sequence[str] = (),
-    config: BatchConfig | None = None,
-    grid: Mapping[str, Sequence[Any]] | None = None,
-    out_dir: Path | None = None,
-    show: Callable[[list[str]], contextlib.AbstractContextManager[Progress]] | None = None,
-) -> list[Run]:
+    notebooks: Sequence[str] = (), config: BatchConfig | None = None, grid: Mapping[str, Sequence[Any]] | None = None,
+    out_dir: Path | None = None, show: Callable[[list[str]], AbstractContextManager[Progress]] | None = None,
+) -> list[Run]:  # fmt: skip
     """Run notebooks that are not done yet; one that fails does not stop the others."""
     config, root = config or BatchConfig(), project_root()
     folder = (out_dir or root / "reports" / "runs") / config.profile
@@ -116,7 +114,7 @@ def reproduce(
         sweep(folder, cache_folder())
         _recover(folder)
         done = {} if config.force else {job.name: run for job in jobs if (run := _finished(folder, job))}
-        with show([job.name for job in jobs]) if show else contextlib.nullcontext(lambda *_: None) as progress:
+        with show([job.name for job in jobs]) if show else nullcontext(lambda *_: None) as progress:
             for run in done.values():
                 progress(run.name, f"done before ({run.seconds:.0f} s)")
             left = [job for job in jobs if job.name not in done]

@@ -1,8 +1,7 @@
 """Run jobs from outside: a subprocess each, with a hard time limit, watched for hangs; here or on a dask cluster.
 
-A job carries its notebook, and an outcome carries its files, so the same function runs in a thread of this machine or
-in a dask worker, which needs this package and nothing else. A notebook that hangs (no processor time used) is killed
-and run once more; a slow one is not.
+A job carries its notebook, an outcome its files: a dask worker needs this package and nothing else. A notebook that
+hangs (no processor time used) is killed and run once more; a slow one is not.
 """
 
 from __future__ import annotations

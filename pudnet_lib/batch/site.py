@@ -1,7 +1,6 @@
 """The report: one page, the executed notebooks beside it, and reports/README.md; nothing is loaded from elsewhere.
 
-The page's one script, which sorts and filters tables, is named by its hash in a policy that forbids all else; whatever
-comes from notebooks, results and figures is cleaned before it is put in.
+The page's one script is named by its hash in a policy that forbids all else; whatever is put in is cleaned before.
 """
 
 from __future__ import annotations

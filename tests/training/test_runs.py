@@ -148,6 +148,6 @@ def test_several_ranks_do_not_wait_for_another_training_and_write_nothing(tmp_pa
     """Rank 0 waited for the lock, and the others, which take none, waited for it to join until they timed out."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with lock(tmp_path / ".lock", ""), pytest.raises(PudNetError, match="Another process trains in .*stop it, or"):
+    with lock(tmp_path / ".lock", ""), pytest.raises(PudNetError, match=r"Another process trains in .*stop it, or"):
         train_run(TrainConfig(meta=MetaConfig(steps=1, episodes_per_step=2, accelerator="cpu")), tmp_path, False)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
