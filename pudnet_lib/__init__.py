@@ -40,7 +40,7 @@ _HOMES = {
     "ScratchConfig": "pudnet_lib.supervised",
     "train_from_scratch": "pudnet_lib.supervised",
     "finetune": "pudnet_lib.supervised",
-    "PudNetClassifier": "pudnet_lib.estimator",
+    "PudNetClassifier": "pudnet_lib.face",
     "choose_predictor": "pudnet_lib.auto",
     "save": "pudnet_lib.export.models",
     "trust_report": "pudnet_lib.trust",

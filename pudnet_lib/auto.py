@@ -8,23 +8,21 @@ from it. All numbers are in the report.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, ImageDataset
-from pudnet_lib.core.heads import class_means, cosine_logits
+from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.heads import class_means
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import LinearNetwork, trained_size
 from pudnet_lib.methods import pretrained_features
 from pudnet_lib.shipped import load_shipped, shipped_models
-from pudnet_lib.trust import PRETRAINED, fold_of, spread_over_items, wilson
+from pudnet_lib.trust import PRETRAINED, Fit, at_size, cross_validate, fold_of, wilson
 
 #: Shipped predictors that are tried, each where it is shipped.
 PREDICTORS = ("pudnet", "photographs")
@@ -68,40 +66,6 @@ class Choice:
         return [head + "; ".join(rows) + ".", *([self.advice] if self.advice else [])]
 
 
-class PretrainedBackbone(nn.Module):
-    """ImageNet-pretrained features of normalised images, as an ordinary backbone."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network: Any = pretrained_features.backbone()
-        self.feature_dim = pretrained_features.FEATURES
-        for name, numbers in (("mean", pretrained_features.MEAN), ("deviation", pretrained_features.DEVIATION)):
-            self.register_buffer(name, torch.tensor(numbers)[:, None, None], persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W), normalised as the kit does, to features (N, 1280)."""
-        pixels = (images * PIXEL_STD + PIXEL_MEAN).expand(-1, 3, -1, -1)
-        if pixels.shape[-1] != SIZE:
-            pixels = F.interpolate(pixels, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
-        maps: Tensor = self.network.extract_features((pixels - self.mean) / self.deviation)
-        return maps.mean((2, 3))
-
-
-def at_size(images: ImageDataset, size: int) -> ImageDataset:
-    """Resize square images, antialiased."""
-    if images.size == size:
-        return images
-    parts = images.images.split(500)
-    small = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in parts]
-    return replace(images, images=torch.cat(small).round().clamp(0, 255).to(torch.uint8))
-
-
-Fit = Callable[[ImageDataset], PredictedNetwork]
-
-
 def candidates(config: PredictConfig | None = None) -> dict[str, Fit]:
     """The predictors that can be tried here: name → function from images to a network with class means."""
     found: dict[str, Fit] = {}
@@ -118,7 +82,7 @@ def candidates(config: PredictConfig | None = None) -> dict[str, Fit]:
 
 def pretrained_network(data: ImageDataset) -> PredictedNetwork:
     """ImageNet-pretrained features with class means, as a network like any other."""
-    backbone, data = PretrainedBackbone().eval(), at_size(data.with_channels(3), SIZE)
+    backbone, data = pretrained_features.PretrainedBackbone().eval(), at_size(data.with_channels(3), SIZE)
     began = time.perf_counter()
     found = extract_features(backbone, data.images, 50)
     means = class_means(found, data.labels, data.num_classes)
@@ -154,10 +118,10 @@ def choose_predictor(
     """
     if not seconds > 0:
         raise PudNetError(f"seconds is {seconds}; expected more than 0.")
-    if not bool(spread_over_items(images).any()):
+    if not bool((fold_of(images, 5) >= 0).any()):
         raise PudNetError(f"{images.name}: no class has two images; choosing a predictor needs two per class.")
     began, tried = time.perf_counter(), candidates(config)
-    results: dict[str, tuple[Right, Tensor, float]] = {}
+    results: dict[str, tuple[dict[str, Tensor], Tensor, float]] = {}
     some, rate = images, 1e9
     if PRETRAINED in tried:  # the slow one says how many images there is time for
         tried[PRETRAINED](images.at_most(1, seed))  # builds it
@@ -167,7 +131,12 @@ def choose_predictor(
     some = some.at_most(max(4, 1000 // images.num_classes), seed)
     for name, fit in tried.items():
         share = (seconds - (time.perf_counter() - began)) / (len(tried) - len(results))
-        results[name] = _cross_validate(name, fit, some, share, seed)
+        start, fixed = time.perf_counter(), None
+        if name == PRETRAINED:
+            fixed = extract_features(fit(some).backbone, at_size(some.with_channels(3), SIZE).images, 50)
+        once = time.perf_counter() - start
+        right, done, each = cross_validate(fit, some, 5, seed, share, fixed, HEADS)
+        results[name] = right, done, float(np.median(each or [once]))
     common = torch.stack([done for _, done, _ in results.values()]).all(0)  # the same images for every candidate
     count, rows = int(common.sum()), []
     for name, (right, _, took) in results.items():
@@ -182,38 +151,6 @@ def choose_predictor(
     network = tried[best.predictor](known)
     network = with_lda(network, known) if best.head == "LDA" else network
     return Choice(network, best, tuple(order), _advice(best, images), took)
-
-
-Right = dict[str, Tensor]  # of each head: (N,) bool
-
-
-def _cross_validate(name: str, fit: Fit, data: ImageDataset, seconds: float, seed: int) -> tuple[Right, Tensor, float]:
-    """Cross-validate one predictor: which images each head had right, which were left out, seconds of a prediction."""
-    fold, count = fold_of(data, 5, seed), data.num_classes
-    right = {head: torch.zeros(len(data), dtype=torch.bool) for head in HEADS}
-    done, took, began = torch.zeros(len(data), dtype=torch.bool), [], time.perf_counter()
-    fixed = None
-    if name == PRETRAINED:
-        fixed = extract_features(fit(data).backbone, at_size(data.with_channels(3), SIZE).images, 50)
-        took.append(time.perf_counter() - began)
-    for index in range(5):
-        left, held = torch.nonzero(fold != index).flatten(), torch.nonzero(fold == index).flatten()
-        if len(held) == 0 or (index >= 2 and fixed is None and time.perf_counter() - began > seconds):
-            continue
-        if fixed is None:
-            start = time.perf_counter()
-            network = fit(data.subset(left))
-            resized = at_size(data, network.image_size).with_channels(network.channels).images
-            features = extract_features(network.backbone, resized)
-            took.append(time.perf_counter() - start)
-        else:
-            features = fixed
-        cosine = cosine_logits(features[held], class_means(features[left], data.labels[left], count), 1.0)
-        linear = F.linear(features[held], *pretrained_features.lda(features[left], data.labels[left], count))
-        for head, logits in zip(HEADS, (cosine, linear), strict=True):
-            right[head][held] = logits.argmax(1) == data.labels[held]
-        done[held] = True
-    return right, done, float(np.median(took))
 
 
 def _advice(best: Candidate, images: ImageDataset) -> str:

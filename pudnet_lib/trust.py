@@ -9,10 +9,12 @@ same number of classes and images. The thresholds of the advice are ours.
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -35,6 +37,7 @@ from pudnet_lib.shipped import load_shipped, shipped_models
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
 Pool = tuple[ImageDataset, ...]
+Fit = Callable[[ImageDataset], PredictedNetwork]
 #: Nearest pool episodes over which a distance is averaged.
 NEIGHBOURS = 5
 #: The predictor that needs no predicting: ImageNet-pretrained features.
@@ -145,20 +148,24 @@ def trust_report(
             "not seen."
         )
     if test is not None:
-        labels, right = test.labels, classify_all(network, test.images, config.predict.batch_size) == test.labels
+        labels, logits = test.labels, classify_logits(network, test.images, config.predict.batch_size)
+        right = logits.argmax(1) == labels
         means = class_means(_pixels(images), images.labels, images.num_classes)
         pixels = cosine_logits(_pixels(test), means, 1.0).argmax(1) == labels
     else:
         some = images.at_most(max(2, config.max_images // images.num_classes), config.seed)
-        usable = spread_over_items(some)
+        usable = fold_of(some, config.folds) >= 0
         if not bool(usable.any()):
             raise PudNetError(
                 f"{images.name}: no class has two images to tell apart; cross-validation needs two per class."
             )
         labels = some.labels[usable]
-        right = _fixed_features(network, some, config) if model is None else cross_validate(model, some, config)
+        head = "LDA" if hasattr(network, "bias") else "class means"
+        fixed = extract_features(network.backbone, some.images, 50).cpu() if model is None else None
+        fit = partial(predict, cast(ParameterModel, model), config=config.predict)
+        found = cross_validate(fit, some, config.folds, config.seed, fixed=fixed, heads=[head])[0]
+        right = found[head][usable]
         pixels = leave_one_item_out(_pixels(some), some.labels, some.items, some.num_classes)[usable]
-        right = right[usable]
     distance = None if model is None else pool_distance(model, images, config.predict, pool)
     facts = _facts(labels, right, images.class_names) | {
         "pixel_accuracy": _facts(labels, pixels, images.class_names)["balanced"],
@@ -173,25 +180,6 @@ def trust_report(
 def _pixels(data: ImageDataset) -> Tensor:
     """Raw pixels (N, C·H·W), as dark as bright, for the cosine."""
     return (data.images.float() / 255 - 0.5).flatten(1)
-
-
-def _fixed_features(network: PredictedNetwork, data: ImageDataset, config: TrustConfig) -> Tensor:
-    """Cross-validate the head alone: LDA or class means, taken anew in each fold."""
-    features = extract_features(network.backbone, data.images, 50).cpu()
-    if not hasattr(network, "bias"):
-        return leave_one_item_out(features, data.labels, data.items, data.num_classes)
-    fold, right = fold_of(data, config.folds, config.seed), torch.zeros(len(data), dtype=torch.bool)
-    for index in range(config.folds):
-        held, left = fold == index, fold != index
-        if bool(held.any()):
-            rule = lda(features[left], data.labels[left], data.num_classes)
-            right[held] = F.linear(features[held], *rule).argmax(1) == data.labels[held]
-    return right
-
-
-def classify_all(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Most probable class of each image, (N,) int64, on the CPU."""
-    return classify_logits(network, images, batch_size).argmax(1)
 
 
 def classify_logits(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
@@ -253,12 +241,6 @@ def advise(
     return "use it as it is", (*reasons, "There is little left to gain." if good else few)
 
 
-def spread_over_items(data: ImageDataset) -> Tensor:
-    """Which images (N,) belong to a class with another item: the only ones that can be left out of it."""
-    pairs = torch.stack([data.labels, data.items], 1).unique(dim=0)  # each item of each class once
-    return torch.bincount(pairs[:, 0], minlength=data.num_classes)[data.labels] >= 2
-
-
 def leave_one_item_out(features: Tensor, labels: Tensor, items: Tensor, num_classes: int) -> Tensor:
     """Classify every image by the cosine to class means from which all images of its item are left out."""
     onehot = F.one_hot(labels, num_classes).to(features)  # (N, K)
@@ -284,15 +266,46 @@ def fold_of(data: ImageDataset, folds: int, seed: int = 0) -> Tensor:
     return fold
 
 
-def cross_validate(model: ParameterModel, data: ImageDataset, config: TrustConfig) -> Tensor:
-    """Predict from all folds but one and classify that one, for each fold in turn."""
-    fold, right = fold_of(data, config.folds, config.seed), torch.zeros(len(data), dtype=torch.bool)
-    for index in range(config.folds):
-        held = torch.nonzero(fold == index).flatten()
-        if len(held):
-            network = predict(model, data.subset(torch.nonzero(fold != index).flatten()), config.predict)
-            right[held] = classify_all(network, data.images[held], config.predict.batch_size) == data.labels[held]
-    return right
+def at_size(images: ImageDataset, size: int) -> ImageDataset:
+    """Resize square images, antialiased."""
+    if images.size == size:
+        return images
+    parts = images.images.split(500)
+    small = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in parts]
+    return replace(images, images=torch.cat(small).round().clamp(0, 255).to(torch.uint8))
+
+
+def cross_validate(
+    fit: Fit, data: ImageDataset, folds: int = 5, seed: int = 0, seconds: float = float("inf"),
+    fixed: Tensor | None = None, heads: Sequence[str] = ("class means",),
+) -> tuple[dict[str, Tensor], Tensor, list[float]]:  # fmt: skip
+    """Learn from all folds but one and classify that one, for each fold in turn while there are seconds (two at least).
+
+    Which images (N,) each head had right, which were left out, and the seconds of each fit. Where the features are
+    fixed, (N, F), the heads alone are learned anew.
+    """
+    fold, count = fold_of(data, folds, seed), data.num_classes
+    right = {head: torch.zeros(len(data), dtype=torch.bool) for head in heads}
+    done, took, began = torch.zeros(len(data), dtype=torch.bool), [], time.perf_counter()
+    for index in range(folds):
+        left, held, start = fold != index, fold == index, time.perf_counter()
+        if not bool(held.any()) or (index >= 2 and fixed is None and start - began > seconds):
+            continue
+        features = fixed
+        if features is None:
+            network = fit(data.subset(torch.nonzero(left).flatten()))
+            images = at_size(data, network.image_size).with_channels(network.channels).images
+            features = extract_features(network.backbone, images).cpu()
+            took.append(time.perf_counter() - start)
+        known, labels = features[left], data.labels[left]
+        for head in heads:
+            if head == "LDA":
+                logits = F.linear(features[held], *lda(known, labels, count))
+            else:
+                logits = cosine_logits(features[held], class_means(known, labels, count), 1.0)
+            right[head][held] = logits.argmax(1) == data.labels[held]
+        done |= held
+    return right, done, took
 
 
 class PoolDistance(NamedTuple):

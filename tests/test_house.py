@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pudnet_lib"
 #: From the ground up; parts of one line may not import each other, but for the pairs that stand in order within a line.
 ORDER = [
     "errors", "core", "speed supervised more_targets", "files runs", "parallel profiles plots", "results", "images",
-    "export", "shipped", "methods", "evaluate", "trust", "auto", "face", "estimator", "denoise", "studies", "widgets",
+    "export", "shipped", "methods", "evaluate", "trust", "auto", "face", "denoise", "studies", "widgets",
     "batch", "cli", "__main__",
 ]  # fmt: skip
 PLACE = {part: (line, at) for line, parts in enumerate(ORDER) for at, part in enumerate(parts.split())}

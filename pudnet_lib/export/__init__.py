@@ -1,7 +1,6 @@
 """Take a predicted network away: one file, torch.export, ONNX, a model card, the Hub."""
 
-from pudnet_lib.export.cards import card, predictor_card
-from pudnet_lib.export.hub import from_pretrained, push_to_hub, save_pretrained
+from pudnet_lib.export.hub import card, from_pretrained, predictor_card, push_to_hub, save_pretrained
 from pudnet_lib.export.models import load_model, load_network, save_model, save_network
 from pudnet_lib.export.program import onnx, torch_export
 

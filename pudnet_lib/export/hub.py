@@ -1,8 +1,8 @@
-"""Hugging Face Hub: folders in its layout, and the Hub itself.
+"""Model cards as Hugging Face reads them (YAML head, Markdown body), folders in the Hub's layout, and the Hub itself.
 
-Our choice; the paper has no counterpart. Names of functions and files are those of huggingface_hub; what is written is
-the kit's own safetensors file with its description inside, so that a network of a user's own can come back too. A local
-folder needs neither the network nor huggingface_hub.
+Our choice; the paper has no counterpart. A card says what was measured and by what, and nothing else. Names of
+functions and files are those of huggingface_hub; what is written is the kit's own safetensors file with its description
+inside, so that a network of a user's own can come back too. A local folder needs neither the network nor the package.
 """
 
 from __future__ import annotations
@@ -10,18 +10,119 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.cards import card, predictor_card
 from pudnet_lib.export.models import load, save
+from pudnet_lib.export.program import preparation
 from pudnet_lib.files import load_tensors, write_atomically
 
+if TYPE_CHECKING:
+    from pudnet_lib.trust import TrustReport
+
 WEIGHTS = "model.safetensors"
+_HEAD = """---
+library_name: pudnet-kit
+pipeline_tag: image-classification
+license: other
+tags:
+- hypernetwork
+- parameter-prediction
+---
+"""
+#: Three lines to load, classify and fine-tune, at the end of ``pudnet predict`` and in the card.
+END_NOTE = """network = pudnet_lib.load("network.safetensors")          # load
+network.classify("picture.jpg").label                     # classify
+better = pudnet_lib.finetune(network, pudnet_lib.load_images("FOLDER")).network  # fine-tune"""
+
+
+def card(
+    network: PredictedNetwork, report: TrustReport | None = None, licence: str | None = None, choice: Sequence[str] = ()
+) -> str:
+    """Write a predicted network's card."""
+    origin = network.origin
+    target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
+    tensors = sum(p.numel() for p in network.backbone.parameters())
+    parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
+    by = plain(origin.get("predictor") or origin.get("model", "a hypernetwork"))
+    terms = plain(licence or origin.get("licence", "unknown"))
+    trust = "\n".join(report.lines(plain)) if report else "No trust report was made for this network."
+    chosen = "\n".join([*choice, "", ""]) if choice else ""
+    return f"""{_HEAD}# Predicted network for {plain(origin.get("dataset", "an image dataset"))}
+
+All convolution weights of this network were predicted by {by}, {_how(origin)}. A picture is classified by the cosine \
+of its features to each class's mean features.
+
+| | |
+|---|---|
+| Architecture | {plain(target)} ({tensors:,} parameters) |
+| Input | {network.channels} channels, {network.image_size} × {network.image_size} pixels, values in 0..1 |
+| Images | {plain(origin.get("images", "unknown"))} (terms: {terms}) |
+| Prediction | {sum(network.seconds.values()):.3f} s ({parts}) |
+| Classes | {len(network.class_names)}: {", ".join(plain(name) for name in network.class_names)} |
+
+{chosen}## How far to trust it
+
+{trust}
+
+## Use it
+
+```python
+{END_NOTE}
+```
+
+Without the kit (ONNX, torch.export) a picture is prepared like this: {"; ".join(preparation(network))}.
+
+## Limits
+
+It knows the classes above and answers with one of them whatever the picture shows. Its accuracy on pictures from \
+elsewhere than its training images was not measured.
+"""
+
+
+def _how(origin: Mapping[str, Any]) -> str:
+    """From how many images, and whether gradient steps followed the forward pass."""
+    looked_at = f"{origin['looked_at']} images" if "looked_at" in origin else "a few images"
+    if not (steps := origin.get("refinement_steps", 0)):
+        return f"from {looked_at} of the dataset in one forward pass; it was not trained on them"
+    return f"from {looked_at} of the dataset, then refined in {steps} gradient steps on the same images"
+
+
+def plain(text: object) -> str:
+    """Keep a name from a user's folder or file from being read as Markdown or HTML."""
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#$~!])", r"\\\1", line)
+
+
+def predictor_card(model: ParameterModel) -> str:
+    """Write the card of a predictor (PudNet, shared network) that ``save_pretrained`` puts beside it."""
+    layout, config = model.layout, model.config
+    target = "a user's own module" if model.own_target else f"{config.target.name}, width {config.target.width}"
+    return f"""{_HEAD}# {type(model).__name__}: parameters of a ConvNet for a dataset that it has not seen
+
+| | |
+|---|---|
+| Target network | {plain(target)} |
+| Predicted | {layout.num_predicted:,} numbers in {len(layout.predicted)} convolutions |
+| Learned, the same for every dataset | {", ".join(map(plain, (*layout.shared, *layout.kept))) or "none"} |
+| Size of the predictor | {sum(p.numel() for p in model.parameters()):,} parameters |
+
+```python
+from pudnet_lib import load_images, predict
+from pudnet_lib.export import from_pretrained
+
+model = from_pretrained("this folder or repository"{", target=YOUR_MODULE" if model.own_target else ""})
+network = predict(model, load_images("a folder of class folders"))
+```
+
+What it was meta-trained on, and its measured accuracy, are not in this file; add them here.
+"""
 
 
 def save_pretrained(model: Any, folder: Path | str) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,7 +27,7 @@ _KINDS: dict[str, tuple[type[Any], type[Any]]] = dict(
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ModelFacts:
     """What a predictor's file says of it; ``config`` is checked by its own dataclass."""
 
@@ -36,7 +37,7 @@ class ModelFacts:
     own_target: bool
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class NetworkFacts:
     """What a predicted network's file says of it."""
 
@@ -60,50 +61,53 @@ class NetworkFacts:
                 raise PudNetError(f"origin.{name} is {self.origin[name]!r}; expected {kind.__name__}")
 
 
-def describe(model: ParameterModel) -> dict[str, Any]:
-    """Describe a model so that ``build`` can make it again: kind, config and the shapes that it predicts."""
-    kind = next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
-    shapes = {t.name: list(t.shape) for t in model.layout.predicted}
-    config = dataclasses.asdict(model.config)
-    return {"kind": kind, "config": config, "predicts": shapes, "own_target": model.own_target}
-
-
-def build(
-    description: Mapping[str, Any], target: nn.Module | None = None, tensors: Mapping[str, Tensor] | None = None
-) -> ParameterModel:
-    """Build a model, freshly initialised, from its description; shapes are compared before anything large is made."""
-    if isinstance(description, Mapping) and description.get("kind") not in [*_KINDS]:
-        raise unknown_name("kind of model", str(description.get("kind")), _KINDS)
-    facts: ModelFacts = config_from_dict(ModelFacts, description, "model.")
-    if facts.own_target and target is None:
-        raise PudNetError("This checkpoint predicts a network of your own; pass that module as target=....")
-    cls, config_cls = _KINDS[facts.kind]
-    config = config_from_dict(config_cls, facts.config, "model.config.")
-    if target is None:
-        with shapes_only():
-            _check_shapes(cls(config), facts, tensors)
-    model: ParameterModel = cls(config, target, "keep")  # what is predicted is compared next
-    _check_shapes(model, facts, tensors)
-    return model
-
-
-def _check_shapes(model: ParameterModel, facts: ModelFacts, tensors: Mapping[str, Tensor] | None) -> None:
-    shapes = {t.name: tuple(t.shape) for t in model.layout.predicted}
-    differing = sorted(n for n in {*shapes, *facts.predicts} if shapes.get(n) != facts.predicts.get(n))
-    if differing:
-        first = differing[0]
-        raise PudNetError(
-            f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first {first!r} with "
-            f"shape {facts.predicts.get(first)} there and {shapes.get(first)} here. Build the target as it was in "
-            "training."
-        )
-    if tensors is not None:
-        compare_shapes(model, tensors, "The checkpoint")
+@contextmanager
+def _about(path: Path | str) -> Iterator[None]:
+    """Put the file's name before an error about what stands in it."""
+    try:
+        yield
+    except PudNetError as error:
+        raise PudNetError(f"{path}: {error}") from error
 
 
 def save_model(model: ParameterModel, path: Path | str, **notes: Any) -> None:
-    """Save a model as one safetensors file."""
-    save_tensors(path, model.state_dict(), {"model": describe(model), "notes": notes})
+    """Save a model as one safetensors file: kind, config and the shapes that it predicts make it again."""
+    kind = next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
+    shapes = {t.name: list(t.shape) for t in model.layout.predicted}
+    about = dict(kind=kind, config=asdict(model.config), predicts=shapes, own_target=model.own_target)
+    save_tensors(path, model.state_dict(), {"model": about, "notes": notes})
+
+
+def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[ParameterModel, dict[str, Any]]:
+    """Load a model that ``save_model`` wrote; shapes are compared before anything large is made."""
+    tensors, description = load_tensors(path)
+    if "model" not in description:
+        raise PudNetError(f"{path} is no model file of the kit (a training state, perhaps?). Expected 'model'.")
+    about, notes = description["model"], description.get("notes", {})
+    if not isinstance(notes, dict):
+        raise PudNetError(f"{path}: notes is {type(notes).__name__}; expected an object.")
+    with _about(path):
+        if isinstance(about, Mapping) and about.get("kind") not in [*_KINDS]:
+            raise unknown_name("kind of model", str(about.get("kind")), _KINDS)
+        facts: ModelFacts = config_from_dict(ModelFacts, about, "model.")
+        if facts.own_target and target is None:
+            raise PudNetError("This checkpoint predicts a network of your own; pass that module as target=....")
+        cls, config_cls = _KINDS[facts.kind]
+        config = config_from_dict(config_cls, facts.config, "model.config.")
+        with shapes_only() if target is None else nullcontext():
+            model: ParameterModel = cls(config, target, "keep")  # what is predicted is compared next
+        own, theirs = {t.name: tuple(t.shape) for t in model.layout.predicted}, facts.predicts
+        if differing := sorted(n for n in {*own, *theirs} if own.get(n) != theirs.get(n)):
+            raise PudNetError(
+                f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first "
+                f"{differing[0]!r} with shape {theirs.get(differing[0])} there and {own.get(differing[0])} here. Build "
+                "the target as it was in training."
+            )
+        compare_shapes(model, tensors, "The checkpoint")
+    model = cls(config) if target is None else model
+    load_state(model, tensors, str(path))
+    model.notes = notes
+    return model.eval(), notes
 
 
 def compare_shapes(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -124,32 +128,10 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
     model.load_state_dict(dict(tensors))
 
 
-def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[ParameterModel, dict[str, Any]]:
-    """Load a model that ``save_model`` wrote."""
-    tensors, description = load_tensors(path)
-    if "model" not in description:
-        raise PudNetError(f"{path} is no model file of the kit (a training state, perhaps?). Expected 'model'.")
-    notes = description.get("notes", {})
-    if not isinstance(notes, dict):
-        raise PudNetError(f"{path}: notes is {type(notes).__name__}; expected an object.")
-    model = _named(path, build, description["model"], target, tensors)
-    load_state(model, tensors, str(path))
-    model.notes = notes
-    return model.eval(), notes
-
-
 def trained_size(model: ParameterModel) -> int:
     """Side in pixels of the images that a predictor was meta-trained with; 32 where its notes don't say."""
     notes = getattr(model, "notes", {})
     return int(notes.get("size") or notes.get("train", {}).get("pool", {}).get("size", 32))
-
-
-def _named(path: Path | str, call: Any, *given: Any) -> Any:
-    """Put the file's name before an error about what stands in it."""
-    try:
-        return call(*given)
-    except PudNetError as error:
-        raise PudNetError(f"{path}: {error}") from error
 
 
 class LinearNetwork(PredictedNetwork):
@@ -174,7 +156,7 @@ def save_network(network: PredictedNetwork, path: Path | str) -> None:
     """Save a predicted network as one safetensors file with its JSON description inside."""
     about = dict(
         class_names=network.class_names, image_size=network.image_size, channels=network.channels,
-        target=network.target and dataclasses.asdict(network.target), origin=network.origin, seconds=network.seconds,
+        target=network.target and asdict(network.target), origin=network.origin, seconds=network.seconds,
         head="LDA" if isinstance(network, LinearNetwork) else "class means",
         features="efficientnet-lite0" if type(network.backbone).__name__ == "PretrainedBackbone" else "",
     )  # fmt: skip
@@ -186,9 +168,10 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
     tensors, description = load_tensors(path)
     if "network" not in description:
         raise PudNetError(f"{path} holds no predicted network; expected a file that save(network, path) wrote.")
-    facts: NetworkFacts = _named(path, config_from_dict, NetworkFacts, description["network"], "network.")
+    with _about(path):
+        facts: NetworkFacts = config_from_dict(NetworkFacts, description["network"], "network.")
     if facts.features:
-        from pudnet_lib.auto import PretrainedBackbone
+        from pudnet_lib.methods.pretrained_features import PretrainedBackbone
 
         backbone = PretrainedBackbone()
     if facts.target is None and backbone is None:

@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +113,19 @@ def onnx(network: PredictedNetwork, path: Path | str, images: Tensor | None = No
 def onnx_bytes(network: PredictedNetwork) -> bytes:
     """Make the ONNX file's content: input ``images``, output ``logits``, metadata ``pudnet`` (JSON of ``facts``)."""
     program, named = torch_export(network), dict[str, Any](input_names=["images"], output_names=["logits"])
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its progress lines and deprecation warnings are nothing for the user's screen
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             exported: Any = torch.onnx.export(program, **named, dynamo=True, verbose=False, external_data=False)
     except Exception as error:  # each operator without a counterpart has its own error
         raise PudNetError(
             f"{type(network.backbone).__name__} has an operation that ONNX lacks: {str(error).splitlines()[0]}. "
             "Use torch_export instead."
         ) from error
+    finally:
+        logger.setLevel(level)
     return _with_facts(exported.model_proto, facts(network))
 
 
@@ -197,16 +201,3 @@ def _difference(network: PredictedNetwork, content: bytes, given: dict[str, Tens
     ours = session.run(["logits"], {name: tensor.cpu().numpy() for name, tensor in given.items()})[0]
     with torch.no_grad():
         return float(np.abs(ours - network(images).cpu().numpy()).max())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and deprecation warnings from the user's screen."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

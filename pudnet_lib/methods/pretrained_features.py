@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pudnet_lib.core.dataset import ImageDataset
+from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, ImageDataset
 from pudnet_lib.core.heads import class_means, cosine_logits
+from pudnet_lib.core.predict import extract_features
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.methods.registry import register
 
@@ -45,18 +46,31 @@ def backbone() -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+class PretrainedBackbone(nn.Module):
+    """ImageNet-pretrained features of normalised images, as an ordinary backbone."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network: Any = backbone()
+        self.feature_dim = FEATURES
+        for name, numbers in (("mean", MEAN), ("deviation", DEVIATION)):
+            self.register_buffer(name, torch.tensor(numbers)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W), normalised as the kit does, to features (N, 1280)."""
+        pixels = (images * PIXEL_STD + PIXEL_MEAN).expand(-1, 3, -1, -1)
+        if pixels.shape[-1] != SIZE:
+            pixels = F.interpolate(pixels, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+        maps: Tensor = self.network.extract_features((pixels - self.mean) / self.deviation)  # (N, 1280, h, w)
+        return maps.mean((2, 3))
+
+
 def features(images: Tensor, batch_size: int = 50) -> Tensor:
     """Images (N, C, H, W), uint8 or in [0, 1], any size, one or three channels, to features (N, 1280)."""
-    network: Any = backbone()
-    mean, deviation = torch.tensor(MEAN)[:, None, None], torch.tensor(DEVIATION)[:, None, None]
-    found = []
-    with torch.no_grad():
-        for part in images.split(batch_size):
-            scaled = (part.float() / 255 if part.dtype == torch.uint8 else part).cpu().expand(-1, 3, -1, -1)
-            large = F.interpolate(scaled, size=(SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
-            maps = network.extract_features((large - mean) / deviation)  # (n, 1280, h, w)
-            found.append(maps.mean((2, 3)))
-    return torch.cat(found)
+    return extract_features(PretrainedBackbone().eval(), images, batch_size)
 
 
 class PretrainedClassifier(nn.Module):

@@ -14,8 +14,8 @@ from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import build, config_from_dict, describe, load_model, save_model
-from pudnet_lib.files import load_tensors, save_tensors, write_atomically
+from pudnet_lib.export.models import load_model, save_model
+from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, write_atomically
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 
@@ -171,14 +171,16 @@ def test_another_architecture_is_named(pudnet, tmp_path: Path):
         load_model(tmp_path / "own", target=ConvNet3(width=4))
     with pytest.raises(PudNetError, match="another architecture"):
         load_model(tmp_path / "own", target=build_target(TargetConfig("resnet18", 2)))
-    save_tensors(tmp_path / "less", {"scale": torch.tensor(1.0)}, {"model": describe(pudnet()), "notes": {}})
+    save_model(pudnet(), tmp_path / "whole")
+    save_tensors(tmp_path / "less", {"scale": torch.tensor(1.0)}, load_tensors(tmp_path / "whole")[1])
     with pytest.raises(PudNetError, match="does not fit this PudNet: missing"):
         load_model(tmp_path / "less")
     save_tensors(tmp_path / "none", TENSORS, {})
     with pytest.raises(PudNetError, match="no model file"):
         load_model(tmp_path / "none")
+    save_tensors(tmp_path / "kind", TENSORS, {"model": {"kind": "pudnett"}})
     with pytest.raises(PudNetError, match="Unknown kind of model"):
-        build({"kind": "pudnett"})
+        load_model(tmp_path / "kind")
 
 
 def test_unknown_fields_are_named():
