@@ -58,8 +58,7 @@ def refine(
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
     names, features = _tail(model, parameters, images, config.layers)
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
-    # In 64 bits on a CPU: ten normalised steps would make a visible difference of rounding, and so of threads.
-    wide = torch.float64 if images.device.type == "cpu" else fixed[names[0]].dtype
+    wide = _wide(model, images)
     start, scale = {name: fixed[name].to(wide) for name in names}, model.scale.detach().to(wide)
     steps, choose = config.steps, config.choose_steps
     if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # a recorded graph can't look at labels
@@ -74,6 +73,15 @@ def refine(
         start = _step(features, start, every, labels, scale, config.rate * config.decay**step)
     refined = {name: tensor.to(fixed[name]) for name, tensor in start.items()}
     return (parameters | refined if steps else parameters), steps
+
+
+def _wide(model: Any, images: Tensor) -> torch.dtype:
+    """In 64 bits on a CPU: ten normalised steps would make a visible difference of rounding, and so of threads.
+
+    Not on a deep target, whose last block is a small part of it: there, no label of 450 differed in 32 bits.
+    """
+    wide = images.device.type == "cpu" and len(model.layout.predicted) <= DEEP
+    return torch.float64 if wide else torch.float32
 
 
 def _step(
@@ -138,7 +146,7 @@ def _tail(
     dot = f"{prefix}."
     own = {n.removeprefix(dot): t for n, t in (fixed | model.kept_buffers()).items() if n.startswith(dot)}
 
-    wide = torch.float64 if maps.device.type == "cpu" else maps.dtype
+    wide = _wide(model, maps)
     maps, own = maps.to(wide), {n: t.to(wide) if t.is_floating_point() else t for n, t in own.items()}
 
     def features(new: dict[str, Tensor], rows: Tensor) -> Tensor:
