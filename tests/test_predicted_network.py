@@ -40,6 +40,20 @@ def test_logits_by_hand():
     assert sum(found.probabilities.values()) == pytest.approx(1)
 
 
+def test_networks_and_predictors_print_as_one_line_and_escape_names(images):
+    data = ImageDataset(images, torch.arange(12) % 4, ("<b>", "bee", "cat", "dog"), "toy")
+    model = PudNet(PudNetConfig(TargetConfig(width=4)))
+    network, own = predict(model, data), sum(p.numel() for p in model.parameters())
+    assert repr(model) == f"PudNet: predicts a convnet3 of width 4, {own:,} parameters of its own"
+    assert (
+        str(network)
+        == "PredictedNetwork: convnet3 of width 4, 420 parameters, tells 4 classes apart (<b>, bee, cat, …)"
+    )
+    assert "generator of" in model._repr_html_()
+    assert "&lt;b&gt;, bee, cat, dog" in network._repr_html_()
+    assert "<b>" not in network._repr_html_()
+
+
 def test_bytes_and_floats_mean_the_same(network, images):
     with torch.no_grad():
         assert torch.allclose(network(images), network(images.float() / 255), atol=1e-4)

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, cast
 
 import torch
@@ -152,6 +153,16 @@ class ParameterModel(nn.Module):
     def kept_buffers(self) -> Parameters:
         """Buffers of the user's own target, by their names in it."""
         return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
+
+    def __repr__(self) -> str:
+        kind, own = type(self).__name__ + (f" {self.name!r}" if self.name else ""), count(self.parameters())
+        target = (
+            "your network" if self.own_target else f"a {self.config.target.name} of width {self.config.target.width}"
+        )
+        return f"{kind}: predicts {target}, {own:,} parameters of its own"
+
+    def _repr_html_(self) -> str:
+        return f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.describe())}</pre></details>"
 
     def describe(self) -> str:
         """The model as a short table: part, what it maps to what, number of parameters."""

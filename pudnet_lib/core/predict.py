@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import torch
@@ -102,6 +103,17 @@ class PredictedNetwork(nn.Module):
         self.class_names, self.image_size, self.channels = tuple(class_names), image_size, channels
         self.target, self.origin, self.seconds = target, dict(origin or {}), dict(seconds or {})
         self.eval()
+
+    def __repr__(self) -> str:
+        of = "your network" if self.target is None else f"{self.target.name} of width {self.target.width}"
+        some = ", ".join(self.class_names[:3]) + (", …" if len(self.class_names) > 3 else "")
+        own = sum(p.numel() for p in self.backbone.parameters())
+        return f"{type(self).__name__}: {of}, {own:,} parameters, tells {len(self.class_names)} classes apart ({some})"
+
+    def _repr_html_(self) -> str:
+        about = {"classes": ", ".join(self.class_names), "images": (self.channels, self.image_size, self.image_size)}
+        rows = "\n".join(f"{key}: {value}" for key, value in (about | self.origin).items())
+        return f"<details><summary>{escape(repr(self))}</summary><pre>{escape(rows)}</pre></details>"
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, C, H, W), uint8 or in [0, 1]."""
