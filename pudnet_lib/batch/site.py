@@ -86,7 +86,7 @@ def first_sentence(text: str, longest: int = 240) -> str:
     sentence = match[0] if match else words
     if len(sentence) <= longest:
         return sentence
-    cut = max(sentence.rfind(mark, 0, longest) for mark in ("; ", ", ", " "))
+    cut = next((at for mark in ("; ", " ") if (at := sentence.rfind(mark, 0, longest)) > 0), longest)
     return f"{sentence[:cut]} …"
 
 

@@ -4,18 +4,20 @@ Run by hand, and weekly by CI (docs/robustness.md):
 
     PUDNET_KILLS=10 python -m pytest tests/slow/test_kill_batch.py
 
-PUDNET_KILL_NOTEBOOKS names some notebooks, such as "06 02"; by default all.
+PUDNET_KILL_NOTEBOOKS names some notebooks, such as "06 02"; by default all. A notebook may take PUDNET_KILL_LIMIT
+seconds (900): a slow machine is no failure here. Both batches train anew, so that training is killed, too; other
+batches may run meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from pudnet_lib.results import read_results
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("PUDNET_KILLS", "0"))
 NOTEBOOKS = os.environ.get("PUDNET_KILL_NOTEBOOKS", "").split()
+LIMIT = os.environ.get("PUDNET_KILL_LIMIT", "900")
 #: Metrics of time and memory differ from run to run.
 MEASURED = re.compile(r"second|\bs\b|\bms\b|time|memory|MB|speed|ratio|pays|energy", re.IGNORECASE)
 
@@ -45,16 +48,15 @@ def numbers(folder: Path) -> dict[tuple[str, str], object]:
     return found
 
 
-def leftovers() -> tuple[list[int], list[str]]:
-    """Processes of jobs and temporary folders that nobody holds."""
-    alive = []
+def alive(temporary: Path) -> list[str]:
+    """Processes of the jobs whose temporary folders are there."""
+    found = []
     for process in psutil.process_iter():
-        try:
-            if JOB_VARIABLE in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
-                alive.append(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return alive, [p.name for p in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")]
+        with contextlib.suppress(psutil.Error, OSError):
+            own = process.environ()
+            if JOB_VARIABLE in own and own.get("TMPDIR") == str(temporary):
+                found += [" ".join(process.cmdline())] if process.status() != psutil.STATUS_ZOMBIE else []
+    return found
 
 
 @pytest.mark.slow
@@ -62,37 +64,37 @@ def leftovers() -> tuple[list[int], list[str]]:
 def test_a_killed_batch_of_the_notebooks_ends_in_the_same_numbers(tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    environment = os.environ | {
-        "PUDNET_CACHE": str(tmp_path / "cache"),
-        "TMPDIR": str(temporary),
-        "OMP_NUM_THREADS": "1",
-    }
 
-    def command(out: str) -> list[str]:
-        return [sys.executable, "-m", "pudnet_lib", "reproduce", *NOTEBOOKS, "--profile", "smoke", "--out-dir",
-                str(tmp_path / out)]  # fmt: skip
+    def begin(out: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "pudnet_lib", "reproduce", *NOTEBOOKS, "--profile", "smoke"]
+        command += ["--time-limit", LIMIT, "--out-dir", str(tmp_path / out)]
+        own = {"PUDNET_CACHE": str(tmp_path / f"{out}-cache"), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+        with (tmp_path / f"{out}.txt").open("w") as log:
+            return subprocess.Popen(command, env=os.environ | own, cwd=ROOT, stdout=log, stderr=log)
+
+    def run(out: str) -> None:
+        assert begin(out).wait() == 0, (tmp_path / f"{out}.txt").read_text()[-2000:]
 
     started = time.monotonic()
-    subprocess.run(command("uncut"), env=environment, cwd=ROOT, check=True, capture_output=True)
+    run("uncut")
     whole, dice = time.monotonic() - started, random.Random(0)
-    before = leftovers()[0]
     for kill in range(KILLS):
-        process = subprocess.Popen(
-            command("killed"), env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = begin("killed")
         try:
             process.wait(timeout=dice.uniform(1, max(2, whole / 2)))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL if kill % 2 == 0 else signal.SIGTERM)
             process.wait()
-        deadline = time.monotonic() + 20
-        while set(leftovers()[0]) - set(before) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while alive(temporary) and time.monotonic() < deadline:
             time.sleep(0.5)
-        assert not set(leftovers()[0]) - set(before), "a process outlived its batch"
-    subprocess.run(command("killed"), env=environment, cwd=ROOT, check=True, capture_output=True)
-    assert numbers(tmp_path / "killed") == numbers(tmp_path / "uncut") != {}
+        assert not alive(temporary), "a process outlived its batch"
+    run("killed")
+    uncut, killed = numbers(tmp_path / "uncut"), numbers(tmp_path / "killed")
+    assert uncut
+    assert not {key: (uncut.get(key), killed.get(key)) for key in uncut | killed if uncut.get(key) != killed.get(key)}
     for folder in temporary.glob(f"{PREFIX}*"):  # kill -9 leaves folders, which the next batch sweeps when a day old
         os.utime(folder, (0, 0))
-    subprocess.run(command("killed"), env=environment, cwd=ROOT, check=True, capture_output=True)
+    run("killed")
     assert not list(temporary.glob(f"{PREFIX}*"))
     assert not [p.name for p in (tmp_path / "killed" / "smoke").glob(".*") if p.name != ".lock"]
