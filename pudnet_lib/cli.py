@@ -404,7 +404,7 @@ def _network_and_images(path: Path, images: str, split: str, on_error: str) -> t
 
     network = load_network(path)
     how = network.image_size, network.channels, sys.stderr.isatty(), None, _on_error(on_error)
-    data = load_images(images, split, *how)
+    data = load_images(images, split, *how)  # type: ignore[arg-type]
     if data.class_names != network.class_names:
         expected = ", ".join(network.class_names[:8])
         raise PudNetError(f"{data.name} has other classes than the network, which tells apart: {expected}.")

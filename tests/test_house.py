@@ -87,7 +87,7 @@ def test_notebooks_import_from_the_package_alone(path):
 #: Streams that can be gone on with (a journal, a log), unpacked copies, and files in temporary folders.
 OWN_WRITERS = {
     "files.py", "runs.py", "widgets.py", "images/archive.py", "images/cache.py", "images/named.py",
-    "batch/processes.py", "batch/runner.py",
+    "batch/runner.py",
 }  # fmt: skip
 
 

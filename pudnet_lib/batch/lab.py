@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pudnet_lib.batch.processes import own_kernel, temporary_folder
+from pudnet_lib.batch.runner import own_kernel, temporary_folder
 from pudnet_lib.parallel import end_with_parent
 from pudnet_lib.results import project_root
 

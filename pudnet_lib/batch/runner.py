@@ -1,7 +1,8 @@
-"""Run jobs from outside: a subprocess each, with a hard time limit, watched for hangs; here or on a dask cluster.
+"""Run notebooks: a subprocess each, with a hard time limit, watched for hangs; here or on a dask cluster.
 
 A job carries its notebook, an outcome its files: a dask worker needs this package and nothing else. A notebook that
-hangs (no processor time used) is killed and run once more; a slow one is not.
+hangs (no processor time used) is killed and run once more; a slow one is not. The subprocess is this module, too: it
+tells its progress on stdout, one JSON line a cell, and ends with its kernel once its parent has died.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -21,14 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ipykernel.kernelspec import write_kernel_spec
 
-from pudnet_lib.batch.processes import JOB_VARIABLE, kill, own_kernel, temporary_folder, tree
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import PREFIX, lock, write_atomically
+from pudnet_lib.parallel import end_with_parent
 
 #: Called with a job's name ("" for the whole batch) and a word on where it is.
 Progress = Callable[[str, str], None]
 #: Seconds that a notebook gets beyond its limit to end by itself.
 GRACE = 20.0
+
+#: An environment variable that all descendants of a job carry, so that also its orphans are found.
+JOB_VARIABLE = "PUDNET_JOB"
 
 _running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -144,7 +151,7 @@ def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcom
         environment |= {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pudnet_lib.batch.execute", str(folder / "job.json")],
+            [sys.executable, "-m", "pudnet_lib.batch.runner", str(folder / "job.json")],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
         _running[tag] = process
@@ -198,3 +205,88 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> tuple[
             return f"hung: no processor time for {job.idle_limit:g} s", idle
         if awake > job.time_limit + GRACE:
             return f"not done after {job.time_limit:g} s", idle
+
+
+def tree(pid: int, tag: str = "") -> list[psutil.Process]:
+    """List a process and its descendants; with a tag also those whose parents have died."""
+    found: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        found = {p.pid: p for p in (top, *top.children(recursive=True))}
+    for process in psutil.process_iter() if tag else ():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(JOB_VARIABLE) == tag:
+                found[process.pid] = process
+    return list(found.values())
+
+
+def kill(pid: int, tag: str) -> None:
+    """Kill a process's tree, and whatever else carries the tag; not this process."""
+    for process in tree(pid, tag):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.pid != os.getpid():
+                process.kill()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a temporary folder that is locked as long as it is in use."""
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    with made as name, lock(Path(name) / ".lock", "in use"):
+        yield Path(name)
+
+
+def own_kernel(folder: Path) -> dict[str, str]:
+    """Write a ``python3`` kernel that is this interpreter; return the variables that make Jupyter prefer it."""
+    write_kernel_spec(folder / "kernels" / "python3", {"display_name": "Python 3 (PudNet Kit)"})
+    searched = [str(folder.resolve()), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+    return {"JUPYTER_PATH": os.pathsep.join(searched)}
+
+
+def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run ``source.ipynb`` of a folder with papermill."""
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    started, limit = time.monotonic(), job["time_limit"]
+
+    def cell_started(cell: Any, cell_index: int) -> None:
+        if cell.cell_type == "code":
+            print(json.dumps({"cell": cell_index}), flush=True)
+
+    limits = {
+        "start_timeout": 120, "execution_timeout": int(limit),
+        "timeout_func": lambda cell: max(1, int(limit - (time.monotonic() - started))),
+    }  # fmt: skip
+    status, error = "ok", ""
+    try:
+        execute_notebook(
+            str(folder / "source.ipynb"), str(folder / "executed.ipynb"), job["parameters"], kernel_name="python3",
+            progress_bar=False, cwd=job["cwd"], on_cell_start=cell_started, **limits,
+        )  # fmt: skip
+    except PapermillExecutionError as failure:
+        status, error = "failed", f"{failure.ename}: {failure.evalue}"
+    except (CellTimeoutError, TimeoutError):
+        status, error = "timeout", f"not done after {limit:g} s"
+    except DeadKernelError:
+        status, error = "failed", "the kernel died; was there enough memory?"
+    return {"status": status, "error": error, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _stop() -> None:
+    kill(os.getpid(), os.environ.get(JOB_VARIABLE, ""))
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    import resource  # there is none on Windows
+
+    end_with_parent(_stop)
+    place = Path(sys.argv[1])
+    outcome = execute(json.loads(place.read_text(encoding="utf-8")), place.parent)
+    # The kernel is this process's only child, and it has ended.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
+    write_atomically(
+        place.with_name("outcome.json"), json.dumps({**outcome, "peak_memory_mb": round(peak, 1)}).encode()
+    )

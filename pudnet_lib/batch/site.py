@@ -27,8 +27,7 @@ from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
 from pudnet_lib.batch.notebook import WIDGET_VIEW, experiment_id, read_notebook
-from pudnet_lib.batch.plan import all_notebooks
-from pudnet_lib.batch.reproduce import read_runs
+from pudnet_lib.batch.reproduce import all_notebooks, read_runs
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.profiles import PROFILE_NAMES
 from pudnet_lib.results import atomic_write, below, duration, number, project_root, read_result, with_interval

@@ -254,7 +254,7 @@ def test_gpus_that_no_worker_offers_stop_the_batch_at_once(project, notebook):
 
 def test_jobs_that_wait_on_a_cluster_say_so(notebook):
     distributed = pytest.importorskip("distributed")
-    from pudnet_lib.batch.plan import make_jobs
+    from pudnet_lib.batch.reproduce import make_jobs
     from pudnet_lib.batch.runner import run_dask
 
     jobs, words = make_jobs([notebook("01_alpha", "1")], "smoke"), []

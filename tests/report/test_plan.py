@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pudnet_lib.batch import plan
-from pudnet_lib.batch.plan import find_notebooks, make_jobs, package_digest, variants
+from pudnet_lib.batch import reproduce as plan
+from pudnet_lib.batch.reproduce import find_notebooks, make_jobs, package_digest, variants
 from pudnet_lib.cli import parse_grid, parse_value
 from pudnet_lib.errors import PudNetError
 

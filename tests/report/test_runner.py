@@ -15,9 +15,8 @@ import pytest
 
 from pudnet_lib.batch import runner
 from pudnet_lib.batch.lab import lab_command
-from pudnet_lib.batch.plan import make_jobs
-from pudnet_lib.batch.processes import own_kernel, temporary_folder
-from pudnet_lib.batch.runner import run_job
+from pudnet_lib.batch.reproduce import make_jobs
+from pudnet_lib.batch.runner import own_kernel, run_job, temporary_folder
 from pudnet_lib.files import sweep
 
 

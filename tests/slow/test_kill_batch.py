@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pudnet_lib.batch.processes import JOB_VARIABLE
+from pudnet_lib.batch.runner import JOB_VARIABLE
 from pudnet_lib.files import PREFIX
 from pudnet_lib.results import read_results
 
