@@ -494,7 +494,7 @@ def grow_zoo(
     seed: Annotated[int, typer.Option(help="Of episodes and initialisation.", min=0)] = 0,
 ) -> None:
     """Train more networks for the zoo of notebook 01; an interrupted run goes on where it stopped."""
-    from pudnet_lib.studies.zoo_store import Initialisation, ZooConfig, load_zoo
+    from pudnet_lib.studies.zoo import Initialisation, ZooConfig, load_zoo
 
     starts: tuple[Initialisation, ...] = ("same", "different")
     for source, start in itertools.product(sources.split(","), starts):

@@ -38,9 +38,8 @@ class UNet(nn.Module):
         height, width = images.shape[2:]
         step = 2**self.depth
         if min(height, width) < step:
-            raise PudNetError(
-                f"The images are {height}×{width} pixels; a U-Net of depth {self.depth} needs {step}×{step}."
-            )
+            need = f"a U-Net of depth {self.depth} needs {step}×{step}"
+            raise PudNetError(f"The images are {height}×{width} pixels; {need}.")
         maps = padded = F.pad(images, (0, -width % step, 0, -height % step), mode="reflect")
         skips = []
         for block in self.down:
@@ -117,8 +116,4 @@ def mobilenet_small(config: TargetConfig) -> nn.Module:
     return PooledFeatures(features, int(features[-1][0].out_channels))
 
 
-BUILDERS |= {
-    "vgg11_bn": vgg11_bn,
-    "mobilenet_v3_small": mobilenet_small,
-    "unet": lambda c: UNet(c.width, c.channels),
-}
+BUILDERS |= {"vgg11_bn": vgg11_bn, "mobilenet_v3_small": mobilenet_small, "unet": lambda c: UNet(c.width, c.channels)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
@@ -27,48 +28,25 @@ from pudnet_lib.core.episodes import Episode
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
 #: A method has one colour in all figures, and methods of one kind share it; others take the palette in order.
 METHOD_COLOURS = {
-    "PudNet": "#0072B2",
-    "PudNet (kit)": "#0072B2",
-    "plain": "#332288",
-    "PudNet (paper)": "#332288",
+    **dict.fromkeys(("PudNet", "PudNet (kit)"), "#0072B2"),
+    **dict.fromkeys(("plain", "PudNet (paper)"), "#332288"),
+    **dict.fromkeys(("shared network", "constant embedding", "specialist"), "#009E73"),
+    **dict.fromkeys(("fine-tuned", "pretrained", "linear head"), "#E69F00"),
+    **dict.fromkeys(("near swap", "class attention"), "#CC79A7"),
+    **dict.fromkeys(("on pixels", "on HOG"), "#000000"),
+    **dict.fromkeys(("ProtoNet", "MatchingNet", "Meta-Baseline", "Meta-DeepBDC", "MUSML", "chance"), "#7F7F7F"),
     "refined": "#8C6D31",
     "far swap": "#56B4E9",
-    "near swap": "#CC79A7",
-    "shared network": "#009E73",
-    "constant embedding": "#009E73",
-    "specialist": "#009E73",
     "from scratch": "#D55E00",
-    "fine-tuned": "#E69F00",
-    "pretrained": "#E69F00",
-    "linear head": "#E69F00",
-    "class attention": "#CC79A7",
-    "on pixels": "#000000",
-    "on HOG": "#000000",
     "ImageNet-pretrained features": "#F0E442",
-    **dict.fromkeys(("ProtoNet", "MatchingNet", "Meta-Baseline", "Meta-DeepBDC", "MUSML"), "#7F7F7F"),
-    "chance": "#7F7F7F",
 }
 STYLE: dict[Any, Any] = {
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "medium",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#b0b0b0",
-    "grid.alpha": 0.35,
-    "grid.linewidth": 0.6,
-    "axes.prop_cycle": cycler(color=PALETTE),
-    "lines.linewidth": 1.8,
-    "svg.fonttype": "none",
-    "image.cmap": "cividis",
-}
-
+    "figure.dpi": 110, "figure.facecolor": "white", "figure.constrained_layout.use": True, "font.size": 10,
+    "axes.titlesize": 11, "axes.titlelocation": "left", "axes.titleweight": "medium", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "axes.prop_cycle": cycler(color=PALETTE),
+    "grid.color": "#b0b0b0", "grid.alpha": 0.35, "grid.linewidth": 0.6, "lines.linewidth": 1.8,
+    "svg.fonttype": "none", "image.cmap": "cividis",
+}  # fmt: skip
 
 #: Fonts that are tried in turn for a glyph, those that this machine has.
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Yu Gothic", "Arial Unicode MS")
@@ -101,9 +79,8 @@ class NotebookFigure(Figure):
         drawn, small = io.BytesIO(), io.BytesIO()
         self.savefig(drawn, format="png", dpi=90)
         # A quarter of the size, so that a notebook stays light; this method alone keeps the palette's colours exactly.
-        Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE).save(
-            small, format="png", optimize=True
-        )
+        light = Image.open(drawn).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
+        light.save(small, format="png", optimize=True)
         return small.getvalue()
 
 
@@ -126,44 +103,16 @@ def colour_of(method: str, position: int = 0) -> str:
 
 
 def intervals(
-    rows: pd.DataFrame,
-    axes: Axes,
-    label: str = "method",
-    unit: str = "accuracy (%)",
-    colours: Callable[[str, int], str] = colour_of,
+    rows: pd.DataFrame, axes: Axes, unit: str = "accuracy (%)", colours: Callable[[str, int], str] = colour_of
 ) -> Axes:
     """Draw means with their 95 % intervals as labelled dots, one line a row; chance as a dashed line."""
-    names = [str(name) for name in rows[label]]
-    for position, (name, row) in enumerate(zip(names, rows.to_dict(orient="records"), strict=True)):
-        mean, colour = row["mean"], colours(name, position)
-        low, high = row.get("low", mean), row.get("high", mean)
-        axes.plot([low, high], [position, position], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-        axes.plot(mean, position, "o", color=colour, markersize=7)
-        axes.annotate(
-            f"{mean:.1f}", (max(high, mean), position), (6, 0), textcoords="offset points", va="center", fontsize=9
-        )
+    methods = [str(name) for name in rows["method"]]
+    _dots(axes, rows, methods, "{:.1f}", colours=colours)
     if "chance" in rows and rows["chance"].notna().any():
         axes.axvline(float(rows["chance"].mean()), color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1)
-        # Under the axes' top edge, beside its line, whatever the rows are.
-        axes.annotate(
-            "chance", (float(rows["chance"].mean()), 1.0), (3, -2), xycoords=("data", "axes fraction"),
-            textcoords="offset points", va="top", fontsize=9, color="#6a6a6a",
-        )  # fmt: skip
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.9)
-    axes.margins(x=0.08)  # room for the last number
-    axes.set_xlabel(unit)
+    axes.set(xlabel=unit, ylim=(len(methods) - 0.4, -0.9))
+    axes.set_yticks(range(len(methods)), methods)
     axes.grid(visible=False, axis="y")
-    return axes
-
-
-def curve(axes: Axes, x: Sequence[float], rows: pd.DataFrame, method: str, position: int = 0) -> Axes:
-    """Draw a mean curve with its 95 % band and the method's name at its end."""
-    colour = colour_of(method, position)
-    axes.plot(x, rows["mean"], color=colour)
-    axes.fill_between(x, rows["low"], rows["high"], color=colour, alpha=0.18, linewidth=0)
-    end = (list(x)[-1], rows["mean"].iloc[-1])
-    axes.annotate(method, end, (5, 0), textcoords="offset points", color=colour, va="center", fontsize=9)
     return axes
 
 
@@ -172,23 +121,18 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
     panels = [*datasets] or [*dict.fromkeys(summary["dataset"])]
     methods = [*dict.fromkeys(summary["method"])]
     drawn, axes = figure(2.6 + 2.3 * len(panels), 0.9 + height * len(methods), 1, len(panels))
+    palette = {method: colour_of(method, place) for place, method in enumerate(methods)}
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
         points = table if dataset not in set(table["dataset"]) else table[table["dataset"] == dataset]
-        points = (
-            points[points["method"].isin(methods)]
-            .groupby(["method", "episode"], sort=False)["value"]
-            .mean()
-            .reset_index()
-        )
-        colours = {m: colour_of(m, i) for i, m in enumerate(methods)}
+        points = points[points["method"].isin(methods)].groupby(["method", "episode"], sort=False)["value"].mean()
         sns.stripplot(
-            points, x="value", y="method", hue="method", order=methods, palette=colours, ax=ax, size=2.5, alpha=0.25,
-            legend=False, jitter=0.2,
+            points.reset_index(), x="value", y="method", hue="method", order=methods, palette=palette, ax=ax,
+            size=2.5, alpha=0.25, legend=False, jitter=0.2,
         )  # fmt: skip
-        _dots(ax, summary[summary["dataset"] == dataset], methods, lambda row: f"{row['mean']:.1f}")
+        own = summary[summary["dataset"] == dataset]
+        _dots(ax, own, methods, "{:.1f}")
         if "chance" in summary:
-            chance = float(summary.loc[summary["dataset"] == dataset, "chance"].mean())
-            ax.axvline(chance, color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1, label="chance")
+            ax.axvline(float(own["chance"].mean()), color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1)
         ax.set(title=dataset, xlabel="accuracy, %", ylabel="", xlim=(0, 101), ylim=(len(methods) - 0.4, -0.6))
         ax.set_yticks(range(len(methods)), methods if place == 0 else [""] * len(methods))
     return drawn
@@ -200,13 +144,11 @@ def paired_gains(found: pd.DataFrame, title: str = "") -> Figure:
     drawn, axes = figure(2.6 + 2.0 * len(panels), 1.0 + 0.34 * len(rows), 1, len(panels))
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
         ax.axvline(0, color="#6a6a6a", linewidth=1)
-        part = found[found["dataset"] == dataset].assign(row=lambda t: t["metric"])
+        part = found[found["dataset"] == dataset]
         several = part["method"].nunique() > 1
         for shift, (method, mine) in enumerate(part.groupby("method", sort=False)):
-            colour = colour_of(str(method), shift) if several else None
-            _dots(
-                ax, mine, rows, lambda row: f"{row['mean']:+.1f}", "metric", colour, 0.22 * shift * several, shift > 0
-            )
+            colour = colour_of(str(method), shift) if several else colour_of
+            _dots(ax, mine, rows, "" if shift else "{:+.1f}", "metric", colour, 0.22 * shift)
         ax.set(title=dataset, xlabel="points", ylim=(len(rows) - 0.4, -0.6))
         ax.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows))
         ax.grid(visible=False, axis="y")
@@ -216,24 +158,17 @@ def paired_gains(found: pd.DataFrame, title: str = "") -> Figure:
 
 
 def _dots(
-    ax: Axes,
-    rows: pd.DataFrame,
-    order: Sequence[str],
-    text: Callable[[Any], str],
-    label: str = "method",
-    colour: str | None = None,
-    shift: float = 0.0,
-    silent: bool = False,
-) -> None:
+    ax: Axes, rows: pd.DataFrame, order: Sequence[str], text: str, label: str = "method",
+    colours: Callable[[str, int], str] | str = colour_of, shift: float = 0.0,
+) -> None:  # fmt: skip
     """Means as dots with their intervals as bars, the numbers in the right margin."""
     for row in rows.to_dict(orient="records"):
-        at, name = order.index(row[label]) + shift, str(row[label])
-        own = colour or colour_of(name, order.index(name))
+        place, mean = order.index(str(row[label])), row["mean"]
+        at, colour = place + shift, colours if isinstance(colours, str) else colours(str(row[label]), place)
         if np.isfinite(row["low"]):
-            ax.plot([row["low"], row["high"]], [at, at], color=own, linewidth=3, alpha=0.5, solid_capstyle="round")
-        ax.plot(row["mean"], at, "o", color=own, markersize=6, zorder=3)
-        if not silent:
-            ax.annotate(text(row), (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+            ax.plot([row["low"], row["high"]], [at, at], color=colour, linewidth=3, alpha=0.5, solid_capstyle="round")
+        ax.plot(mean, at, "o", color=colour, markersize=6, zorder=3)
+        ax.annotate(text.format(mean), (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=8)
 
 
 def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accuracy"), smooth: int = 0) -> Figure:
@@ -241,19 +176,16 @@ def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accura
     shown = [c for c in columns if c in log and log.loc[log[c].notna(), "step"].nunique() > 1]
     width = smooth or max(1, int(log["step"].max()) // 20)
     drawn, axes = figure(3.2 * len(shown) + 2.2, 3.0, 1, len(shown))
-    methods = [*dict.fromkeys(log["method"])]
-    palette = {m: PALETTE[i % len(PALETTE)] for i, m in enumerate(methods)}
+    palette = dict(zip(dict.fromkeys(log["method"]), cycle(PALETTE), strict=False))
     binned = log.assign(step=(np.ceil(log["step"] / width) * width).astype(int))
-    for place, (column, ax) in enumerate(zip(shown, axes[0], strict=True)):
+    for column, ax in zip(shown, axes[0], strict=True):
         part = binned.dropna(subset=[column]).groupby(["method", "seed", "step"], sort=False)[column].mean()
-        last = place == len(shown) - 1
         sns.lineplot(
-            part.reset_index(), x="step", y=column, hue="method", hue_order=methods, palette=palette, ax=ax,
-            errorbar=("pi", 100), legend=last, linewidth=1.5,
+            part.reset_index(), x="step", y=column, hue="method", hue_order=[*palette], palette=palette, ax=ax,
+            errorbar=("pi", 100), legend=column == shown[-1], linewidth=1.5,
         )  # fmt: skip
         ax.set(xlabel="meta-training step", ylabel=column)
-        if last:
-            sns.move_legend(ax, "upper left", bbox_to_anchor=(1.02, 1), title="", frameon=False, fontsize=8)
+    sns.move_legend(axes[0, -1], "upper left", bbox_to_anchor=(1.02, 1), title="", frameon=False, fontsize=8)
     return drawn
 
 
@@ -287,14 +219,10 @@ def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> 
         tiles = [np.concatenate([*row, *[np.full_like(row[0], 255)] * (each - len(row))], 1) for row in rows]
         mosaic = np.concatenate(tiles) / (255 if max(t.max() for t in tiles) > 1 else 1)
         ax.imshow(mosaic.squeeze(), cmap="gray", interpolation="nearest", aspect="auto")
-        per_class = len(images) // ways
-        ax.set_title(f"{part}: {per_class} per class")
+        ax.set(title=f"{part}: {len(images) // ways} per class", xticks=[])
         ax.grid(visible=False)
-        ax.set_xticks([])
         size = len(mosaic) / ways
-        labelled = (
-            [plain_text(names[int(c)]) for c in episode.classes] if names else [str(int(c)) for c in episode.classes]
-        )
+        labelled = [plain_text(names[int(c)]) if names else str(int(c)) for c in episode.classes]
         ax.set_yticks([size * (k + 0.5) for k in range(ways)], labelled if part == "sketch" else [""] * ways)
         ax.tick_params(length=0)
     return drawn
@@ -312,43 +240,19 @@ def heatmap(values: pd.DataFrame, title: str = "", unit: str = "", centre: float
     return drawn
 
 
-def bars(rows: pd.DataFrame, x: str, y: str, hue: str, panel: str) -> Figure:
-    """Draw means with 95 % intervals as bars, one panel a value of ``panel``, colours for ``hue``."""
-    panels = [*dict.fromkeys(rows[panel])]
-    drawn, axes = figure(1.6 + 2.6 * len(panels), 3.0, 1, len(panels))
-    for place, (name, ax) in enumerate(zip(panels, axes[0], strict=True)):
-        last = place == len(panels) - 1
-        sns.barplot(
-            rows[rows[panel] == name], x=x, y=y, hue=hue, ax=ax, palette=list(PALETTE[: rows[hue].nunique()]),
-            errorbar=("ci", 95), seed=0, err_kws={"linewidth": 1.2}, legend=last,
-        )  # fmt: skip
-        ax.set(title=name, xlabel="", ylabel=y if place == 0 else "")
-        ax.tick_params(axis="x", rotation=20)
-        if last:
-            sns.move_legend(ax, "upper left", bbox_to_anchor=(1.02, 1), title="", frameon=False, fontsize=8)
-    return drawn
-
-
 def curves_by_steps(rows: pd.DataFrame, zero: bool = True) -> Figure:
     """Draw quantities against meta-training steps: one row of axes a width, one column a metric, a colour a method."""
     widths, metrics = sorted(rows["width"].unique()), [*dict.fromkeys(rows["metric"])]
-    methods = [*dict.fromkeys(rows["method"])]
     drawn, axes = figure(2.0 + 2.7 * len(metrics), 2.5 * len(widths), len(widths), len(metrics))
-    for i, width in enumerate(widths):
-        for j, metric in enumerate(metrics):
-            ax, part = axes[i, j], rows[(rows["width"] == width) & (rows["metric"] == metric)]
-            for place, method in enumerate(methods):
-                mine = part[part["method"] == method].sort_values("step")
-                colour = PALETTE[place % len(PALETTE)]
-                ax.plot(mine["step"], mine["mean"], marker="o", markersize=3, color=colour, label=method)
-                low, high = (mine[c].astype(float) for c in ("low", "high"))
-                ax.fill_between(mine["step"], low, high, color=colour, alpha=0.15, linewidth=0)
-            if zero:
-                ax.axhline(0, color="#6a6a6a", linewidth=1)
-            ax.set(
-                xscale="log",
-                title=f"{metric}, width {width:g}",
-                xlabel="meta-training steps" if i + 1 == len(widths) else "",
-            )
+    for (width, metric), ax in zip(product(widths, metrics), axes.flat, strict=True):
+        part = rows[(rows["width"] == width) & (rows["metric"] == metric)]
+        for method, colour in zip(dict.fromkeys(rows["method"]), cycle(PALETTE), strict=False):
+            mine = part[part["method"] == method].sort_values("step").astype({"low": float, "high": float})
+            ax.plot(mine["step"], mine["mean"], marker="o", markersize=3, color=colour, label=method)
+            ax.fill_between(mine["step"], mine["low"], mine["high"], color=colour, alpha=0.15, linewidth=0)
+        if zero:
+            ax.axhline(0, color="#6a6a6a", linewidth=1)
+        ax.set(xscale="log", title=f"{metric}, width {width:g}")
+        ax.set_xlabel("meta-training steps" if width == widths[-1] else "")
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=8)
     return drawn

@@ -19,8 +19,7 @@ from pathlib import Path
 import torch
 
 from pudnet_lib.denoise.episodes import NoisyEpisodeConfig
-from pudnet_lib.denoise.sources import BUNDLED, PHOTOGRAPHS, TEXTURES
-from pudnet_lib.denoise.train import DENOISER_META, DenoiserTrainConfig, train_denoiser
+from pudnet_lib.denoise.train import BUNDLED, DENOISER_META, PHOTOGRAPHS, TEXTURES, DenoiserTrainConfig, train_denoiser
 from pudnet_lib.results import atomic_write
 from pudnet_lib.shipped import shipped_notes
 

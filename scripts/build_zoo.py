@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from pudnet_lib.images.cache import cache_folder
-from pudnet_lib.studies.zoo_store import PARTS, SHIPPED, ZooConfig, load_zoo, read_tensors, write_rows, zoo_name
+from pudnet_lib.studies.zoo import PARTS, SHIPPED, ZooConfig, load_zoo, read_tensors, write_rows, zoo_name
 
 ROWS = {"train": 120, "held-out": 60}
 

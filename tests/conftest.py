@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -26,6 +31,21 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("kit")
+
+
+@pytest.fixture(scope="session")
+def notebook_functions() -> Callable[[str], SimpleNamespace]:
+    """Give what a notebook's cells with the tag ``tested`` define, without running the others."""
+
+    def functions(stem: str) -> SimpleNamespace:
+        path = Path(__file__).parents[1] / "notebooks" / f"{stem}.ipynb"
+        names = {"np": np, "pd": pd, "torch": torch}
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if "tested" in cell["metadata"].get("tags", ()):
+                exec("".join(cell["source"]), names)
+        return SimpleNamespace(**names)
+
+    return functions
 
 
 def make_images(

@@ -35,7 +35,6 @@ def rows():
         lambda: plots.paired_gains(rows(), SHORT[2]),
         lambda: plots.accuracy_against_seconds(rows(), SHORT[0], SHORT[1]),
         lambda: plots.learning_curves(rows().assign(seed=0, loss=1.0, step=range(5)), ("loss",)),
-        lambda: plots.bars(rows(), "method", "mean", "metric", "dataset"),
         lambda: plots.curves_by_steps(rows().assign(width=8, metric=SHORT[1])),
     ],
 )

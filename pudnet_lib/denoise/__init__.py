@@ -5,14 +5,5 @@ from pudnet_lib.denoise.folder import CleanedFolder, clean_folder, clean_picture
 from pudnet_lib.denoise.noise import add_noise, is_gray, scores
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 
-__all__ = [
-    "CleanedFolder",
-    "Denoiser",
-    "DenoiserConfig",
-    "add_noise",
-    "clean_folder",
-    "clean_picture",
-    "is_gray",
-    "predict_denoiser",
-    "scores",
-]
+__all__ = ["CleanedFolder", "Denoiser", "DenoiserConfig", "add_noise", "clean_folder", "clean_picture", "is_gray"]
+__all__ += ["predict_denoiser", "scores"]

@@ -40,24 +40,21 @@ def grid_mask(images: int, height: int, width: int, generator: torch.Generator, 
 def hide(noisy: Tensor, mask: Tensor, generator: torch.Generator, radius: int = RADIUS) -> Tensor:
     """Replace hidden pixels by another pixel near by, never by themselves; a new (N, C, H, W) tensor."""
     n, channels, height, width = noisy.shape
-    if min(height, width) < 2 * radius:
-        raise PudNetError(
-            f"The images are {height}×{width} pixels; blind spots need at least {2 * radius}×{2 * radius}."
-        )
-    side = 2 * radius + 1
+    least, side = 2 * radius, 2 * radius + 1
+    if min(height, width) < least:
+        raise PudNetError(f"The images are {height}×{width} pixels; blind spots need at least {least}×{least}.")
     draw = torch.randint(side * side - 1, (n, height, width), generator=generator)
     draw = draw + (draw >= side * side // 2).long()  # leaves out the window's centre
-    y = _shifted(torch.arange(height)[:, None], draw // side - radius, height)  # (N, H, W)
-    x = _shifted(torch.arange(width), draw % side - radius, width)
+    moves = draw // side - radius, draw % side - radius  # (N, H, W) each
+    places = torch.arange(height)[:, None], torch.arange(width)
+    # An offset that leaves the image is turned round, so that it never becomes zero.
+    y, x = (
+        torch.where((place + move < 0) | (place + move >= size), place - move, place + move)
+        for place, move, size in zip(places, moves, (height, width), strict=True)
+    )
     near = (y * width + x).view(n, 1, -1).expand(-1, channels, -1).to(noisy.device)
     replacement = noisy.flatten(2).gather(2, near).view_as(noisy)
     return torch.where(mask.to(noisy.device), replacement, noisy)
-
-
-def _shifted(place: Tensor, offset: Tensor, size: int) -> Tensor:
-    """Place plus offset; an offset that leaves the image is turned round, so that it never becomes zero."""
-    there = place + offset
-    return torch.where((there < 0) | (there >= size), place - offset, there)
 
 
 def blind_spot_loss(estimate: Tensor, noisy: Tensor, mask: Tensor) -> Tensor:
@@ -88,10 +85,9 @@ class NoisyEpisodeConfig(EpisodeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.sigma_low <= self.sigma_high:
-            raise PudNetError(
-                f"Noise levels {self.sigma_low}..{self.sigma_high}: expected 0 < sigma_low <= sigma_high."
-            )
+        low, high = self.sigma_low, self.sigma_high
+        if not 0 < low <= high:
+            raise PudNetError(f"Noise levels {low}..{high}: expected 0 < sigma_low <= sigma_high.")
         if self.loss not in get_args(Loss):
             raise unknown_name("denoising loss", self.loss, get_args(Loss))
 
@@ -137,15 +133,14 @@ class NoisyEpisodeSampler(EpisodeSampler):
 
     def episode(self, index: int, source: int | None = None) -> NoisyEpisode:  # type: ignore[override]
         """Draw noisy episode number ``index``; see ``EpisodeSampler.episode``."""
-        plain = super().episode(index, source)
-        rng = np.random.default_rng((self.seed, index, 1))
+        plain, rng = super().episode(index, source), np.random.default_rng((self.seed, index, 1))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         sigma = float(rng.uniform(self.config.sigma_low, self.config.sigma_high))
         gray = self._gray[plain.source_index]
         clean = torch.cat([plain.support, plain.query])
         noisy, sketch = (add_noise(images, sigma, generator, gray) for images in (clean, plain.sketch))
-        supervised = self.config.loss == "supervised"
-        return noisy_episode(plain.source, sigma, sketch, noisy, clean if supervised else None, generator)
+        goal = clean if self.config.loss == "supervised" else None
+        return noisy_episode(plain.source, sigma, sketch, noisy, goal, generator)
 
 
 class DenoisingLosses(NamedTuple):

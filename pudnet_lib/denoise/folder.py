@@ -9,13 +9,13 @@ clean picture is needed, and nothing is trained.
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +34,7 @@ TILE, MARGIN = 512, 40  # pixels; a U-Net of depth 2 and its local means look le
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's 16-bit file may really hold
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A page: (C, H, W) uint8, or float in 0..65535 for 16-bit gray; alpha, colour profile, and what was dropped."""
 
     pixels: Tensor
@@ -49,41 +48,26 @@ class Picture:
         return self.pixels.is_floating_point()
 
 
-@dataclass(frozen=True)
-class CleanedFolder:
-    """What came out.
-
-    Attributes:
-        network: The predicted denoiser.
-        files: Cleaned pictures, in the order of the noisy ones.
-        change: Mean root of the squared difference between a noisy picture and its cleaned one, in 8-bit units; near
-            the noise's σ if noise is all that was taken away.
-        skipped: Files that were passed over, each with the reason.
-        notes: What could not be kept, one sentence each.
-    """
+class CleanedFolder(NamedTuple):
+    """What came out."""
 
     network: Denoiser
-    files: tuple[Path, ...]
-    change: float
-    skipped: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
+    files: tuple[Path, ...]  # cleaned pictures, in the order of the noisy ones
+    change: float  # root of the mean squared difference to the noisy pictures, in 8-bit units
+    skipped: tuple[tuple[str, str], ...] = ()  # files that were passed over, each with the reason
+    notes: tuple[str, ...] = ()  # what could not be kept, one sentence each
 
     def lines(self) -> list[str]:
         """The result in words, a line each."""
-        found = [
-            f"{len(self.files)} pictures cleaned; they differ from the noisy ones by {self.change:.1f} of 255 "
-            "(root mean square), which is near the noise's σ if noise is all that went"
-        ]
-        return [*found, *(f"skipped {name}: {why}" for name, why in self.skipped), *self.notes]
+        found = f"{len(self.files)} pictures cleaned; they differ from the noisy ones by {self.change:.1f} of 255 "
+        found += "(root mean square), which is near the noise's σ if noise is all that went"
+        return [found, *(f"skipped {name}: {why}" for name, why in self.skipped), *self.notes]
 
 
 def clean_folder(
-    model: ParameterModel,
-    folder: Path,
-    out: Path,
-    config: DenoiserConfig | None = None,
+    model: ParameterModel, folder: Path, out: Path, config: DenoiserConfig | None = None,
     on_error: Literal["raise", "skip"] = "skip",
-) -> CleanedFolder:
+) -> CleanedFolder:  # fmt: skip
     """Predict a denoiser for a folder of noisy pictures and clean them all."""
     folder, out, config = Path(folder), Path(out), config or DenoiserConfig()
     if folder.suffix.lower() == ".zip" and folder.is_file():
@@ -98,17 +82,11 @@ def clean_folder(
 
 
 def _clean(
-    model: ParameterModel,
-    root: Path,
-    name: str,
-    out: Path,
-    config: DenoiserConfig,
-    skipped: list[tuple[str, str]],
+    model: ParameterModel, root: Path, name: str, out: Path, config: DenoiserConfig, skipped: list[tuple[str, str]],
     on_error: str,
-) -> CleanedFolder:
-    tree = walk(root)
+) -> CleanedFolder:  # fmt: skip
+    tree, generator = walk(root), torch.Generator().manual_seed(config.seed)
     files, skipped = tree.below(), [*skipped, *tree.passed_over()]
-    generator = torch.Generator().manual_seed(config.seed)
     cut: list[Tensor] = []
     usable: list[tuple[str, int, str]] = []  # file, page, the name of what becomes of it
     highest = 0.0
@@ -200,8 +178,7 @@ def _picture(image: Image.Image) -> Picture:
         profile = None
     alpha = None
     if "A" in mode.upper() or "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-        alpha = np.asarray(upright.getchannel("A"))
+        alpha = np.asarray((upright := upright.convert("RGBA")).getchannel("A"))
     plain = upright.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
     pixels = np.atleast_3d(np.asarray(plain)).transpose(2, 0, 1).copy()
     return Picture(torch.from_numpy(pixels), alpha, profile, tuple(dropped))
@@ -231,12 +208,8 @@ def distinct_names(names: Sequence[str]) -> list[str]:
     taken = {fold(str(folder)) for name in names for folder in PurePosixPath(name).parents}  # no file may be called so
     chosen: dict[int, str] = {}
     for index in sorted(range(len(names)), key=lambda i: count[fold(short[i])] > 1):  # those without a rival first
-        stem = short[index].removesuffix(".png")
         tries = [short[index]] * (count[fold(short[index])] == 1) + [f"{names[index]}.png"]
-        number = 1
-        while fold(tries[0]) in taken:
-            number += 1
-            tries = tries[1:] or [f"{stem}-{number}.png"]
-        chosen[index] = tries[0]
-        taken.add(fold(tries[0]))
+        numbered = (f"{short[index].removesuffix('.png')}-{number}.png" for number in itertools.count(len(tries) + 1))
+        chosen[index] = next(name for name in itertools.chain(tries, numbered) if fold(name) not in taken)
+        taken.add(fold(chosen[index]))
     return [chosen[index] for index in range(len(names))]

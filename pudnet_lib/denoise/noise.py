@@ -26,9 +26,7 @@ def to_unit(images: Tensor, noisy: bool = False) -> Tensor:
     """Bring images to floating point about [0, 1] (noisy: beyond it as far as noise explains), or refuse them."""
     if images.dtype == torch.uint8:
         return images.float() / 255
-    expected = (
-        "expected uint8 in 0..255, or floating point in [0, 1]: divide by the largest value that a pixel can have"
-    )
+    expected = "expected uint8 in 0..255, or floating point in [0, 1]: divide by the largest value a pixel can have"
     if not images.is_floating_point():
         raise PudNetError(f"The images have dtype {str(images.dtype).removeprefix('torch.')}; {expected}.")
     rows = images.reshape(-1, images.shape[-1])

@@ -55,12 +55,9 @@ class Denoiser(nn.Module):
     """A predicted image-to-image network, ready to use; ``backbone`` maps normalised images to normalised images."""
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        target: TargetConfig | None = None,
-        origin: Mapping[str, Any] | None = None,
+        self, backbone: nn.Module, target: TargetConfig | None = None, origin: Mapping[str, Any] | None = None,
         seconds: Mapping[str, float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone, self.target = backbone, target
         self.origin, self.seconds = dict(origin or {}), dict(seconds or {})
@@ -103,22 +100,18 @@ def patches(noisy: Tensor | Sequence[Tensor], count: int, patch: int, generator:
         raise PudNetError(f"{len(small)} images are smaller than {patch}×{patch} pixels, the first {small[0]}.")
     if isinstance(noisy, Tensor) and noisy.shape[-2:] == (patch, patch):
         return noisy[torch.randperm(len(noisy), generator=generator)[:count]]
-    chosen = torch.randint(len(noisy), (count,), generator=generator).tolist()
-    places = torch.rand(count, 2, generator=generator).tolist()
+    chosen = [noisy[i] for i in torch.randint(len(noisy), (count,), generator=generator).tolist()]
     cut = []
-    for index, (v, u) in zip(chosen, places, strict=True):
-        image = noisy[index]
+    for image, (v, u) in zip(chosen, torch.rand(count, 2, generator=generator).tolist(), strict=True):
         top, left = int(v * (image.shape[1] - patch + 1)), int(u * (image.shape[2] - patch + 1))
         cut.append(image[:, top : top + patch, left : left + patch])
     return torch.stack(cut)
 
 
 def predict_denoiser(
-    model: ParameterModel,
-    noisy: Tensor | Sequence[Tensor],
-    config: DenoiserConfig | None = None,
+    model: ParameterModel, noisy: Tensor | Sequence[Tensor], config: DenoiserConfig | None = None,
     sketch: Tensor | None = None,
-) -> Denoiser:
+) -> Denoiser:  # fmt: skip
     """Predict a denoiser for a dataset of noisy images. Neither the model nor the global generators change."""
     config = config or DenoiserConfig()
     target: TargetConfig | None = None if getattr(model, "own_target", False) else model.config.target

@@ -1,22 +1,18 @@
-"""Do two descriptions of the same episodes correlate? CCA on held-out episodes with permutation nulls, CKA, Mantel.
+"""Do two descriptions of the same episodes correlate? CCA on held-out episodes with permutation nulls.
 
 Paper, Section 1 [rec]: both sides are reduced, then CCA. Our choice, everything that makes it proof: PCA (without it
-CCA has as many dimensions as episodes and finds a correlation of 1 in noise) and the canonical directions are fitted on
-training episodes, correlations are taken on held-out episodes with held-out classes. The null keeps all of this and
-only shuffles which parameters belong to which dataset; CCA in closed form does all permutations at once (equal to
-scikit-learn's, see the tests). A second null shuffles the training pairs only: it asks whether what was fitted carries
-over better than directions fitted to noise, and stays honest where held-out episodes share few sets of classes.
-Linear CKA and the Mantel test fit nothing: second opinions on whether both sides agree on what resembles what.
+CCA finds a correlation of 1 in noise) and the canonical directions are fitted on training episodes, correlations are
+taken on held-out episodes with held-out classes. One null shuffles which parameters belong to which dataset, all
+permutations at once in closed form (equal to scikit-learn's, see the tests); a second one shuffles the training pairs
+only, and stays honest where held-out episodes share few sets of classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
 from sklearn.decomposition import PCA
 
 from pudnet_lib.errors import PudNetError
@@ -33,8 +29,7 @@ class Standard(NamedTuple):
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Bring (m, p) to (m, q): mean 0 and spread 1 over training episodes, constant columns left out."""
-        scaled: np.ndarray = (rows[:, self.varying] - self.centre) / self.scale
-        return scaled
+        return (rows[:, self.varying] - self.centre) / self.scale  # type: ignore[no-any-return]
 
 
 def standard(train: np.ndarray, what: str) -> Standard:
@@ -59,19 +54,18 @@ class Reduced(NamedTuple):
     def project(self, rows: np.ndarray) -> np.ndarray:
         """Bring further episodes (r, p) into the same coordinates, (r, k)."""
         assert self.steps is not None
-        scores: np.ndarray = self.steps[1].transform(self.steps[0](rows))
-        return scores
+        return self.steps[1].transform(self.steps[0](rows))  # type: ignore[no-any-return]
 
 
 def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str) -> Reduced:
     """Standardise (n, p) and (m, p) and take principal components, all fitted on the training episodes."""
-    n = len(train)
+    least = 2 * components + 2
     if components < 1:
         raise PudNetError(f"{components} components were asked for; expected at least 1.")
-    if n < 2 * components + 2 or len(test) < 4:
+    if len(train) < least or len(test) < 4:
         raise PudNetError(
-            f"{n} training and {len(test)} held-out episodes are too few for {components} components; expected at "
-            f"least {2 * components + 2} and 4. Grow the zoo (pudnet grow-zoo) or take fewer components."
+            f"{len(train)} training and {len(test)} held-out episodes are too few for {components} components; "
+            f"expected at least {least} and 4. Grow the zoo (pudnet grow-zoo) or take fewer components."
         )
     scale = standard(train, what)
     standard(np.concatenate([train, test]), what)  # the held-out episodes must be finite, too
@@ -87,8 +81,7 @@ def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str)
     return Reduced(scores, pca.transform(scale(test)), float(pca.explained_variance_ratio_.sum()), (scale, pca))
 
 
-@dataclass(frozen=True)
-class Against:
+class Against(NamedTuple):
     """A value beside its permutation null, with a 95 % interval where one was asked for (else NaN).
 
     ``transfer_null`` holds the values where only the training pairs were shuffled; empty where nothing was fitted.
@@ -98,7 +91,7 @@ class Against:
     low: float
     high: float
     null: np.ndarray
-    transfer_null: np.ndarray = field(default_factory=lambda: np.empty(0))
+    transfer_null: np.ndarray = np.empty(0)
 
     @property
     def p(self) -> float:
@@ -146,9 +139,8 @@ def shuffled_canonical(x: Reduced, y: Reduced, train_orders: np.ndarray, test_or
 def _unit_columns(u: np.ndarray) -> np.ndarray:
     """Centre columns of (…, m, k) and bring them to length 1; a constant one becomes 0."""
     centred = u - u.mean(-2, keepdims=True)
-    length = np.sqrt((centred**2).sum(-2, keepdims=True))
-    scaled: np.ndarray = np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)
-    return scaled
+    length = np.linalg.norm(centred, axis=-2, keepdims=True)
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)
 
 
 @lru_cache(maxsize=6)
@@ -156,34 +148,25 @@ def shuffles(count: int, size: int, seed: int, strata: tuple[int, ...] | None = 
     """Draw permutations, (B, size); within strata if there are any, one number a place. Kept: do not write to it."""
     keys = np.random.default_rng((seed, size)).random((count, size))
     if strata is None:
-        plain: np.ndarray = keys.argsort(1).astype(np.int32)
-        return plain
+        return keys.argsort(1).astype(np.int32)
     order = (keys + np.array(strata)).argsort(1)  # grouped by stratum, shuffled within
-    drawn: np.ndarray = np.empty(order.shape, np.int32)
+    drawn = np.empty(order.shape, np.int32)
     drawn[:, np.argsort(strata, kind="stable")] = order
     return drawn
 
 
-@dataclass(frozen=True)
-class Canonical:
+class Canonical(NamedTuple):
     """Canonical correlations with everything that tells whether to believe them.
 
-    Attributes:
-        held_out: Mean of the k canonical correlations on held-out episodes, with interval and nulls. A mean, because
-            the fit's order of directions says little where several are equally strong.
-        in_sample: The same on the very episodes that they were fitted on, with its null.
-        spectrum: (k,) held-out correlations, in the order of the fit.
-        spectrum_null: (B, k) their null.
-        scores: (m, 2, k) held-out episodes along each pair of directions: datasets' side, parameters' side.
-        axes: Directions of both sides, (k, k) each, in the coordinates of the reduced sides.
+    Means over pairs, because the fit's order of directions says little where several are equally strong.
     """
 
-    held_out: Against
-    in_sample: Against
-    spectrum: np.ndarray
-    spectrum_null: np.ndarray
-    scores: np.ndarray
-    axes: tuple[np.ndarray, np.ndarray]
+    held_out: Against  # mean of the k canonical correlations on held-out episodes, with interval and nulls
+    in_sample: Against  # the same on the very episodes that they were fitted on, with its null
+    spectrum: np.ndarray  # (k,) held-out correlations, in the order of the fit
+    spectrum_null: np.ndarray  # (B, k)
+    scores: np.ndarray  # (m, 2, k) held-out episodes along each pair of directions: datasets' side, parameters' side
+    axes: tuple[np.ndarray, np.ndarray]  # directions of both sides, (k, k) each, in the reduced sides' coordinates
 
 
 def canonical(
@@ -203,14 +186,9 @@ def canonical(
     nulls = [shuffled_canonical(x, y, train_orders[block], test_orders[block]) for block in blocks]
     null = Shuffled(*(np.concatenate(parts) for parts in zip(*nulls, strict=True)))
     low, high = _bootstrap(u, v, np.arange(len(u)) if clusters is None else clusters, permutations, seed)
-    return Canonical(
-        Against(float(outside.mean()), low, high, null.held_out.mean(1), null.transfer.mean(1)),
-        Against(float(inside.mean()), np.nan, np.nan, null.in_sample.mean(1)),
-        outside,
-        null.held_out,
-        np.stack([u, v], 1),
-        (left, right),
-    )
+    held_out = Against(float(outside.mean()), low, high, null.held_out.mean(1), null.transfer.mean(1))
+    in_sample = Against(float(inside.mean()), np.nan, np.nan, null.in_sample.mean(1))
+    return Canonical(held_out, in_sample, outside, null.held_out, np.stack([u, v], 1), (left, right))
 
 
 def _bootstrap(u: np.ndarray, v: np.ndarray, clusters: np.ndarray, count: int, seed: int) -> tuple[float, float]:
@@ -224,27 +202,3 @@ def _bootstrap(u: np.ndarray, v: np.ndarray, clusters: np.ndarray, count: int, s
     values = np.divide(weights @ (u * v) - mean_u * mean_v, size, out=np.zeros_like(size), where=size > 1e-9).mean(1)
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
-
-
-def linear_cka(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
-    """Linear centred kernel alignment (0..1) of (m, p) and (m, q), beside its null under (B, m) shuffled pairings."""
-    a, b = ((s - s.mean(0)) @ (s - s.mean(0)).T for s in (x, y))
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if size < 1e-12:
-        raise PudNetError("CKA: one side is constant over the episodes; a constant aligns with nothing.")
-    return Against(float(np.vdot(a, b)) / size, np.nan, np.nan, _aligned(a, b, orders) / size)
-
-
-def mantel(x: np.ndarray, y: np.ndarray, orders: np.ndarray) -> Against:
-    """Mantel test: correlation of the distances within (m, p) and within (m, q), beside its null."""
-    a, b = pdist(x), pdist(y)
-    if a.std() < 1e-12 or b.std() < 1e-12:
-        raise PudNetError("Mantel test: all episodes lie equally far apart on one side; nothing can correlate.")
-    left, right = (squareform((d - d.mean()) / d.std(), checks=False) for d in (a, b))  # every pair twice
-    size = 2 * len(a)
-    return Against(float(np.vdot(left, right)) / size, np.nan, np.nan, _aligned(left, right, orders) / size)
-
-
-def _aligned(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Inner products of (m, m) with (m, m) whose rows and columns are shuffled alike, (B,)."""
-    return np.array([np.vdot(a, b.take(order, 0).take(order, 1)) for order in orders])

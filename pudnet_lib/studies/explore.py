@@ -1,4 +1,4 @@
-"""Notebook 01's working parts: any cell of the correlations once, the linked figure, layers compared, data sets placed.
+"""Notebook 01's working parts: any cell of the correlations once, the linked figure, data sets placed in it.
 
 Our choice; the paper has no counterpart. The figure is a small widget of the kit's own (``explore.js``, drawn by the
 browser, so that hovering, selecting, zooming and the choice of a cell ask no kernel); ``page`` writes the same figure
@@ -20,25 +20,32 @@ from typing import Any, Literal, NamedTuple
 import anywidget
 import ipywidgets
 import numpy as np
-import pandas as pd
 import torch
 import traitlets
 from PIL import Image
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.studies import correlation, features
-from pudnet_lib.studies.correlation import Against, Canonical, Reduced
+from pudnet_lib.studies.correlation import Canonical, Reduced
 from pudnet_lib.studies.features import DATASET_FEATURES, LAYERS, DatasetFeature, ParameterFeature
-from pudnet_lib.studies.zoo import ZooTraining, train_networks
-from pudnet_lib.studies.zoo_store import PARTS, Initialisation, Part, Zoo, ZooConfig, load_zoo, parameter_shapes
+from pudnet_lib.studies.zoo import (
+    PARTS,
+    Initialisation,
+    Part,
+    Zoo,
+    ZooConfig,
+    ZooTraining,
+    load_zoo,
+    parameter_shapes,
+    train_networks,
+)  # fmt: skip
 
-LABELS = {names[0]: layer for layer, names in LAYERS.items() if len(names) == 1}
 POOLED, WITHIN = "all sources", "all sources, shuffled within"
 SCRIPT = Path(__file__).with_name("explore.js")
 DEBOUNCE = 0.15  # seconds without a further change before a panel answers
 Side = Literal["dataset", "parameters", "strata", "class set"]
+CELLS = [(layer, feature, f"{layer}|{feature}") for layer in LAYERS for feature in DATASET_FEATURES]
 
 
 class Cell(NamedTuple):
@@ -65,7 +72,7 @@ class Study:
             raise PudNetError("The study needs at least one source and one initialisation.")
         self.names, self.starts = tuple(sources), tuple(initialisations)
         self.training, self.permutations, self.seed = training or ZooTraining(), permutations, seed
-        self._own: dict[tuple[int, int], tuple[ImageDataset, tuple[torch.Tensor, torch.Tensor, np.ndarray]]] = {}
+        self._own: dict[tuple[int, int], tuple[Any, ...]] = {}
         self.load(train, held_out)
         self.canonical = lru_cache(maxsize=4096)(self._canonical)
         self.reduced = lru_cache(maxsize=4096)(self._reduce)
@@ -73,10 +80,9 @@ class Study:
 
     def load(self, train: int, held_out: int) -> None:
         """Load so many episodes of every zoo; what is lacking is trained."""
-        configs = {(s, i): ZooConfig(s, i, training=self.training, seed=self.seed)
-                   for s in self.names for i in self.starts}  # fmt: skip
-        self.zoos: dict[tuple[str, str], Zoo] = {k: load_zoo(c, train, held_out) for k, c in configs.items()}
-        self.shapes = parameter_shapes(next(iter(configs.values())))
+        which = [ZooConfig(s, i, training=self.training, seed=self.seed) for s in self.names for i in self.starts]
+        self.zoos = {(c.source, str(c.initialisation)): load_zoo(c, train, held_out) for c in which}
+        self.shapes = parameter_shapes(which[0])
 
     @property
     def sources(self) -> list[str]:
@@ -100,8 +106,7 @@ class Study:
     def side(self, cell: Cell, side: Side) -> tuple[np.ndarray, np.ndarray]:
         """One description of all of a cell's episodes: rows to fit on, rows to test on."""
         fit, test = (
-            np.concatenate([self._rows(cell, side, part, name, zoo) for name, zoo in self.members(cell)])
-            for part in PARTS
+            np.concatenate([self._rows(cell, side, part, *member) for member in self.members(cell)]) for part in PARTS
         )
         last = np.arange(len(fit)) % 3 == 2
         return (fit[~last], fit[last]) if cell.same_classes else (fit, test)
@@ -113,9 +118,8 @@ class Study:
             rows: np.ndarray = self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)[indices]
             return rows
         if side == "parameters":
-            return features.parameter_features(
-                zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters
-            )
+            found = zoo.part(part).parameters[kept]
+            return features.parameter_features(found, self.shapes, cell.layer, cell.parameters)
         if side == "strata":
             return np.full(len(indices), self.names.index(source))
         return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.class_sets(part, indices)])
@@ -139,14 +143,6 @@ class Study:
         strata, clusters = (fit, test) if cell.source == WITHIN else None, self.side(cell, "class set")[1]
         return correlation.canonical(*self.sides(cell), self.permutations, clusters, strata, self.seed)
 
-    def similarities(self, cell: Cell) -> dict[str, Against]:
-        """Linear CKA and the Mantel test on held-out episodes."""
-        (a, x), (b, y) = self.side(cell, "dataset"), self.side(cell, "parameters")
-        x, y = correlation.standard(a, cell.feature)(x), correlation.standard(b, cell.layer)(y)
-        strata = tuple(self.side(cell, "strata")[1].tolist()) if cell.source == WITHIN else None
-        orders = correlation.shuffles(self.permutations, len(x), self.seed, strata)
-        return {"linear CKA": correlation.linear_cka(x, y, orders), "Mantel test": correlation.mantel(x, y, orders)}
-
     def place(self, cell: Cell, dataset: ImageDataset) -> np.ndarray:
         """Place a data set (RGB, 32 pixels) in a cell's scatter, (2, k): described, and a network trained on it."""
         zoo, (x, y), axes = self.members(cell)[0][1], self.sides(cell), self.canonical(cell).axes
@@ -159,7 +155,7 @@ class Study:
         """Images and labels of an episode from a data set, and the parameters (1, P) of a network trained on it."""
         key = id(dataset), zoo.episodes.ways
         if key in self._own:
-            return self._own[key][1]
+            return self._own[key][:3]
         classes = [ids[: zoo.config.per_class] for ids in dataset.indices_by_class() if len(ids) >= 2]
         kept = classes[: zoo.episodes.ways]
         if len(kept) < 2 or dataset.channels != 3:
@@ -168,30 +164,24 @@ class Study:
         labels = torch.arange(len(kept)).repeat_interleave(torch.tensor([*map(len, kept)]))
         trained = train_networks(images[None], labels, self.training, [self.seed]).parameters
         row = torch.cat([trained[name].flatten(1) for name in self.shapes], 1).numpy()
-        self._own[key] = (dataset, (images, labels, row))  # the data set is kept, so that its id stays its own
+        self._own[key] = images, labels, row, dataset  # the data set is kept, so that its id stays its own
         return images, labels, row
 
 
 def explorer_data(study: Study, cell: Cell, added: Sequence[ImageDataset] = ()) -> dict[str, Any]:
     """Everything that the linked figure shows of one source, initialisation and description of parameters."""
     data = _shown(study, cell._replace(layer="", feature="HOG"))
-    places = {
-        name: np.stack([study.place(cell._replace(layer=layer, feature=feature), dataset) for dataset in added])
-        for layer, feature, name in _cells() if added
-    }  # fmt: skip
-    cells = {name: data["cells"][name] | {"added": own.transpose(2, 1, 0).round(3).tolist()}
-             for name, own in places.items()}  # fmt: skip
-    return data | {"cells": data["cells"] | cells, "added": [dataset.name for dataset in added]}
-
-
-def _cells() -> list[tuple[str, DatasetFeature, str]]:
-    return [(layer, feature, f"{layer}|{feature}") for layer in LAYERS for feature in DATASET_FEATURES]
+    cells = dict(data["cells"])
+    for layer, feature, name in CELLS if added else ():
+        places = [study.place(cell._replace(layer=layer, feature=feature), dataset) for dataset in added]
+        cells[name] = cells[name] | {"added": np.stack(places).transpose(2, 1, 0).round(3).tolist()}
+    return data | {"cells": cells, "added": [dataset.name for dataset in added]}
 
 
 @lru_cache(maxsize=32)
 def _shown(study: Study, cell: Cell) -> dict[str, Any]:
     cells: dict[str, Any] = {}
-    for layer, feature, name in _cells():
+    for layer, feature, name in CELLS:
         found = study.canonical(cell._replace(layer=layer, feature=feature))
         value = found.held_out
         cells[name] = {
@@ -201,19 +191,14 @@ def _shown(study: Study, cell: Cell) -> dict[str, Any]:
             "high": np.quantile(found.spectrum_null, 0.95, 0).round(3).tolist(),
             "points": found.scores.transpose(2, 1, 0).round(3).tolist(), "added": [],
         }  # fmt: skip
-    episodes = [_facts(study, name, zoo, row) for name, zoo in study.members(cell)
-                for row in range(len(zoo.held_out.indices))]  # fmt: skip
+    episodes = []
+    for source, zoo in study.members(cell):
+        for index, accuracy in zip(zoo.held_out.indices.tolist(), zoo.held_out.accuracy.tolist(), strict=True):
+            images = zoo.episodes.images("held-out", np.array([index]))[0][0].unflatten(0, (zoo.episodes.ways, -1))
+            facts = {"classes": zoo.episodes.names("held-out", index), "picture": _picture(images[:, :5])}
+            episodes.append({"name": f"{source} {index}", "source": source, "accuracy": round(accuracy, 1), **facts})
     limit = round(1.05 * max(float(np.abs(c["points"]).max()) for c in cells.values()), 2)
     return {"layers": [*LAYERS], "features": [*DATASET_FEATURES], "cells": cells, "episodes": episodes, "limit": limit}
-
-
-def _facts(study: Study, source: str, zoo: Zoo, row: int) -> dict[str, Any]:
-    index = int(zoo.held_out.indices[row])
-    images = zoo.episodes.images("held-out", np.array([index]))[0][0].unflatten(0, (zoo.episodes.ways, -1))[:, :5]
-    names = zoo.episodes.names("held-out", index)
-    accuracy = round(float(zoo.held_out.accuracy[row]), 1)
-    return {"name": f"{source} {index}", "source": source, "classes": names, "accuracy": accuracy,
-            "picture": _picture(images)}  # fmt: skip
 
 
 def _picture(images: torch.Tensor) -> str:
@@ -303,45 +288,3 @@ const state = {content}, calls = [];
 const model = {{ get: name => state[name], on: (event, call) => calls.push([event, call]), save_changes: () => {{}},
   set: (name, value) => {{ state[name] = value; calls.forEach(([e, c]) => e === "change:" + name && c()); }} }};
 render({{ model, el: document.getElementById("figure") }});</script>"""
-
-
-class LayerView(NamedTuple):
-    """One layer of one episode, (out, in, k, k) each, and how near the prediction is, filter by filter (out,)."""
-
-    trained: np.ndarray
-    predicted: np.ndarray
-    mean_trained: np.ndarray
-    mean_predicted: np.ndarray
-
-    @property
-    def cosines(self) -> dict[str, np.ndarray]:
-        """Cosine of each trained filter with the predicted one, and with the mean of trained networks."""
-        return {"predicted": _cosines(self.trained, self.predicted), "mean": _cosines(self.trained, self.mean_trained)}
-
-    @property
-    def off_the_mean(self) -> float:
-        """How far the prediction is from the mean prediction: norm of the difference in % of the mean's norm."""
-        return float(100 * np.linalg.norm(self.predicted - self.mean_predicted) / np.linalg.norm(self.mean_predicted))
-
-
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = (t.reshape(len(t), -1).astype(float) for t in (a, b))
-    found: np.ndarray = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)
-    return found
-
-
-def compare_datasets(model: ParameterModel, a: ImageDataset, b: ImageDataset) -> pd.DataFrame:
-    """Two data sets side by side: cosine, and difference in % of the first's norm, of HOG and each predicted layer."""
-    sides = []
-    for dataset in (a, b):
-        images, labels = dataset.sketch_with_labels(10, 0)
-        with torch.no_grad():
-            found = [(LABELS.get(n, n), t.numpy().ravel()) for n, t in model(images, labels).items() if t.ndim > 1]
-        names: tuple[DatasetFeature, ...] = ("HOG", "pixel statistics")
-        sides.append({name: features.describe_images(name, images, labels) for name in names} | dict(found))
-    rows = [
-        {"what": name, "cosine": float(_cosines(x[None], y[None])[0]),
-         "difference (%)": float(100 * np.linalg.norm(x - y) / np.linalg.norm(x).clip(1e-12))}
-        for (name, x), y in zip(sides[0].items(), sides[1].values(), strict=True)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)

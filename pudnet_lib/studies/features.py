@@ -8,7 +8,7 @@ networks from different initialisations, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -20,18 +20,14 @@ from torch import Tensor
 from pudnet_lib.core import PudNet
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.shipped import load_pudnet
-from pudnet_lib.studies.zoo_store import Part, ZooEpisodes, source_images
+from pudnet_lib.studies.zoo import Part, ZooEpisodes, source_images
 
 DatasetFeature = Literal["HOG", "pixel statistics", "PudNet's embedding", "untrained embedding"]
 DATASET_FEATURES: tuple[DatasetFeature, ...] = get_args(DatasetFeature)
 ParameterFeature = Literal["weights", "norms", "spectra"]
 PARAMETER_FEATURES: tuple[ParameterFeature, ...] = get_args(ParameterFeature)
-LAYERS: dict[str, tuple[str, ...]] = {
-    "convolution 1": ("blocks.0.0.weight",),
-    "convolution 2": ("blocks.1.0.weight",),
-    "convolution 3": ("blocks.2.0.weight",),
-    "batch norms": tuple(f"blocks.{b}.1.{t}" for b in range(3) for t in ("weight", "bias")),
-}
+LAYERS: dict[str, tuple[str, ...]] = {f"convolution {b + 1}": (f"blocks.{b}.0.weight",) for b in range(3)}
+LAYERS["batch norms"] = tuple(f"blocks.{b}.1.{t}" for b in range(3) for t in ("weight", "bias"))
 LAYERS["whole network"] = tuple(name for names in LAYERS.values() for name in names)
 _tables: dict[str, np.ndarray] = {}
 
@@ -41,19 +37,24 @@ def dataset_features(
 ) -> np.ndarray:
     """Describe episodes by their training images, (G, p) float64; single images' descriptions are kept by source."""
     ids = episodes.image_ids(part, rows)  # (G, M)
-    if feature in ("HOG", "pixel statistics"):
-        codes = _of_images(feature, source, episodes, np.unique(ids))[ids]  # (G, M, p)
-        return np.concatenate([codes.mean(1), codes.std(1)], 1).astype(float)
-    images = (episodes.train.images[torch.from_numpy(row)] for row in ids)
-    return np.stack([describe_images(feature, i, episodes.labels) for i in images])
+    if feature not in OF_IMAGES:
+        images = (episodes.train.images[torch.from_numpy(row)] for row in ids)
+        return np.stack([describe_images(feature, i, episodes.labels) for i in images])
+    describe, columns = OF_IMAGES[feature]
+    empty = np.full((len(episodes.train), columns), np.nan, np.float32)
+    table, asked = _tables.setdefault(f"{feature} {source_images(source)[2]}", empty), np.unique(ids)
+    missing = asked[np.isnan(table[asked, 0])]
+    if len(missing):
+        table[missing] = describe(episodes.train.images[torch.from_numpy(missing)])
+    return np.concatenate([table[ids].mean(1), table[ids].std(1)], 1).astype(float)
 
 
 def describe_images(feature: DatasetFeature, images: Tensor, labels: Tensor) -> np.ndarray:
     """Describe one data set, (N, C, H, W) uint8 with labels (N,), the way ``dataset_features`` does, (p,) float64."""
     if feature not in DATASET_FEATURES:
         raise unknown_name("dataset feature", feature, DATASET_FEATURES)
-    if feature in ("HOG", "pixel statistics"):
-        codes = image_hog(images) if feature == "HOG" else pixel_statistics(images)
+    if feature in OF_IMAGES:
+        codes = OF_IMAGES[feature][0](images)
         return np.concatenate([codes.mean(0), codes.std(0)]).astype(float)
     with torch.no_grad():
         return _predictor(feature == "PudNet's embedding").embed(images, labels).flatten().numpy().astype(float)
@@ -84,15 +85,8 @@ def pixel_statistics(images: Tensor) -> np.ndarray:
     return torch.cat([pixels.mean((2, 3)), pixels.std((2, 3)), edges, shares], 1).numpy()
 
 
-def _of_images(feature: str, source: str, episodes: ZooEpisodes, ids: np.ndarray) -> np.ndarray:
-    """Descriptions of a source's images, NaN where not yet asked for; kept in memory."""
-    describe, columns = (image_hog, 128) if feature == "HOG" else (pixel_statistics, 16)
-    key = f"{feature}-{source_images(source)[2]}".replace(" ", "-")
-    table = _tables.setdefault(key, np.full((len(episodes.train), columns), np.nan, np.float32))
-    missing = ids[np.isnan(table[ids, 0])]
-    if len(missing):
-        table[missing] = describe(episodes.train.images[torch.from_numpy(missing)])
-    return table
+#: What describes single images, and by how many numbers.
+OF_IMAGES = {"HOG": (image_hog, 128), "pixel statistics": (pixel_statistics, 16)}
 
 
 def layer_tensors(rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer: str) -> list[np.ndarray]:
@@ -128,17 +122,3 @@ def _spectra(tensor: np.ndarray) -> np.ndarray:
     singular = np.linalg.svd(tensor.reshape(len(tensor), tensor.shape[1], -1), compute_uv=False)  # (G, out)
     power = np.abs(np.fft.rfft2(tensor)) ** 2  # (G, out, in, k, k // 2 + 1)
     return np.concatenate([singular, power.mean((1, 2)).reshape(len(tensor), -1)], 1)
-
-
-def unit_filters(tensors: Sequence[np.ndarray]) -> np.ndarray:
-    """Bring every filter to length 1 (a batch norm follows each) and flatten: (G, out, in, k, k) each to (G, P)."""
-    flat = [tensor.reshape(*tensor.shape[:2], -1).astype(float) for tensor in tensors]
-    scaled = [t / np.linalg.norm(t, axis=2, keepdims=True).clip(1e-12) for t in flat]
-    return np.concatenate([t.reshape(len(t), -1) for t in scaled], 1)
-
-
-def guess_distances(trained: np.ndarray, guesses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (G,) from trained parameters (G, P) to the own guess (G, P), and the mean to the other episodes'."""
-    pairs = np.linalg.norm(trained[:, None] - guesses[None], axis=2)  # (G, G)
-    own = np.diag(pairs)
-    return own, (pairs.sum(1) - own) / (len(pairs) - 1)

@@ -13,8 +13,9 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -39,18 +40,10 @@ def planned(profile: str) -> tuple[Runs, dict[str, Any]]:
     if not path.is_file():
         raise PudNetError(f"There is no {path.name} in {path.parent}; start in a checkout of the project.")
     names: dict[str, Any] = {}
-    before = os.environ.get(PROFILE_VARIABLE)
-    os.environ[PROFILE_VARIABLE] = profile
-    try:
+    with patch.dict(os.environ, {PROFILE_VARIABLE: profile}), redirect_stdout(io.StringIO()):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if {"plan", "parameters"} & set(cell["metadata"].get("tags", ())):
-                with redirect_stdout(io.StringIO()):
-                    exec("".join(cell["source"]), names)  # the project's own notebook
-    finally:
-        if before is None:
-            del os.environ[PROFILE_VARIABLE]
-        else:
-            os.environ[PROFILE_VARIABLE] = before
+                exec("".join(cell["source"]), names)  # the project's own notebook
     return names["runs"], names["size"]
 
 
@@ -63,8 +56,7 @@ def trainings(runs: Sequence[Run]) -> dict[str, TrainConfig]:
     return {name: training for training, name in found.items()}
 
 
-@dataclass(frozen=True)
-class StepCost:
+class StepCost(NamedTuple):
     """What one episode of meta-training costs: operations, bytes kept for the backward pass (32 bit), parameters."""
 
     flops: float
@@ -84,17 +76,16 @@ def made_up_episode(episodes: EpisodeConfig, size: int, channels: int, device: s
         labels = torch.arange(episodes.ways).repeat_interleave(per_class)
         return torch.full((len(labels), channels, size, size), 128, dtype=torch.uint8, device=device), labels.to(device)
 
-    parts = [images(n) for n in (episodes.sketch_per_class, episodes.support_per_class, episodes.query_per_class)]
+    numbers = episodes.sketch_per_class, episodes.support_per_class, episodes.query_per_class
     classes = torch.arange(episodes.ways).to(device)
-    return Episode("made up", 0, classes, classes, *(tensor for part in parts for tensor in part))
+    return Episode("made up", 0, classes, classes, *(tensor for number in numbers for tensor in images(number)))
 
 
 def step_cost(run: TrainConfig, episodes: EpisodeConfig | None = None) -> StepCost:
     """Count one episode of a run; nothing is computed."""
     step = MetaStep(build_model(run).train(), TRAINING_CLASSES, run.meta.weights).to("meta")
-    episodes = episodes or run.episodes
-    episode = made_up_episode(episodes, run.pool.size, run.model.target.channels, "meta")
-    real = made_up_episode(episodes, 1, 1, "cpu")  # labels say which images a design looks at, and so must be numbers
+    episode = made_up_episode(episodes or run.episodes, run.pool.size, run.model.target.channels, "meta")
+    real = made_up_episode(episodes or run.episodes, 1, 1, "cpu")  # labels say which images a design looks at: numbers
     episode = episode._replace(sketch_labels=real.sketch_labels, support_labels=real.support_labels)
     own = {p.untyped_storage()._cdata for p in step.parameters()}
     kept: dict[int, Tensor] = {}
@@ -114,12 +105,10 @@ def step_cost(run: TrainConfig, episodes: EpisodeConfig | None = None) -> StepCo
 
 def work(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Count every meta-training run: run, steps, flops, memory in GB a rank."""
-    rows = []
-    costs: dict[str, StepCost] = {}
+    rows, costs = [], dict[str, StepCost]()
     for name, run in trainings(runs).items():
-        key = repr(replace(run, meta=MetaConfig(weights=run.meta.weights), episode_seed=0)).replace(
-            f"seed={run.meta.seed}", ""
-        )
+        plain = replace(run, meta=MetaConfig(weights=run.meta.weights), episode_seed=0)
+        key = repr(plain).replace(f"seed={run.meta.seed}", "")  # seeds cost the same
         costs[key] = found = costs.get(key) or step_cost(run)
         steps = run.meta.steps + run.base_steps
         flops = run.meta.episodes_per_step * steps * found.flops
@@ -131,10 +120,7 @@ def measured_rate(run: TrainConfig, seconds: float = 3.0) -> float:
     """Operations a second of this machine, of the best of some small steps of a run's own network and image size."""
     device = "cuda" if run.meta.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     episodes = EpisodeConfig(3, 2, 2, 2) if device == "cpu" else run.episodes
-    flops, step = (
-        step_cost(run, episodes).flops,
-        MetaStep(build_model(run), TRAINING_CLASSES, run.meta.weights).to(device),
-    )
+    step = MetaStep(build_model(run), TRAINING_CLASSES, run.meta.weights).to(device)
     optimiser = make_optimiser(step, run.meta)
     episode = made_up_episode(episodes, run.pool.size, run.model.target.channels, device)
     best, began, steps = float("inf"), time.perf_counter(), 0
@@ -148,4 +134,4 @@ def measured_rate(run: TrainConfig, seconds: float = 3.0) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         best, steps = min(best, time.perf_counter() - start), steps + 1
-    return flops / best
+    return step_cost(run, episodes).flops / best

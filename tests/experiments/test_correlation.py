@@ -12,8 +12,6 @@ from pudnet_lib.studies.correlation import (
     Against,
     Reduced,
     canonical,
-    linear_cka,
-    mantel,
     reduce_side,
     shuffled_canonical,
     shuffles,
@@ -126,7 +124,9 @@ def test_a_value_beside_its_null_by_hand():
     assert Against(2.0, 0, 0, against.null, np.zeros(9)).p_transfer == pytest.approx(0.1)
 
 
-def test_cka_and_mantel_by_hand():
+def test_cka_and_mantel_by_hand(notebook_functions):
+    functions = notebook_functions("01_parameter_correlations")
+    linear_cka, mantel = functions.linear_cka, functions.mantel
     x = np.array([[1.0, 0], [-1, 0], [1, 0], [-1, 0]])
     y = np.array([[1.0], [1], [-1], [-1]])
     orders = shuffles(50, 4, 0)

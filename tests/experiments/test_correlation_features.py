@@ -10,14 +10,12 @@ from pudnet_lib.studies.features import (
     LAYERS,
     dataset_features,
     describe_images,
-    guess_distances,
     image_hog,
     layer_tensors,
     parameter_features,
     pixel_statistics,
-    unit_filters,
 )
-from pudnet_lib.studies.zoo_store import ZooConfig, parameter_shapes, zoo_episodes
+from pudnet_lib.studies.zoo import ZooConfig, parameter_shapes, zoo_episodes
 
 SHAPES = {name: tuple(shape) for name, shape in parameter_shapes(ZooConfig()).items()}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
@@ -123,14 +121,18 @@ def test_norms_and_spectra_ignore_the_order_of_filters_and_weights_do_not():
     assert (np.diff(values[:, :8]) >= 0).all()
 
 
-def test_filters_get_length_one_and_zero_stays_zero():
+def test_filters_get_length_one_and_zero_stays_zero(notebook_functions):
     tensor = np.zeros((1, 2, 1, 2, 2))
     tensor[0, 0] = 3
-    assert unit_filters([tensor, 7 * tensor]).tolist() == [[0.5] * 4 + [0] * 4 + [0.5] * 4 + [0] * 4]
+    assert notebook_functions("01_parameter_correlations").unit_filters([tensor, 7 * tensor]).tolist() == [
+        [0.5] * 4 + [0] * 4 + [0.5] * 4 + [0] * 4
+    ]
 
 
-def test_distances_to_guesses_by_hand():
+def test_distances_to_guesses_by_hand(notebook_functions):
     trained = np.array([[0.0, 0.0], [3.0, 4.0]])
-    own, other = guess_distances(trained, np.array([[0.0, 1.0], [3.0, 0.0]]))
+    own, other = notebook_functions("01_parameter_correlations").guess_distances(
+        trained, np.array([[0.0, 1.0], [3.0, 0.0]])
+    )
     assert own.tolist() == [1, 4]
     assert other == pytest.approx([3, np.hypot(3, 3)])

@@ -13,9 +13,7 @@ from pudnet_lib.studies.explore import (
     WITHIN,
     Cell,
     ExplorePanel,
-    LayerView,
     Study,
-    compare_datasets,
     explorer_data,
     page,
 )
@@ -133,16 +131,19 @@ def test_a_change_that_a_newer_one_has_overtaken_is_dropped(study, monkeypatch):
     assert drawn == [4]
 
 
-def test_layers_compared_by_hand():
+def test_layers_compared_by_hand(notebook_functions):
     trained = np.array([[3.0, 4.0], [1.0, 0.0]]).reshape(2, 1, 1, 2)
     predicted = np.array([[4.0, 3.0], [-2.0, 0.0]]).reshape(2, 1, 1, 2)
-    found = LayerView(trained, predicted, 2 * trained, np.full((2, 1, 1, 2), [3.0, 4.0]))
+    found = notebook_functions("01_parameter_correlations").LayerView(
+        trained, predicted, 2 * trained, np.full((2, 1, 1, 2), [3.0, 4.0])
+    )
     assert found.cosines["predicted"] == pytest.approx([24 / 25, -1])
     assert found.cosines["mean"] == pytest.approx([1, 1])
     assert found.off_the_mean == pytest.approx(100 * np.sqrt((1 + 1 + 25 + 16) / 50))
 
 
-def test_two_data_sets_side_by_side(study):
+def test_two_data_sets_side_by_side(study, notebook_functions):
+    compare_datasets = notebook_functions("01_parameter_correlations").compare_datasets
     episodes = study.zoos["glyphs", "same"].episodes
     a, b = (episodes.dataset("held-out", number) for number in (0, 1))
     same, other = (compare_datasets(load_pudnet(), a, data).set_index("what") for data in (a, b))

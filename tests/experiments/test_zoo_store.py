@@ -9,9 +9,17 @@ from safetensors import safe_open
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.pool import default_class_split
-from pudnet_lib.studies import zoo_store
-from pudnet_lib.studies.zoo import TrainingCancelledError, ZooTraining
-from pudnet_lib.studies.zoo_store import ZooConfig, ZooEpisodes, load_zoo, parameter_shapes, zoo_episodes, zoo_name
+from pudnet_lib.studies import zoo as zoo_store
+from pudnet_lib.studies.zoo import (
+    TrainingCancelledError,
+    ZooConfig,
+    ZooEpisodes,
+    ZooTraining,
+    load_zoo,
+    parameter_shapes,
+    zoo_episodes,
+    zoo_name,
+)
 
 TINY = ZooConfig("glyphs", per_class=3, test_per_class=2, training=ZooTraining(width=2, epochs=1, batch_size=15))
 
