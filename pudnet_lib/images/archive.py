@@ -38,14 +38,12 @@ def check_zip(archive: zipfile.ZipFile, name: str, skipped: Skipped, said: list[
     seen: set[str] = set()
     names, garbled = _names(archive.infolist())
     if garbled:
-        said.append(
-            f"{garbled} names are in an unknown encoding and may look garbled, such as "
-            f"{next(n for n in names if not n.isascii())!r}; make the zip anew with UTF-8 names to mend them."
-        )
+        one = next(n for n in names if not n.isascii())
+        said.append(f"{garbled} names are in an unknown encoding, such as {one!r}; make the zip anew with UTF-8 names.")
     for entry, path in zip(archive.infolist(), names, strict=True):
         parts = PurePosixPath(path).parts
         clutter = path.endswith("/") or any(map(is_clutter, parts))
-        why = "" if clutter else why_no_picture(path, partial(_head, archive, entry))
+        why = "" if clutter else why_no_picture(path, partial(archive.open, entry))
         if problem := _problem(entry, path, not (clutter or why)):
             raise PudNetError(f"{name}: {problem}; nothing was unpacked. Remove it from the zip.")
         if why:
@@ -85,10 +83,6 @@ def _names(entries: list[zipfile.ZipInfo]) -> tuple[list[str], int]:
     if not any("/" in n for n in names):  # old .NET and PowerShell
         names = [n.replace("\\", "/") for n in names]
     return names, garbled
-
-
-def _head(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    return b"" if entry.flag_bits & 1 else archive.open(entry).read(16)
 
 
 def _stored(part: str) -> str:

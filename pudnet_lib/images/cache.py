@@ -1,9 +1,9 @@
 """Decoded images on disk: one .npy file, memory-mapped, and one JSON description for each source and size.
 
 Our choice. The images are decoded in parallel, a chunk at a time, into a partial file; a journal beside it names the
-chunks that are done with a hash of their sources: a run that was cut anywhere decodes only what is missing or has
-changed. The description is written last and names the .npy file: a reader never meets half of a set. A lock makes
-several processes that want the same set wait for the first.
+chunks that are done with a hash of their sources and a checksum: a run that was cut anywhere, even by a power cut,
+decodes only what is missing or has changed. The description is written last and names the .npy file: a reader never
+meets half of a set. A lock makes several processes that want the same set wait for the first.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import mmap
 import os
 import shutil
 import threading
-import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,7 +38,6 @@ from pudnet_lib.images.decode import PictureError, Pixels, quiet_bombs
 #: Threads that decode: one more than there are cores. Pillow lets go of the interpreter lock while it works.
 WORKERS = min(32, (os.cpu_count() or 1) + 1)
 _CHUNK = 64  # images that a worker decodes at once
-_JOURNAL_EVERY = 2.0  # seconds: what a power cut may cost
 _BLOCK = 1 << 24  # bytes a checksum covers
 _CHECKED_BLOCKS = 64  # of a larger file (over 1 GiB) so many blocks are checked, evenly spaced
 _COPY_ON_WRITE_LIMIT = 1 << 32  # a private mapping of more may exceed what the system lets a process reserve
@@ -67,7 +65,14 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
         mapped = np.lib.format.open_memmap(file, "r")
         if mapped.dtype != np.uint8 or list(mapped.shape) != facts["shape"]:
             raise ValueError("its shape is not as described")
-        _check(file, mapped, facts["checksums"])
+        step, checksums = _rows(mapped.shape), facts["checksums"]
+        if len(checksums) != -(-len(mapped) // step):
+            raise ValueError("its checksums are not as many as described")
+        with file.open("rb") as opened:  # read, not mapped, so that no memory is held
+            for index in range(0, len(checksums), max(1, len(checksums) // _CHECKED_BLOCKS)):
+                opened.seek(mapped.offset + index * step * mapped[0].nbytes)
+                if zlib.crc32(opened.read(step * mapped[0].nbytes)) != checksums[index]:
+                    raise ValueError(f"wrong checksum of block {index}")
         if mapped.nbytes < _COPY_ON_WRITE_LIMIT:
             mapped = np.lib.format.open_memmap(file, "c")
         else:
@@ -91,18 +96,6 @@ def _rows(shape: Sequence[int]) -> int:
     return max(1, _BLOCK // int(np.prod(shape[1:])))
 
 
-def _check(file: Path, mapped: Any, checksums: Sequence[int]) -> None:
-    """Compare checksums, of a large file those of some blocks; read, not mapped, so that no memory is held."""
-    step = _rows(mapped.shape)
-    if len(checksums) != -(-len(mapped) // step):
-        raise ValueError("its checksums are not as many as described")
-    with file.open("rb") as opened:
-        for index in range(0, len(checksums), max(1, len(checksums) // _CHECKED_BLOCKS)):
-            opened.seek(mapped.offset + index * step * mapped[0].nbytes)
-            if zlib.crc32(opened.read(step * mapped[0].nbytes)) != checksums[index]:
-                raise ValueError(f"wrong checksum of block {index}")
-
-
 def take(images: Tensor, rows: Tensor) -> Tensor:
     """Copy some images into memory: ``images[rows]``."""
     mapped = _LARGE.get(images.untyped_storage().data_ptr())
@@ -121,8 +114,7 @@ hooks.register(take=take)  # for episodes of memory-mapped sets
 
 
 def _advise(mapped: Any, advice: str, *place: int) -> None:
-    """Call madvise, where the system has it."""
-    if hasattr(mmap, advice):
+    if hasattr(mmap, advice):  # not on every system
         mapped._mmap.madvise(getattr(mmap, advice), *place)
 
 
@@ -145,7 +137,7 @@ def fill(
 ) -> tuple[Path, dict[int, str]]:
     """Decode all N images of a set into its partial file; what an earlier run has done is kept."""
     partial, journal = (path.with_name(f".{path.stem}.{kind}") for kind in ("partial", "journal"))
-    count, row = shape[0], int(np.prod(shape[1:]))
+    count, row, digests = shape[0], int(np.prod(shape[1:])), repr(shape).encode()
     there = getattr(partial.stat(), "st_blocks", 0) * 512 if partial.is_file() else 0  # of a sparse file
     free = shutil.disk_usage(path.parent).free
     if count * row - there > free:
@@ -153,73 +145,52 @@ def fill(
             f"{path.parent} has {free / 1e9:.1f} GB left; {path.stem} needs {(count * row - there) / 1e9:.1f} GB more. "
             "Free some, or set PUDNET_CACHE to a folder on a larger disk."
         )
-    known = _read_journal(journal) if partial.is_file() else {}
-    turn, fresh = threading.Lock(), list[int]()
+    turn, chunks = threading.Lock(), [range(k, min(k + _CHUNK, count)) for k in range(0, count, _CHUNK)]
+    done: dict[int, dict[str, str]] = {}
 
     def digest(index: int) -> str:
-        total = hashlib.blake2b(repr(shape).encode(), digest_size=8)
-        for i in range(index * _CHUNK, min((index + 1) * _CHUNK, count)):
-            total.update(stamp(i))
-        return total.hexdigest()
+        return hashlib.blake2b(digests + b"".join(map(stamp, chunks[index])), digest_size=8).hexdigest()
 
-    def decode(index: int) -> tuple[int, str, dict[int, str]]:
-        made, first, bad = digest(index), index * _CHUNK, {}
-        block = np.zeros((min(_CHUNK, count - first), *shape[1:]), np.uint8)
-        for i in range(len(block)):
+    def decode(index: int) -> tuple[int, str, int, dict[str, str]]:
+        made, bad, block = digest(index), {}, np.zeros((len(chunks[index]), *shape[1:]), np.uint8)
+        for k, i in enumerate(chunks[index]):
             try:
-                block[i] = read(first + i)
+                block[k] = read(i)
             except PictureError as error:
-                bad[first + i] = error.why
+                bad[str(i)] = error.why
         with turn:
-            file.seek(begin + first * row)
+            file.seek(begin + index * _CHUNK * row)
             file.write(block.tobytes())
-        return index, made, bad
+            file.flush()
+        return index, made, zlib.crc32(block.tobytes()), bad
 
-    with partial.open("r+b" if partial.is_file() else "w+b") as file, journal.open("a", encoding="utf-8") as log:
+    partial.touch()
+    with partial.open("r+b") as file, journal.open("a+", encoding="utf-8", errors="replace") as log:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         begin = file.tell()
         file.truncate(begin + count * row)
-        chunks = range(-(-count // _CHUNK))
-        done = {i: known[i] for i in chunks if i in known and known[i][0] == digest(i)}
-
-        def keep() -> None:
-            with turn:
-                file.flush()
-            os.fsync(file.fileno())  # the images first: a chunk in the journal stands on the disk
-            log.writelines(json.dumps([i, *done[i]]) + "\n" for i in fresh)
-            log.flush()
-            fresh.clear()
-
-        start, kept_at = min(len(done) * _CHUNK, count), time.monotonic()
+        log.seek(0)
+        for line in log.read().splitlines():
+            with suppress(ValueError, TypeError, IndexError):  # a line that was cut off does not count
+                index, made, checksum, bad = json.loads(line)
+                file.seek(begin + index * _CHUNK * row)
+                if made == digest(index) and checksum == zlib.crc32(file.read(len(chunks[index]) * row)):
+                    done[index] = bad
+        start = sum(len(chunks[index]) for index in done)
         bar = tqdm(desc=text, total=count, initial=start, unit="image", disable=not text, leave=False, delay=2)
         with quiet_bombs(), bar:
-            try:
-                for index, *result in in_parallel(decode, [i for i in chunks if i not in done], workers):
-                    done[index] = tuple(result)
-                    fresh.append(index)
-                    bar.update(min(_CHUNK, count - index * _CHUNK))
-                    if time.monotonic() - kept_at > _JOURNAL_EVERY:
-                        keep()
-                        kept_at = time.monotonic()
-            finally:  # also on Ctrl-C
-                keep()
-    return partial, dict(sorted(item for _, bad in done.values() for item in bad.items()))
+            for entry in in_parallel(decode, [i for i in range(len(chunks)) if i not in done], workers):
+                log.write(f"\n{json.dumps(entry)}")  # the line before may be cut off
+                log.flush()
+                done[entry[0]] = entry[3]
+                bar.update(len(chunks[entry[0]]))
+    return partial, {int(i): why for index in sorted(done) for i, why in done[index].items()}
 
 
-def in_parallel(work: Callable[[int], Any], indices: Sequence[int], workers: int = 0) -> Iterator[Any]:
+def in_parallel(work: Callable[[Any], Any], things: Iterable[Any], workers: int = 0) -> Iterator[Any]:
     """Call ``work`` in threads; results in order. What was not begun is left when the caller stops."""
     with ThreadPoolExecutor(workers or WORKERS) as pool:
-        yield from pool.map(work, indices)
-
-
-def _read_journal(path: Path) -> dict[int, tuple[str, dict[int, str]]]:
-    """Read the chunks that are done; a line that was cut off does not count."""
-    found = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        with suppress(ValueError, TypeError):
-            index, digest, bad = json.loads(line)
-            found[int(index)] = (str(digest), {int(i): str(why) for i, why in bad.items()})
-    return found
+        yield from pool.map(work, things)
 
 
 def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[str, Any]) -> None:
@@ -227,13 +198,12 @@ def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[
     source = np.lib.format.open_memmap(partial, "r")
     shape, step, checksums = (len(order), *source.shape[1:]), _rows(source.shape), []
     made, as_it_is = partial.with_suffix(".sorted"), np.array_equal(order, np.arange(len(source)))
-    with made.open("wb") as file:
+    with partial.open("r+b") if as_it_is else made.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for begin in range(0, len(order), step):
             block = source[order[begin : begin + step]].tobytes()
             checksums.append(zlib.crc32(block))
-            if not as_it_is:
-                file.write(block)
+            file.write(b"" if as_it_is else block)
         file.flush()
         os.fsync(file.fileno())
     del source

@@ -59,7 +59,7 @@ def is_clutter(name: str) -> bool:
     return _CLUTTER.fullmatch(name) is not None
 
 
-def why_no_picture(name: str, head: Callable[[], bytes]) -> str:
+def why_no_picture(name: str, opened: Callable[[], Any]) -> str:
     """The one rule of what a picture is, for folders and zips: empty for a picture, else why it is none."""
     suffix = PurePosixPath(name).suffix.lower()[1:]
     for kind, endings in _NOT_READ.items():
@@ -67,7 +67,11 @@ def why_no_picture(name: str, head: Callable[[], bytes]) -> str:
             return f"{kind} (.{suffix}) are not read; save it as PNG or JPEG"
     if suffix in _UNFINISHED.split():
         return "an unfinished download"
-    return "" if suffix in _READ.split() or _MAGIC.match(head()) else "no picture"
+    if suffix in _READ.split():
+        return ""
+    with contextlib.suppress(OSError, RuntimeError), opened() as file:  # RuntimeError: encrypted in a zip
+        return "" if _MAGIC.match(file.read(16)) else "no picture"
+    return "no picture"
 
 
 class PictureError(PudNetError):
@@ -117,14 +121,10 @@ def deep_range(path: Path | str) -> Range | None:
         if head[:3] in (b"\xff\xd8\xff", b"GIF") or (head[:4] == b"\x89PNG" and head[24:26] != b"\x10\0"):
             return None
         with Image.open(path) as image:
-            deep = _is_deep(image) and image.width * image.height <= MAX_PIXELS
+            deep = image.mode[0] in "IF" and image.width * image.height <= MAX_PIXELS
             return range_of(np.asarray(image)) if deep else None
     except Exception:  # whatever is wrong with the file, decoding it will say so
         return None
-
-
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode.startswith("I") or image.mode == "F"
 
 
 def decode_image(path: Any, size: int, channels: int, scale: Scale | None = None) -> Pixels:
@@ -198,7 +198,7 @@ def to_square(image: Image.Image, size: int, channels: int, scale: Scale | None 
 
 def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
     """Bring any mode to L, RGB or RGBA, 8 bit."""
-    if _is_deep(image):
+    if image.mode[0] in "IF":  # 16-bit and 32-bit integers, floats
         values = np.asarray(image)
         found = range_of(values)  # refuses NaN
         low, high = scale or common_scale([found])[0]

@@ -7,13 +7,12 @@ latter join the training images.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.decode import DECODE_VERSION, is_clutter, why_no_picture
 
 Classes = dict[str, list[str]]  # class name → files, relative to the root, '/' between
+_ROLES = {"train": "train", "test": "test|eval|holdout|heldout", "validation": "valid|(val|dev|development)$"}
 _NO_TEST = ("extra", "unlabel", "unlabeled", "unlabelled", "augmented", "aug", "mask", "masks", "labels", "annotations")
 
 
@@ -50,14 +50,10 @@ class Node:
     """A folder: the pictures in it by path, its subfolders, and what else lies in it, with the reason."""
 
     path: str
+    name: str  # in one Unicode form and without bytes that are no text
     pictures: list[str] = field(default_factory=list)
     folders: list[Node] = field(default_factory=list)
     others: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """The folder's name, in one Unicode form and without bytes that are no text."""
-        return readable(self.path.rpartition("/")[2])
 
     def below(self) -> list[str]:
         """All pictures at any depth, sorted by path."""
@@ -84,13 +80,8 @@ def readable(name: str) -> str:
 def walk(root: Path | str) -> Node:
     """Read a folder's tree; links are followed, but never up."""
 
-    def head(path: str) -> bytes:
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            return file.read(16)
-        return b""
-
     def visit(here: str, path: str, trail: tuple[str, ...]) -> Node:
-        node = Node(path)
+        node = Node(path, readable(path.rpartition("/")[2]))
         for entry in sorted(os.scandir(here), key=lambda e: e.name):
             inside = f"{path}/{entry.name}" if path else entry.name
             if is_clutter(entry.name):
@@ -103,7 +94,7 @@ def walk(root: Path | str) -> Node:
                     node.folders.append(visit(entry.path, inside, (*trail, real or f"{trail[-1]}/{entry.name}")))
             elif not entry.is_file():
                 node.others.append((inside, "a broken link" if entry.is_symlink() else "no file"))
-            elif why := why_no_picture(entry.name, partial(head, entry.path)):
+            elif why := why_no_picture(entry.name, partial(open, entry.path, "rb")):
                 node.others.append((inside, why))
             else:
                 node.pictures.append(inside)
@@ -119,9 +110,7 @@ def refuse_inside(out: Path | str, folder: Path | str) -> None:
     """Refuse to write results into the folder of images: they would be a class the next time."""
     images, results = (Path(place).expanduser() for place in (folder, out))
     if images.is_dir() and results.resolve().is_relative_to(images.resolve()):
-        raise PudNetError(
-            f"{out} lies in {folder}: what is written there would be taken for images. Name another place."
-        )
+        raise PudNetError(f"{out} lies in {folder} and would be taken for images the next time. Name another place.")
 
 
 def scan_folder(root: Path | str, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
@@ -131,11 +120,12 @@ def scan_folder(root: Path | str, name: str | None = None, shown: str | None = N
     if not root.is_dir():
         raise PudNetError(f"{shown} is not a folder; expected a folder with one subfolder of images for each class.")
     whole = walk(root)
-    top = _unwrapped(whole)
-    where = f"{shown}/{readable(top.path)}" if top.path else shown
-    training, tests, said = _understood(top, where, merge)
-    skipped = [(readable(f), why) for f, why in whole.passed_over()]
-    return listing(name, root, training, tests, shown=shown, skipped=skipped, warnings=said, base=top.path)
+    top, skipped = _unwrapped(whole), [(readable(f), why) for f, why in whole.passed_over()]
+    if top is not whole:  # what wraps a folder is no part of its files' names
+        root, shown, top = root / top.path, f"{shown}/{readable(top.path)}", walk(root / top.path)
+    training, tests, said = _understood(top, shown, merge)
+    found = listing(name, root, training, tests, shown)
+    return replace(found, skipped=tuple(skipped), warnings=(*said, *found.warnings))
 
 
 def _unwrapped(node: Node) -> Node:
@@ -147,14 +137,8 @@ def _unwrapped(node: Node) -> Node:
 
 def _role(name: str) -> str:
     """Tell what a part's name says that it is for."""
-    for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()):
-        if word.startswith("train"):
-            return "train"
-        if word.startswith(("test", "eval", "holdout", "heldout")):
-            return "test"
-        if word.startswith("valid") or word in ("val", "dev", "development"):
-            return "validation"
-    return ""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+    return next((role for word in words for role, start in _ROLES.items() if re.match(start, word)), "")
 
 
 def _understood(top: Node, where: str, merge: bool) -> tuple[Classes, Classes | None, list[str]]:
@@ -181,10 +165,10 @@ def _understood(top: Node, where: str, merge: bool) -> tuple[Classes, Classes | 
         return merged, None, [f"{_list(found)} are taken together, as asked for."]
     if found:
         kind = "mostly the same sub-folders" if same else "different sub-folders"
+        held = _list([f.name for f in parts[found[0]].kinds()])
         raise PudNetError(
-            f"{where}: {_list(found)} hold {kind} ({_list([f.name for f in parts[found[0]].kinds()])}), so they are "
-            "parts of one set, not classes, and none is clearly the one to learn from. Give one by its path, name "
-            "them train and test, or pass split='all' to take them together."
+            f"{where}: {_list(found)} hold {kind} ({held}), so they are parts of one set, not classes, and none is "
+            "clearly for learning. Give one by its path, name them train and test, or pass split='all' to take all."
         )
     flat = [part for part in parts if part not in train]
     if len(train) == 1 and flat and all(_role(part) for part in flat):
@@ -254,11 +238,9 @@ def _class_warnings(node: Node) -> list[str]:
     for folder in node.folders:
         inner = folder.kinds()
         if inner and (folder.pictures or len(inner) > 1):
-            said.append(
-                f"the class {folder.name!r} holds {len(inner)} sub-folders with pictures "
-                f"({_list([f.name for f in inner])}), which are taken as one class. If they are the classes, give "
-                f"{readable(folder.path)}."
-            )
+            held = f"{len(inner)} sub-folders with pictures ({_list([f.name for f in inner])})"
+            meant = f"If they are the classes, give {readable(folder.path)}."
+            said.append(f"the class {folder.name!r} holds {held}, which are taken as one class. {meant}")
         elif not inner and not folder.pictures and folder.passed_over():
             said.append(f"{folder.name} holds no pictures and is passed over.")
     roles = [f.name for f in node.kinds() if _role(f.name) or f.name.lower() in _NO_TEST]
@@ -273,18 +255,10 @@ def _list(names: Sequence[str], most: int = 4) -> str:
 
 
 def listing(
-    name: str,
-    root: Path,
-    training: Mapping[str, list[str]],
-    tests: Mapping[str, list[str]] | None,
-    display: Mapping[str, str] | None = None,
-    shown: str | None = None,
-    skipped: Iterable[tuple[str, str]] = (),
-    warnings: Iterable[str] = (),
-    base: str = "",
+    name: str, root: Path, training: Classes, tests: Classes | None, shown: str = "", title: Callable[[str], str] = str
 ) -> Listing:
     """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later."""
-    shown, said, names = shown or readable(str(root)), list(warnings), sorted(training)
+    shown, names = shown or readable(str(root)), sorted(training)
     if len(training) < 2:
         raise PudNetError(f"{shown} holds {len(training)} class ({_list(names)}); expected at least 2 class folders.")
     if unlearnable := sorted(c for c in {*training, *(tests or {})} if not training.get(c)):
@@ -295,25 +269,14 @@ def listing(
     untested = [c for c in names if tests is not None and not tests.get(c)]
     if len(untested) == len(training):
         raise PudNetError(f"{shown}: no class has a test image; expected the same class folders as for training.")
-    if untested:
-        said.append(f"{len(untested)} of {len(training)} classes have no test images, such as {untested[0]!r}.")
+    some = [f"{len(untested)} of {len(names)} classes have no test images, such as {c!r}." for c in untested[:1]]
     rows = [(f, k, i) for i, p in enumerate((training, tests or {})) for k, c in enumerate(names) for f in p.get(c, [])]
     files, labels = tuple(f for f, _, _ in rows), np.array([k for _, k, _ in rows], dtype=np.int64)
     testing = None if tests is None else np.array([i == 1 for _, _, i in rows])
-    titles = [(display or {}).get(c, c) for c in names]
+    titles = [title(c) for c in names]
     titles = [f"{t} ({c})" if titles.count(t) > 1 else t for t, c in zip(titles, names, strict=True)]
-    return Listing(
-        name,
-        root / base,
-        f"{shown}/{readable(base)}" if base else shown,
-        tuple(f.removeprefix(f"{base}/") for f in files) if base else files,
-        labels,
-        testing,
-        tuple(titles),
-        tuple(skipped),
-        tuple(said),
-        fingerprint(root, files, titles, labels.tobytes(), None if testing is None else testing.tobytes()),
-    )
+    mark = fingerprint(root, files, titles, labels.tobytes(), None if testing is None else testing.tobytes())
+    return Listing(name, root, shown, files, labels, testing, tuple(titles), (), tuple(some), mark)
 
 
 def fingerprint(root: Path, files: Iterable[str], *facts: object) -> str:

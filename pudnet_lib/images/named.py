@@ -1,8 +1,8 @@
-"""Datasets by name: the packs that ship with the kit, torchvision's, and those to be fetched by hand.
+"""Datasets by name: the packs that ship with the kit, torchvision's, and those to be fetched by hand, as published.
 
-The paper uses CIFAR-10, CIFAR-100 and DTD [code]; the other names are our choice. ``scripts/build_packs.py`` makes the
-packs, ``embedded/`` holds them with their notices and checksums. torchvision's come from a local copy or are
-downloaded; its separate validation images join the training images (DTD's 80 + 40 a class, as in the paper [code]).
+The paper uses CIFAR-10, CIFAR-100, DTD, Tiny-ImageNet, Animals-10 and CUB [code]; the other names are our choice.
+``scripts/build_packs.py`` makes the packs, ``embedded/`` holds them with notices and checksums. torchvision's come from
+a local copy or are downloaded; its validation images join the training images (DTD's 80 + 40 a class [code]).
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ import numpy as np
 import torch
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import PictureError, Pixels, to_square
-from pudnet_lib.images.folder import Listing, fingerprint
+from pudnet_lib.images.folder import Listing, fingerprint, listing, scan_folder, walk
 from pudnet_lib.images.reading import FolderReport, Reading, Source, Split, cache_path, read_source
 
 _FOLDER = resources.files("pudnet_lib.images") / "embedded"
 _CONNECTION_SECONDS = 30.0
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
+_ITALIAN = "cane cavallo elefante farfalla gallina gatto mucca pecora ragno scoiattolo"
+_ENGLISH = "dog horse elephant butterfly chicken cat cow sheep spider squirrel"
+ANIMALS = dict(zip(_ITALIAN.split(), _ENGLISH.split(), strict=True))
 
 
 class SourceInfo(NamedTuple):
@@ -65,6 +68,11 @@ class SourceInfo(NamedTuple):
         return str(self.unpacked or data_folder() / self.folders.split(";")[0]) if self.folders else "in the package"
 
     @property
+    def through_torchvision(self) -> bool:
+        """Whether torchvision's class reads it, not the rules for image files."""
+        return bool(self.parts) and self.unpacked is None
+
+    @property
     def available(self) -> bool:
         """Whether its files are there."""
         here = Path(self.place)
@@ -73,8 +81,8 @@ class SourceInfo(NamedTuple):
 
 
 with Path(__file__).with_name("sources.csv").open(encoding="utf-8", newline="") as _file:
-    _ROWS: list[dict[str, Any]] = list(csv.DictReader(_file))
-SOURCES = {r["name"]: SourceInfo(**r | {"classes": int(r["classes"]), "images": int(r["images"])}) for r in _ROWS}
+    _ROWS = [SourceInfo(r[0], r[1], int(r[2]), int(r[3]), *r[4:]) for r in list(csv.reader(_file))[1:]]
+SOURCES = {row.name: row for row in _ROWS}
 
 
 @cache
@@ -99,28 +107,20 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
 
 def load_pack(name: str, split: str = "train") -> ImageDataset:
     """Load the training part, the test part or ``"all"`` of a pack, at its own size and channels."""
-    if name not in manifest():
-        raise unknown_name("pack", name, pack_names())
     arrays = _arrays(name)
     test = arrays["test"].astype(bool)
     keep = {"train": ~test, "test": test, "all": np.ones_like(test)}[split]
     images, labels, items = (torch.from_numpy(arrays[key][keep]) for key in ("images", "labels", "items"))
-    names, counts = tuple(map(str, arrays["class_names"])), np.bincount(arrays["labels"]).tolist()
+    names = tuple(map(str, arrays["class_names"]))
+    classes = dict(zip(names, np.bincount(arrays["labels"]).tolist(), strict=True))
     own = {"source": "own", "train": int((~test).sum()), "test": int(test.sum())}
-    copies = {"within_class": 0, "across_classes": 0, "across_split": 0}
-    report = FolderReport(
-        name, dict(zip(names, counts, strict=True)), own, copies, 0, int(np.ptp(arrays["images"])) + 1
-    )
+    report = FolderReport(name, classes, own, blank=0, grey_levels=int(np.ptp(arrays["images"])) + 1)
     return ImageDataset(images, labels, names, name, items.long(), manifest()[name]["licence"], report)
 
 
 def list_sources() -> list[SourceInfo]:
     """List every source that ``load_images`` knows by name; nothing is downloaded or decoded."""
-    packs = []
-    for name, p in manifest().items():
-        size, count = f"{p['size']} {'gray' if p['channels'] == 1 else 'RGB'}", p["train"] + p["test"]
-        packs.append(SourceInfo(name, "embedded", p["classes"], count, size, p["licence"], "comes with the kit"))
-    return [*packs, *SOURCES.values()]
+    return list(SOURCES.values())
 
 
 def download_images(source: SourceInfo) -> Path:
@@ -199,3 +199,54 @@ def _adopt_debian_copy(source: SourceInfo) -> None:
         with gzip.open(packed) as file, partial.open("wb") as copy:
             shutil.copyfileobj(file, copy)
         os.replace(partial, target)
+
+
+def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
+    """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder."""
+    title, inner = name or root.resolve().name, "raw-img" if (root / "raw-img").is_dir() else "."
+    if (root / "wnids.txt").is_file() and (root / "val" / "val_annotations.txt").is_file():
+        return _tiny_imagenet(root, title)
+    if (root / "image_class_labels.txt").is_file() and (root / "images.txt").is_file():
+        return _cub(root, title)
+    if all((root / inner / animal).is_dir() for animal in ANIMALS):
+        classes = {animal: [f"{inner}/{animal}/{p}" for p in walk(root / inner / animal).below()] for animal in ANIMALS}
+        return listing(title, root, classes, None, title=lambda c: ANIMALS[c])
+    if (root / "images_background").is_dir():  # Omniglot: every character of every alphabet is a class
+        parts = [part for part in walk(root).folders if part.path in ("images_background", "images_evaluation")]
+        alphabets = [alphabet for part in parts for alphabet in part.folders]
+        return listing(title, root, {f"{a.name}/{c.name}": c.below() for a in alphabets for c in a.folders}, None)
+    return scan_folder(root, name, shown, merge)
+
+
+def _lines(file: Path) -> list[list[str]]:
+    """Read a list file: one record a line, fields separated by white space."""
+    if not file.is_file():
+        raise PudNetError(f"{file} is missing; unpack the archive anew, as it was published.")
+    return [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _tiny_imagenet(root: Path, name: str) -> Listing:
+    """List Tiny-ImageNet: ``train/<wnid>/images/``, the annotated ``val/images/`` for testing; ``test/`` has none."""
+    wnids, words = [fields[0] for fields in _lines(root / "wnids.txt")], {}
+    if (root / "words.txt").is_file():
+        words = {wnid: " ".join(rest).split(",")[0] for wnid, *rest in _lines(root / "words.txt") if rest}
+    training = {w: [f"train/{w}/images/{p}" for p in walk(root / "train" / w / "images").below()] for w in wnids}
+    tests = {wnid: list[str]() for wnid in wnids}
+    for file, wnid, *_ in _lines(root / "val" / "val_annotations.txt"):
+        if wnid not in tests:
+            raise PudNetError(f"{root}/val/val_annotations.txt: the class {wnid!r} is not listed in wnids.txt.")
+        tests[wnid].append(f"val/images/{file}")
+    return listing(name, root, training, tests, title=lambda c: words.get(c, c))
+
+
+def _cub(root: Path, name: str) -> Listing:
+    """List CUB-200-2011: images.txt, image_class_labels.txt, classes.txt and train_test_split.txt, joined by number."""
+    folder_of = {number: folder for number, folder in _lines(root / "classes.txt")}
+    class_of = {image: folder_of[number] for image, number in _lines(root / "image_class_labels.txt")}
+    is_training = {image: flag == "1" for image, flag in _lines(root / "train_test_split.txt")}
+    training, tests = ({folder: list[str]() for folder in folder_of.values()} for _ in range(2))
+    for image, path in _lines(root / "images.txt"):
+        if image not in class_of or image not in is_training:
+            raise PudNetError(f"{root}: image {image} ({path}) is in images.txt but not in the other lists.")
+        (training if is_training[image] else tests)[class_of[image]].append(f"images/{path}")
+    return listing(name, root, training, tests, title=lambda folder: folder.split(".", 1)[-1].replace("_", " "))

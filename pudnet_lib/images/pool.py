@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
@@ -51,13 +52,10 @@ def imagenet_classes() -> dict[str, str]:
 def default_class_split(name: str, num_classes: int) -> ClassSplit:
     """Give the split of a source's classes; the same on every call."""
     if num_classes < 4:
-        raise PudNetError(
-            f"{name} has {num_classes} classes; splitting them into training and unseen ones needs at least 4."
-        )
+        raise PudNetError(f"{name} has {num_classes} classes; a split into training and unseen ones needs at least 4.")
     if name == "imagenet" and num_classes == len(imagenet_classes()):
-        parts = list(imagenet_classes().values())
-        listed = ([c for c, part in enumerate(parts) if part == p] for p in ("train", "validation", "unseen"))
-        return ClassSplit(*(tuple(part) for part in listed))
+        parts = np.array(list(imagenet_classes().values()))
+        return ClassSplit(*(tuple(np.flatnonzero(parts == p).tolist()) for p in ("train", "validation", "unseen")))
     for known, (classes, unseen, validation) in _KNOWN.items():
         if name.startswith(known) and num_classes == classes:
             return split_classes(num_classes, unseen, validation, zlib.crc32(known.encode()))
@@ -96,19 +94,14 @@ class Pool:
         names = self.config.sources
         if not names or len(set(names)) != len(names):
             raise PudNetError(f"PoolConfig.sources is {names}; expected at least one source, each named once.")
-        self.train = tuple(self._load(name, "train") for name in names)
-        self.test = tuple(self._load(name, "test") for name in names)
-        self.splits = tuple(self._split(d) for d in self.train)
-
-    def _load(self, name: str, split: str) -> ImageDataset:
-        data = load_images(name, split=split, size=self.config.size, channels=self.config.channels)  # type: ignore[arg-type]
-        return data.at_most(self.config.max_per_class) if split == "train" and self.config.max_per_class else data
-
-    def _split(self, data: ImageDataset) -> ClassSplit:
-        split = default_class_split(data.name, data.num_classes)
-        if self.config.hold_out:
-            return split
-        return replace(split, train=tuple(sorted((*split.train, *split.validation))), validation=())
+        limit, size, channels = self.config.max_per_class, self.config.size, self.config.channels
+        loaded = [load_images(name, "train", size, channels) for name in names]
+        self.train = tuple(data.at_most(limit) if limit else data for data in loaded)
+        self.test = tuple(load_images(name, "test", size, channels) for name in names)
+        self.splits = tuple(default_class_split(data.name, data.num_classes) for data in self.train)
+        if not self.config.hold_out:
+            train = [tuple(sorted((*split.train, *split.validation))) for split in self.splits]
+            self.splits = tuple(replace(s, train=t, validation=()) for s, t in zip(self.splits, train, strict=True))
 
     def training_episodes(self, episodes: EpisodeConfig, seed: int = 0) -> EpisodeSampler:
         """Episodes of the training classes, for meta-training; variations' sources follow the sources."""

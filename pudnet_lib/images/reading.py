@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -32,8 +32,7 @@ Split = Literal["train", "test", "all", "auto"]
 OnError = Literal["raise", "skip"]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
-TEST_SHARE = 0.2
-FEW_LEVELS = 16
+TEST_SHARE, FEW_LEVELS = 0.2, 16
 _NEAR_MOST = 4000  # images among which near copies are looked for: all pairs
 _NEAR_SIZE, _NEAR_LEVELS = 32, 10.0  # two pictures are near copies within so many gray levels at so many pixels
 
@@ -63,11 +62,10 @@ class FolderReport:
     name: str
     classes: dict[str, int]  # images of each
     split: dict[str, Any]  # source: "own", "drawn" or "none"; images to "train" (learn from) and to "test" (measure on)
-    #: Images whose decoded pixels an earlier one has: "within_class", "across_classes", and "across_split", those of an
-    #: own test part that are in the training part, too.
-    duplicates: dict[str, int]
-    blank: int  # images of one flat colour
-    grey_levels: int  # from the darkest to the brightest value, 1 to 256
+    #: Images whose decoded pixels an earlier one has; "across_split": of an own test part, in the training part, too.
+    duplicates: dict[str, int] = field(default_factory=lambda: dict(within_class=0, across_classes=0, across_split=0))
+    blank: int = 0  # images of one flat colour
+    grey_levels: int = 256  # from the darkest to the brightest value
     skipped: tuple[dict[str, str], ...] = ()  # files that were passed over, each with "file" and "why"
     warnings: tuple[str, ...] = ()  # what its user should know, a sentence each
     scale: tuple[float, ...] = ()  # black and white of deep pictures; empty where there are none
@@ -91,8 +89,7 @@ class FolderReport:
             f"{self.name}: {self.images} pictures in {len(self.classes)} classes",
             f"classes:     {', '.join(names)}",
             f"split:       {source[split['source']]}: {split['train']} to learn from, {split['test']} to measure on",
-            "copies:      {within_class} within a class, {across_classes} across classes, {across_split} across the "
-            "split".format(**copies),
+            f"copies:      {', '.join(f'{n} {kind}' for kind, n in copies.items())}".replace("_", " "),
             f"blank:       {self.blank}; gray levels: {self.grey_levels} of 256",
             f"passed over: {len(self.skipped)} files",
             *(f"             {s['file']}: {s['why']}" for s in self.skipped[:4]),
@@ -113,20 +110,17 @@ class Source(NamedTuple):
 def source_of(listing: Listing, how: Reading) -> Source:
     """Make a listing's files a source: training images first, one scale for all deep pictures."""
     paths = [f"{listing.root}/{f}" for f in listing.files]
-    starts = range(0, len(paths), 256)
+    blocks = [paths[k : k + 256] for k in range(0, len(paths), 256)]
     with quiet_bombs():
-        parts = list(in_parallel(lambda k: [deep_range(p) for p in paths[k : k + 256]], starts, how.workers))
-    ranges = [r for part in parts for r in part if r is not None]
+        ranges = [r for some in in_parallel(lambda b: list(map(deep_range, b)), blocks, how.workers) for r in some if r]
     scale, said = common_scale(ranges) if ranges else (None, "")
     notes = [f"{len(ranges)} pictures have more than 8 bits; {said}, for all of them."] if said else []
-    own, last = listing.tests, listing.tests
-    if last is None:
-        last = drawn(listing.labels, np.arange(len(paths)), listing.files)
-    order = np.argsort(last, kind="stable")
-    files = tuple(listing.files[i] for i in order)
-    labels, tests = listing.labels[order], None if own is None else own[order]
+    own, rows = listing.tests, np.arange(len(paths))
+    order = np.argsort(drawn(listing.labels, rows, listing.files) if own is None else own, kind="stable")
+    files, tests = tuple(listing.files[i] for i in order), None if own is None else own[order]
+    notes = [*listing.warnings, *notes]
     return Source(
-        replace(listing, files=files, labels=labels, tests=tests, warnings=(*listing.warnings, *notes)),
+        replace(listing, files=files, labels=listing.labels[order], tests=tests, warnings=tuple(notes)),
         lambda i: decode_image(f"{listing.root}/{files[i]}", how.size, how.channels, scale),
         lambda i: stamp(listing.root, files[i]) + repr(scale).encode(),
         tuple(scale or ()),
@@ -157,9 +151,7 @@ def read_folder(root: Path, split: Split, how: Reading, scan: Callable[[], Listi
         return read_source(path, listing.fingerprint, lambda: source_of(listing, how), split, how, cached)
     for folder, before in cached[1]["folders"].items():
         if not os.path.isdir(folder) or os.stat(folder).st_mtime_ns != before:
-            raise PudNetError(
-                f"{folder} has changed since it was prepared; run `pudnet prepare` again, or delete {path}."
-            )
+            raise PudNetError(f"{folder} has changed since then; run `pudnet prepare` again, or delete {path}.")
     return read_source(path, None, lambda: source_of(scan(), how), split, how, cached)
 
 
@@ -169,21 +161,19 @@ def prepare(listing: Listing, root: Path, how: Reading) -> Path:
     with one_writer(path):
         cached = read_cache(path, listing.fingerprint)
         if cached is None or "folders" not in cached[1]:
-            folders = sorted({os.path.dirname(f"{listing.root}/{f}") for f in listing.files})
-            stamps = {folder: os.stat(folder).st_mtime_ns for folder in folders}
-            decode_to_cache(source_of(listing, how), path, how, folders=stamps)
+            folders = {os.path.dirname(f"{listing.root}/{f}") for f in listing.files}
+            decode_to_cache(source_of(listing, how), path, how, folders={f: os.stat(f).st_mtime_ns for f in folders})
     return path
 
 
 def estimate(listing: Listing, how: Reading, sample: int = 64) -> str:
     """Say what preparing takes, from the time that a few images take, evenly spaced."""
-    count = len(listing.files)
-    chosen = np.linspace(0, count - 1, min(sample, count)).astype(int).tolist()
-    began = time.perf_counter()
+    count, began = len(listing.files), time.perf_counter()
+    chosen = [listing.files[int(i)] for i in np.linspace(0, count - 1, min(sample, count))]
 
-    def read(i: int) -> None:
+    def read(file: str) -> None:
         with suppress(PudNetError):
-            decode_image(f"{listing.root}/{listing.files[i]}", how.size, how.channels)
+            decode_image(f"{listing.root}/{file}", how.size, how.channels)
 
     list(in_parallel(read, chosen, how.workers))
     hours, minutes = divmod(round((time.perf_counter() - began) * count / len(chosen) / 60), 60)
@@ -244,7 +234,13 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
     damaged = [(f"{listing.shown}/{files[i]}", why) for i, why in bad.items()]
     _raise_if_asked(damaged, how)
     good = np.array([i for i in range(len(files)) if i not in bad], dtype=np.int64)
-    _no_class_lost(listing, good, bad)
+    learn = good if listing.tests is None else good[~listing.tests[good]]
+    for lost in sorted(set(listing.labels.tolist()) - set(listing.labels[learn].tolist())):
+        own_bad = [i for i in bad if listing.labels[i] == lost]
+        raise PudNetError(
+            f"{listing.shown}: of the class {listing.class_names[lost]!r} no training image can be decoded "
+            f"({len(own_bad)} files; first: {files[own_bad[0]]}: {bad[own_bad[0]]})."
+        )
     pixels = np.lib.format.open_memmap(partial_file, "r")
     seen, labels, rows = _survey(pixels, good), listing.labels[good], np.arange(len(good))
     items, own = seen.first, listing.tests is not None
@@ -262,9 +258,7 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
         {name: int((labels == k).sum()) for k, name in enumerate(listing.class_names)},
         {"source": "own" if own else "drawn" if test else "none", "train": train, "test": test},
         {kind: int(mask.sum()) for kind, mask in copies.items()},
-        int(seen.blank.sum()),
-        seen.levels,
-        tuple({"file": file, "why": why} for file, why in skipped),
+        *(int(seen.blank.sum()), seen.levels, tuple({"file": file, "why": why} for file, why in skipped)),
         scale=source.scale,
     )
     said = [*listing.warnings, *_noticed(report, [files[i] for i in good], labels, seen, int(left_out.sum()))]
@@ -286,24 +280,11 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
     finish(path, partial_file, good[order], facts | more)
 
 
-def _no_class_lost(listing: Listing, good: Rows, bad: dict[int, str]) -> None:
-    """Refuse to go on with a class of which no training image could be decoded."""
-    learn = good if listing.tests is None else good[~listing.tests[good]]
-    for lost in sorted(set(listing.labels.tolist()) - set(listing.labels[learn].tolist())):
-        own = [i for i in bad if listing.labels[i] == lost]
-        raise PudNetError(
-            f"{listing.shown}: of the class {listing.class_names[lost]!r} no training image can be decoded "
-            f"({len(own)} files; first: {readable(listing.files[own[0]])}: {bad[own[0]]})."
-        )
-
-
 class _Seen(NamedTuple):
-    """Of N images: the first with the same pixels, those of one colour, those in gray; the span of gray levels."""
-
-    first: Rows
-    blank: Mask
+    first: Rows  # of each image, the first with the same pixels
+    blank: Mask  # those of one colour
     gray: Mask
-    levels: int
+    levels: int  # from the darkest to the brightest
 
 
 def _survey(pixels: Pixels, good: Rows) -> _Seen:
@@ -330,10 +311,7 @@ def _noticed(report: FolderReport, files: Sequence[str], labels: Rows, seen: _Se
         first = next((s for s in report.skipped if s["why"] != "no picture"), report.skipped[0])
         yield f"{len(report.skipped)} files are passed over, such as {first['file']}: {first['why']}."
     if copies["within_class"]:
-        yield (
-            f"{copies['within_class']} pictures are exact copies of another of their class; copies count as one and "
-            "stay on one side of every split."
-        )
+        yield f"{copies['within_class']} pictures are exact copies of another of their class; copies count as one."
     twice = np.flatnonzero((labels != labels[seen.first]) & ~seen.blank)
     if len(twice):
         both = f"{files[seen.first[twice[0]]]} and {files[twice[0]]}"
@@ -345,15 +323,11 @@ def _noticed(report: FolderReport, files: Sequence[str], labels: Rows, seen: _Se
     if report.blank:
         one = files[int(seen.blank.argmax())]
         yield (
-            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one}; "
-            "nothing can be seen in them. More pictures won't help; look at how they were made (white on transparent "
-            "ground turns white; black ones may be dark 16-bit data)."
+            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one}. More of them won't help; "
+            "look at how they were made (white on transparent ground turns white; black ones may be dark 16-bit data)."
         )
     if report.grey_levels < FEW_LEVELS:
-        yield (
-            f"all pictures lie within {report.grey_levels} of 256 gray levels, so they are almost flat; stretch them "
-            "first (12-bit colour in 16-bit files reads so)."
-        )
+        yield f"all pictures lie within {report.grey_levels} of 256 gray levels: stretch them (16-bit colour reads so)."
 
 
 def _odd(report: FolderReport, labels: Rows, seen: _Seen, pixels: Pixels, good: Rows, tests: Mask) -> Iterator[str]:
@@ -375,8 +349,5 @@ def _odd(report: FolderReport, labels: Rows, seen: _Seen, pixels: Pixels, good: 
     close &= item[:, None] != item
     across = int((close & (test[:, None] != test)).any(1).logical_and(test).sum())
     if close.any():
-        also = f", {across} of them on both sides of the split" if across else ""
-        yield (
-            f"{int(close.any(1).sum())} pictures are nearly equal to another one (saved or resized again, frames of a "
-            f"video, a burst){also}; a test on them is too kind."
-        )
+        why = "(saved again, frames of a video, a burst)" + f", {across} across the split" * bool(across)
+        yield f"{int(close.any(1).sum())} pictures are nearly equal to another one {why}; a test on them is too kind."

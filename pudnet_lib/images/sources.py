@@ -4,6 +4,7 @@ Our choice; the paper names its datasets only. Names: the packs that ship with t
 datasets that have to be fetched by hand (``sources.csv``). Everything else is an image folder or a zip of one.
 """
 
+# ruff: noqa: N803  (X is the name that scikit-learn gave it)
 from __future__ import annotations
 
 import base64
@@ -28,8 +29,7 @@ from pudnet_lib.images.archive import unpack_zip
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import Pixels, to_pixels
 from pudnet_lib.images.folder import Listing, readable
-from pudnet_lib.images.named import SOURCES, download_images, load_pack, load_torchvision, pack_names
-from pudnet_lib.images.published import scan_any
+from pudnet_lib.images.named import SOURCES, download_images, load_pack, load_torchvision, scan_any
 from pudnet_lib.images.reading import FolderReport, OnError, Reading, Split, read_folder
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ def load_images(
     name, how = str(name_or_folder), Reading(size, channels, progress, cache_dir, on_error)
     if split not in get_args(Split):
         raise unknown_name("split", str(split), get_args(Split))
-    own: Split = "train" if split == "auto" else split
-    if name in pack_names():
+    source, own = SOURCES.get(name), "train" if split == "auto" else split
+    if source and source.kind == "embedded":
         data = load_pack(name, own)
         if data.size != size:
             resized = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
             data = replace(data, images=resized.round().clamp(0, 255).to(torch.uint8))
         return data.with_channels(channels)
-    if name in SOURCES and SOURCES[name].parts and SOURCES[name].unpacked is None:
-        return load_torchvision(SOURCES[name], own, how)
+    if source and source.through_torchvision:
+        return load_torchvision(source, own, how)
     if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
         return load_zip(Path(name).expanduser(), split, how)
     folder, title = find_folder(name_or_folder)
@@ -111,25 +111,19 @@ def load_zip(source: Path | bytes, split: Split = "auto", how: Reading | None = 
 
 
 def as_dataset(
-    X: Any,  # noqa: N803  the name that scikit-learn gave it
-    y: Sequence[Any],
-    names: Sequence[str] | None = None,
-    size: int = 32,
-    channels: int = 3,
-    name: str = "images",
+    X: Any, y: Any, names: Sequence[str] | None = None, size: int = 32, channels: int = 3, name: str = "images"
 ) -> ImageDataset:
-    """Make a dataset of arrays, Pillow pictures or paths of picture files."""
+    """Make a dataset of arrays, Pillow pictures or paths of picture files, and their labels as numbers or names."""
     if not isinstance(X, (np.ndarray, torch.Tensor)) and len(X) and isinstance(X[0], (str, Path, Image.Image)):
-        X = np.stack([to_pixels(x, size, channels) for x in X])  # noqa: N806
+        return ImageDataset(np.stack([to_pixels(x, size, channels) for x in X]), y, names, name)  # type: ignore[arg-type]
     return ImageDataset(X, y, names, name)  # type: ignore[arg-type]
 
 
 def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
     """Find the folder of a source that lies on disk as image files, and the source's name."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
-    known = [*pack_names(), *SOURCES]
-    if name in SOURCES and not (SOURCES[name].parts and SOURCES[name].unpacked is None):
-        source = SOURCES[name]
+    source = SOURCES.get(name)
+    if source and source.folders and not source.through_torchvision:
         if source.unpacked is None and source.kind == "published":
             raise PudNetError(
                 f"{name} is not in {data_folder()} (looked for {source.folders.replace(';', ', ')}). To get it: "
@@ -140,13 +134,11 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
         raise PudNetError(f"{folder} is a file; expected a folder of class folders or a zip of one. Unpack it first.")
     if folder.is_dir():
         plain = readable(folder.resolve().name)
-        return folder, f"{plain} (folder)" if plain in known else plain
+        return folder, f"{plain} (folder)" if plain in SOURCES else plain
     if len(folder.parts) > 1:
         hint = " Backslashes separate folders on Windows alone; write '/'." if "\\" in name else ""
-        raise PudNetError(
-            f"The folder {folder} does not exist; expected a folder with one subfolder for each class.{hint}"
-        )
-    raise unknown_name("dataset", name, known, "Or give the path of an image folder.")
+        raise PudNetError(f"The folder {folder} does not exist; expected one with a subfolder for each class.{hint}")
+    raise unknown_name("dataset", name, SOURCES, "Or give the path of an image folder.")
 
 
 def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderReport:

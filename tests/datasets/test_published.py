@@ -7,7 +7,7 @@ from PIL import Image
 
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import load_images
-from pudnet_lib.images.published import ANIMALS, scan_any
+from pudnet_lib.images.named import ANIMALS, scan_any
 
 
 def picture(path, gray):
@@ -80,7 +80,7 @@ def test_two_classes_of_one_word_keep_names_of_their_own(tmp_path):
 def test_tiny_imagenet_refuses_a_class_that_is_not_listed(tmp_path):
     root = tiny_imagenet(tmp_path / "t")
     (root / "wnids.txt").write_text("n02\n")
-    with pytest.raises(PudNetError, match=r"names the class 'n01', which wnids.txt does not list"):
+    with pytest.raises(PudNetError, match=r"the class 'n01' is not listed in wnids.txt"):
         scan_any(root)
 
 
