@@ -102,16 +102,13 @@ def with_lda(network: PredictedNetwork, data: ImageDataset) -> PredictedNetwork:
 def choose_predictor(
     images: ImageDataset, seconds: float = 20.0, config: PredictConfig | None = None, seed: int = 0
 ) -> Choice:
-    """Compare the predictors on labelled images and predict with the best one.
+    """Compare the predictors on labelled images and predict with the best one; the choice has all numbers.
 
     Args:
         images: The user's own, at the size that they have; small ones are enlarged where a candidate needs it.
         seconds: About how long the comparison may take; at least two folds of two images per class are done.
         config: How networks are predicted.
         seed: Seed of folds and of the draw of images.
-
-    Returns:
-        The choice with all its numbers.
 
     Raises:
         PudNetError: If no class has two images, or seconds is not positive.

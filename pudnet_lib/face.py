@@ -34,7 +34,7 @@ def predict(
     model: ParameterModel | Path | str, images: Any, labels: Any = None, config: PredictConfig | None = None, *,
     size: int | None = None, seconds: float = 20.0,
 ) -> PredictedNetwork:  # fmt: skip
-    """Predict a network for labelled images of any kind.
+    """Predict a network for labelled images of any kind; its ``seconds`` are those of each part of the prediction.
 
     Args:
         model: A predictor, the name of one that comes with the kit, a file of one, or ``"auto"``: the best one for
@@ -45,9 +45,6 @@ def predict(
         config: How.
         size: Pixels to which pictures are brought; by default what the predictor was trained with.
         seconds: With ``"auto"``: how long the choice may take.
-
-    Returns:
-        The network, with ``seconds`` of each part of the prediction.
 
     Raises:
         PudNetError: If images, labels and predictor don't go together; the message says what was expected.
@@ -162,9 +159,6 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: (N, H, W, C) or (N, C, H, W) uint8 or floats in [0, 1]; or N arrays, Pillow pictures or paths.
             y: N labels, of any kind.
-
-        Returns:
-            Itself.
 
         Raises:
             ValueError: If lengths differ, there is one class only, or an image can't be read.

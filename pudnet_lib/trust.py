@@ -117,9 +117,6 @@ def trust_report(
         test: Images of the same classes that the network was not predicted from: they are then measured instead of a
             cross-validation.
 
-    Returns:
-        The report.
-
     Raises:
         PudNetError: If the model is not known and there are no test images, the images' classes are not the network's,
             or no class has two images (items).
@@ -163,9 +160,8 @@ def trust_report(
         head = "LDA" if hasattr(network, "bias") else "class means"
         fixed = extract_features(network.backbone, some.images, 50).cpu() if model is None else None
         fit = partial(predict, cast(ParameterModel, model), config=config.predict)
-        found = cross_validate(fit, some, config.folds, config.seed, fixed=fixed, heads=[head])[0]
-        right = found[head][usable]
-        pixels = leave_one_item_out(_pixels(some), some.labels, some.items, some.num_classes)[usable]
+        right = cross_validate(fit, some, config.folds, config.seed, fixed=fixed, heads=[head])[0][head][usable]
+        pixels = cross_validate(fit, some, config.folds, config.seed, fixed=_pixels(some))[0]["class means"][usable]
     distance = None if model is None else pool_distance(model, images, config.predict, pool)
     facts = _facts(labels, right, images.class_names) | {
         "pixel_accuracy": _facts(labels, pixels, images.class_names)["balanced"],
@@ -239,21 +235,6 @@ def advise(
         return "fine-tune it", (*reasons, f"{per_class} images per class are enough for fine-tuning.")
     few = f"It makes errors, but {per_class} images per class are few for fine-tuning."
     return "use it as it is", (*reasons, "There is little left to gain." if good else few)
-
-
-def leave_one_item_out(features: Tensor, labels: Tensor, items: Tensor, num_classes: int) -> Tensor:
-    """Classify every image by the cosine to class means from which all images of its item are left out."""
-    onehot = F.one_hot(labels, num_classes).to(features)  # (N, K)
-    sums, counts = onehot.T @ features, onehot.sum(0)  # (K, F), (K,)
-    _, number = torch.stack([items, labels], 1).unique(dim=0, return_inverse=True)  # (N,) number of (item, class)
-    item_sums = torch.zeros(int(number.max()) + 1, features.shape[1]).to(features).index_add_(0, number, features)
-    left = counts[labels] - torch.bincount(number).to(counts)[number]  # (N,) images left of the own class
-    own = sums[labels] - item_sums[number]  # (N, F); a cosine needs no division by the count
-    unit = F.normalize(features, dim=1)
-    logits = unit @ F.normalize(sums, dim=1).T  # (N, K)
-    own_logit = (unit * F.normalize(own, dim=1)).sum(1)
-    logits = logits.scatter(1, labels[:, None], float("-inf"))  # the best of the other classes, and the own one
-    return (own_logit > logits.max(1).values) & (left > 0)
 
 
 def fold_of(data: ImageDataset, folds: int, seed: int = 0) -> Tensor:
@@ -358,8 +339,6 @@ def pool_embeddings(model: PudNet, pool: Pool, ways: int = 5, per_class: int = 1
 
     Kept until the model's weights change or the model goes.
     """
-    if episodes * len(pool) < 2:
-        raise PudNetError("A distance to the pool needs at least two episodes; give more episodes or sources.")
     weights = tuple(p._version for p in model.parameters())
     key = (tuple((d.name, len(d), d.class_names) for d in pool), ways, per_class, episodes, weights)
     kept = _CACHE.setdefault(model, {})

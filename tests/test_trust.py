@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from pudnet_lib.core import PudNet
 from pudnet_lib.core.dataset import ImageDataset
@@ -24,32 +23,23 @@ from pudnet_lib.trust import (
     cross_validate,
     default_pool,
     fold_of,
-    leave_one_item_out,
     pool_distance,
     pool_embeddings,
     trust_report,
 )
 
 
-def test_leave_one_out_on_four_points_by_hand():
-    features = torch.tensor([[1.0, 0.1], [1.0, -0.1], [0.1, 1.0], [1.0, 0.0]])
-    labels, items = torch.tensor([0, 0, 1, 1]), torch.arange(4)
-    # Images 0 and 1 are near each other. Image 2 is alone with image 3, which looks like class 0: both are wrong.
-    assert leave_one_item_out(features, labels, items, 2).tolist() == [True, True, False, False]
-
-
-def test_leave_one_item_out_equals_a_plain_loop():
-    generator = torch.Generator().manual_seed(3)
-    features = torch.randn(40, 5, generator=generator)
-    labels = torch.randint(0, 4, (40,), generator=generator)
-    items = torch.randint(0, 15, (40,), generator=generator)
-    expected = []
-    for i in range(40):
-        keep = ~((items == items[i]) & (labels == labels[i]))
-        means = torch.stack([features[keep & (labels == c)].sum(0) for c in range(4)])
-        answer = int((F.normalize(features[i], dim=0) @ F.normalize(means, dim=1).T).argmax())
-        expected.append(answer == int(labels[i]) and bool((keep & (labels == labels[i])).any()))
-    assert leave_one_item_out(features, labels, items, 4).tolist() == expected
+def test_cross_validation_of_fixed_features_equals_a_plain_loop(images):
+    data, features = images(3, 6), torch.randn(18, 5, generator=torch.Generator().manual_seed(3))
+    fold = fold_of(data, 3)
+    right, left_out, took = cross_validate(lambda _: pytest.fail("nothing to fit"), data, 3, fixed=features)
+    for i in range(18):
+        known = (fold != fold[i]) & (data.labels[:, None] == torch.arange(3)).T  # (3, 18)
+        means = torch.stack([features[mask].mean(0) for mask in known])
+        answer = int(torch.cosine_similarity(features[i], means, dim=1).argmax())
+        assert bool(right["class means"][i]) == (answer == int(data.labels[i]))
+    assert left_out.all()
+    assert took == []
 
 
 def with_items(data: ImageDataset, items: list[int]) -> ImageDataset:

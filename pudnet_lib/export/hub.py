@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,16 @@ def card(
     parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
     by = plain(origin.get("predictor") or origin.get("model", "a hypernetwork"))
     terms = plain(licence or origin.get("licence", "unknown"))
+    how = f"from {origin.get('looked_at', 'a few')} images of the dataset"
+    if steps := origin.get("refinement_steps", 0):
+        how += f", then refined in {steps} gradient steps on the same images"
+    else:
+        how += " in one forward pass; it was not trained on them"
     trust = "\n".join(report.lines(plain)) if report else "No trust report was made for this network."
     chosen = "\n".join([*choice, "", ""]) if choice else ""
     return f"""{_HEAD}# Predicted network for {plain(origin.get("dataset", "an image dataset"))}
 
-All convolution weights of this network were predicted by {by}, {_how(origin)}. A picture is classified by the cosine \
+All convolution weights of this network were predicted by {by}, {how}. A picture is classified by the cosine \
 of its features to each class's mean features.
 
 | | |
@@ -86,17 +92,9 @@ elsewhere than its training images was not measured.
 """
 
 
-def _how(origin: Mapping[str, Any]) -> str:
-    """From how many images, and whether gradient steps followed the forward pass."""
-    looked_at = f"{origin['looked_at']} images" if "looked_at" in origin else "a few images"
-    if not (steps := origin.get("refinement_steps", 0)):
-        return f"from {looked_at} of the dataset in one forward pass; it was not trained on them"
-    return f"from {looked_at} of the dataset, then refined in {steps} gradient steps on the same images"
-
-
 def plain(text: object) -> str:
     """Keep a name from a user's folder or file from being read as Markdown or HTML."""
-    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([\\`*_{}\[\]|#$~!])", r"\\\1", line)
 
 
@@ -143,12 +141,22 @@ def from_pretrained(
 
     What else is given (``revision``, ``cache_dir``, ``local_files_only``, ``token``) goes to ``hf_hub_download``.
     """
-    path = Path(folder_or_repo).expanduser() / WEIGHTS
-    if not path.parent.is_dir():
-        path = _download(str(folder_or_repo), download)
-    elif not path.is_file():
-        raise PudNetError(f"{path.parent} has no {WEIGHTS}; expected a folder that save_pretrained wrote.")
-    return load(path, target if backbone is None else backbone)
+    path, module = Path(folder_or_repo).expanduser() / WEIGHTS, target if backbone is None else backbone
+    if path.parent.is_dir():
+        if not path.is_file():
+            raise PudNetError(f"{path.parent} has no {WEIGHTS}; expected a folder that save_pretrained wrote.")
+        return load(path, module)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder_or_repo)):
+        raise PudNetError(f"{folder_or_repo} is neither a folder nor a repository's name (owner/name).")
+    hub = _hub()
+    try:
+        path = hub.hf_hub_download(str(folder_or_repo), WEIGHTS, **download)
+    except (OSError, ValueError) as error:  # the Hub's errors are all kinds of these
+        raise PudNetError(
+            f"{WEIGHTS} of {folder_or_repo} could not be had ({str(error).strip().splitlines()[0]}). Check the name, "
+            "the token and the connection, or give a folder that save_pretrained wrote."
+        ) from error
+    return load(path, module)
 
 
 def push_to_hub(model: Any, repo_id: str, *, private: bool = False, token: Any = None, **commit: Any) -> str:
@@ -165,16 +173,3 @@ def _hub() -> Any:
     except ImportError:
         raise PudNetError("The Hub needs the package huggingface_hub: pip install 'pudnet-kit[hub]'.") from None
     return huggingface_hub
-
-
-def _download(repo: str, how: dict[str, Any]) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise PudNetError(f"{repo} is neither a folder nor a repository's name (owner/name).")
-    hub = _hub()
-    try:
-        return Path(hub.hf_hub_download(repo, WEIGHTS, **how))
-    except (OSError, ValueError) as error:  # the Hub's errors are all kinds of these
-        raise PudNetError(
-            f"{WEIGHTS} of {repo} could not be had ({str(error).strip().splitlines()[0]}). Check the name, the token "
-            "and the connection, or give a folder that save_pretrained wrote."
-        ) from error

@@ -19,7 +19,7 @@ from pudnet_lib.core import ParameterModel, PudNet, PudNetConfig
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.errors import PudNetError, unknown_name
+from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
 
 _KINDS: dict[str, tuple[type[Any], type[Any]]] = dict(
@@ -87,8 +87,6 @@ def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[Param
     if not isinstance(notes, dict):
         raise PudNetError(f"{path}: notes is {type(notes).__name__}; expected an object.")
     with _about(path):
-        if isinstance(about, Mapping) and about.get("kind") not in [*_KINDS]:
-            raise unknown_name("kind of model", str(about.get("kind")), _KINDS)
         facts: ModelFacts = config_from_dict(ModelFacts, about, "model.")
         if facts.own_target and target is None:
             raise PudNetError("This checkpoint predicts a network of your own; pass that module as target=....")
@@ -204,14 +202,11 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
 
 
 def load(path: Path | str, module: nn.Module | None = None) -> Any:
-    """Load whatever the kit saved: a predicted network, a predictor, a denoiser.
+    """Load whatever the kit saved: a predicted network, a predictor, a denoiser; in evaluation mode, on the CPU.
 
     Args:
         path: A .safetensors file, or the folder of ``pudnet train``, ``pudnet predict`` or ``save_pretrained``.
         module: Where the file is of a network of your own: a module of that architecture.
-
-    Returns:
-        The network or predictor, in evaluation mode, on the CPU.
 
     Raises:
         PudNetError: If there is no such file, it is damaged, or holds something else.
@@ -233,14 +228,7 @@ def load(path: Path | str, module: nn.Module | None = None) -> Any:
 
 
 def save(thing: Any, path: Path | str) -> Path:
-    """Save a predicted network, a predictor or a denoiser as one checked safetensors file.
-
-    Args:
-        thing: What ``predict``, ``train`` or ``load`` returned.
-        path: The file.
-
-    Returns:
-        The file.
+    """Save what ``predict``, ``pudnet train`` or ``load`` gave as one checked safetensors file; returns its path.
 
     Raises:
         PudNetError: If it is nothing that the kit can save, or can't be written.

@@ -39,15 +39,12 @@ def shipped_notes(name: str) -> dict[str, Any]:
 
 
 def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) -> ParameterModel:
-    """Load a predictor.
+    """Load a predictor, in evaluation mode, on the CPU.
 
     Args:
         name: One that comes with the kit (``shipped_models()``; by default ConvNet-3, meta-trained on Fashion, emoji
             and glyphs), a .safetensors file, or the folder of a run of ``pudnet train``.
         target: The user's own target network, if the predictor was built for one.
-
-    Returns:
-        The predictor, in evaluation mode, on the CPU.
 
     Raises:
         PudNetError: If there is no such model.

@@ -179,7 +179,7 @@ def test_another_architecture_is_named(pudnet, tmp_path: Path):
     with pytest.raises(PudNetError, match="no model file"):
         load_model(tmp_path / "none")
     save_tensors(tmp_path / "kind", TENSORS, {"model": {"kind": "pudnett"}})
-    with pytest.raises(PudNetError, match="Unknown kind of model"):
+    with pytest.raises(PudNetError, match=r"model\.kind: Input should be 'pudnet' or 'shared' \(found 'pudnett'\)"):
         load_model(tmp_path / "kind")
 
 
