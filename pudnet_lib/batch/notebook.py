@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import base64
 import contextlib
-import copy
 import io
 import json
 import re
@@ -129,9 +128,9 @@ def strip_file(path: Path) -> bool:
     return changed
 
 
-def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
+def with_outputs(path: Path, executed: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     """Put the cleaned outputs of an executed copy into the notebook that it was made from."""
-    made = copy.deepcopy(source)
+    made = read_notebook(path)
     strip(made)
     outputs = {cell.id: cell.get("outputs", []) for cell in executed.cells}
     # Counted from 1, whatever was run before: nbval refuses outputs of a cell that says it was never run.
@@ -142,7 +141,7 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode,
     if size > MAX_BYTES:
         largest = max((c for c in made.cells if c.cell_type == "code"), key=lambda cell: len(json.dumps(cell.outputs)))
         raise PudNetError(
-            f"With its outputs the notebook takes {size / 1000:.0f} kB; expected at most {MAX_BYTES / 1000:.0f} kB. "
+            f"With its outputs {path.name} takes {size / 1000:.0f} kB; expected at most {MAX_BYTES / 1000:.0f} kB. "
             f"The largest are those of the cell that starts with {largest.source.splitlines()[0]!r}: draw it smaller."
         )
     return made
@@ -150,7 +149,6 @@ def with_outputs(source: nbformat.NotebookNode, executed: nbformat.NotebookNode,
 
 def _cleaned(output: nbformat.NotebookNode, root: Path, count: int) -> nbformat.NotebookNode | None:
     """Clean one output; None where nothing of it stays."""
-    output = copy.deepcopy(output)
     if output.output_type == "stream":
         kept = [line for line in output.text.splitlines(keepends=True) if not PROGRESS.search(line)]
         output.text = _placeless("".join(kept), root)

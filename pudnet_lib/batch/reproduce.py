@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
+from pydantic import TypeAdapter
 
 from pudnet_lib.batch.notebook import (
     check_parameters,
@@ -106,11 +107,10 @@ class Run:
 def read_run(folder: Path) -> Run | None:
     """Read a run's record; None where there is none, it is damaged, or it names another run than its folder."""
     try:
-        run = Run(**json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        run = TypeAdapter(Run).validate_json((folder / "run.json").read_bytes())
+    except (OSError, ValueError):
         return None
-    numbers = isinstance(run.seconds, int | float) and isinstance(run.peak_memory_mb, int | float)
-    return run if numbers and (run.name, run.profile) == (folder.name, folder.parent.name) else None
+    return run if (run.name, run.profile) == (folder.name, folder.parent.name) else None
 
 
 def read_runs(folder: Path) -> list[tuple[Path, Run]]:
@@ -167,7 +167,7 @@ def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
                 old |= {below(target.parent, figure["file"]) for figure in read_result(target)["figures"]}
         source = next((path for path in all_notebooks(root / "notebooks") if path.stem == run.name), None)
         if source and not run.variant and run.parameters.get("profile") == "laptop":
-            notebooks[source] = with_outputs(read_notebook(source), read_notebook(folder / "executed.ipynb"), root)
+            notebooks[source] = with_outputs(source, read_notebook(folder / "executed.ipynb"), root)
     changed = [path for path, content in new.items() if not path.exists() or path.read_bytes() != content]
     for path in changed:
         write_atomically(path, new[path])

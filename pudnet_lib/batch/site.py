@@ -80,9 +80,9 @@ def rich(text: str) -> str:
 
 def first_sentence(text: str, longest: int = 240) -> str:
     """Take the first sentence of a Markdown text, cut at a clause where it is very long."""
-    words = " ".join(text.split())
-    match = re.match(r".+?[.!?](?=\s+[A-Z*_`(]|\s*$)", words)
-    sentence = match[0] if match else words
+    plain = " ".join(text.split())
+    match = re.match(r".+?[.!?](?=\s+[A-Z*_`(]|\s*$)", plain)
+    sentence = match[0] if match else plain
     if len(sentence) <= longest:
         return sentence
     cut = next((at for mark in ("; ", " ") if (at := sentence.rfind(mark, 0, longest)) > 0), longest)
@@ -166,13 +166,9 @@ def inline_figure(path: Path, alternative: str, name: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"(fill|stroke): ?(?:#000000|black)", r"\1: currentColor", text)
-    text = re.sub(r"font-family: [^;\"]*|(?<=[\d.]px) '[^;\"]*", lambda m: m[0][:0] or "inherit", text)
+    text = re.sub(r"font-family: [^;\"]*|(?<=[\d.]px) '[^;\"]*", "inherit", text)
     start = f'<svg role="img" aria-label="{label}" fill="currentColor" stroke-linejoin="round"'
     return re.sub(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text.replace("<svg", start, 1), count=1)
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _mean(row: Mapping[str, Any]) -> str:
@@ -184,12 +180,13 @@ def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> Table:
     labels, named = words("labels"), dict.fromkeys(key for row in rows for key in row)
     order = dict.fromkeys([*(k for k in labels if k in named), *(k for k in named if k not in ("low", "high"))])
     keys = [key for key in order if any(row.get(key) is not None for row in rows)]
-    numeric = [all(_is_number(row.get(key)) for row in rows) for key in keys]
+    numeric = [not any(isinstance(row.get(key), str | bool) for row in rows) for key in keys]
     columns = [{"label": labels.get(k, k.replace("_", " ")), "numeric": n} for k, n in zip(keys, numeric, strict=True)]
 
     def text(value: Any) -> str:
-        said = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-        return number(value) if _is_number(value) else said
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return value if isinstance(value, str) else number(value)
 
     return columns, [[(_mean(row) if k == "mean" else text(row.get(k)), row.get(k)) for k in keys] for row in rows]
 

@@ -144,7 +144,7 @@ def test_committed_outputs_hold_no_bars_places_times_or_counts(notebook, tmp_pat
         ),
     ]
     third.metadata["papermill"] = {"start_time": "2026"}
-    made = with_outputs(source, executed, tmp_path)
+    made = with_outputs(path, executed, tmp_path)
     assert [cell.source for cell in made.cells] == [cell.source for cell in source.cells]
     assert [o.text for o in made.cells[-3].outputs] == ["kept ./a.txt\n", "in . and y.txt, 0x0\n"]
     (figure,) = made.cells[-2].outputs
@@ -156,8 +156,8 @@ def test_committed_outputs_hold_no_bars_places_times_or_counts(notebook, tmp_pat
     assert "papermill" not in made.cells[-1].metadata
     nbformat.validate(made)
     second.outputs[1].data["text/plain"] = "x" * 700_000
-    with pytest.raises(PudNetError, match=r"takes 7.. kB.*starts with 'y'"):
-        with_outputs(source, executed, tmp_path)
+    with pytest.raises(PudNetError, match=r"01_toy.ipynb takes 7.. kB.*starts with 'y'"):
+        with_outputs(path, executed, tmp_path)
 
 
 def test_strip_keeps_jupytext_and_refuses_other_languages(notebook):
