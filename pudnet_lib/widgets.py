@@ -15,12 +15,13 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
+import anywidget
 import ipywidgets
 import numpy as np
+import traitlets
 from matplotlib.figure import Figure
 
 from pudnet_lib.core.dataset import ImageDataset
@@ -31,8 +32,41 @@ from pudnet_lib.images.decode import decode_image
 
 #: Seconds without a further change before the figure is drawn again.
 DEBOUNCE = 0.15
-#: MB that may be dropped: what the server of ``pudnet lab`` lets through in one message.
+#: MB that may be dropped: more is better read from its path than sent through a browser.
 LIMIT_MB = 500
+
+
+class Upload(NamedTuple):
+    """One file that was dropped: its name and its bytes."""
+
+    name: str
+    content: bytes
+
+
+class Drop(anywidget.AnyWidget):
+    """A place to drop files; ``value`` has an ``Upload`` each, and is never saved into a notebook."""
+
+    _esm = Path(__file__).with_name("drop.js")
+    description = traitlets.Unicode().tag(sync=True)
+    accept = traitlets.Unicode().tag(sync=True)
+    multiple = traitlets.Bool(False).tag(sync=True)
+    limit_mb = traitlets.Int(LIMIT_MB).tag(sync=True)
+    value = traitlets.Tuple()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._files: dict[int, tuple[str, bytearray]] = {}
+        self.on_msg(self._receive)
+
+    def _receive(self, _widget: Any, piece: dict[str, Any], buffers: Sequence[memoryview]) -> None:
+        if piece["first"]:
+            self._files = {}
+        for content in buffers:  # none where what was dropped is taken away
+            self._files.setdefault(piece["file"], (piece["name"], bytearray()))[1].extend(content)
+            self.send({"received": len(content)})  # before anything is computed
+        if piece["last"]:
+            self.value = ()  # the same file again is a change, too
+            self.value, self._files = tuple(Upload(name, bytes(all_)) for name, all_ in self._files.values()), {}
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
@@ -73,11 +107,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
 
 
 def _image() -> Any:
-    return ipywidgets.Image(
-        value=BLANK,
-        format="png",
-        layout=ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start"),
-    )
+    layout = ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
+    return ipywidgets.Image(value=BLANK, format="png", layout=layout)
 
 
 def _place(image: Any, height: str) -> Any:
@@ -96,7 +127,9 @@ def _control(name: str, given: Any) -> Any:
         raise PudNetError(f"Control {name} is {given!r}; expected a widget, a (low, high) tuple, a list, a bool, …")
     if not control.description:
         control.description = name.replace("_", " ")
-    control.style.description_width = "initial"
+    control.layout.max_width = "calc(100% - 4px)"  # of a phone
+    if hasattr(control, "style"):
+        control.style.description_width = "initial"
     return control
 
 
@@ -111,14 +144,6 @@ def png_bytes(figure: Figure) -> bytes:
 BLANK = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
 )
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One file that was dropped: its name and its bytes."""
-
-    name: str
-    content: bytes
 
 
 def labels_from_names(names: Sequence[str]) -> list[str]:
@@ -141,8 +166,8 @@ def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 12
             path = Path(place) / f"{PurePath(zips[0].name).stem[:100] or 'images'}.zip"
             path.write_bytes(zips[0].content)
             return load_images(path, "auto", size, channels, progress=False)
-        given = [label.strip() for label in labels.split(",")] if labels.strip() else None
-        given = labels_from_names([file.name for file in files]) if given is None else given
+        named = labels_from_names([file.name for file in files])
+        given = [label.strip() for label in labels.split(",")] if labels.strip() else named
         if len(given) != len(files) or not all(given):
             raise PudNetError(f"There are {len(given)} labels for {len(files)} pictures; give one each, none empty.")
         single = [name for name in sorted(set(given)) if given.count(name) < 2]
@@ -163,8 +188,7 @@ def decode_bytes(file: Upload, place: Path, size: int, channels: int) -> np.ndar
         raise PudNetError(str(error).replace(str(path), file.name)) from error
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """What a panel shows for images: sentences above the figure, the figure, a network to take away."""
 
     lines: Sequence[str]
@@ -178,14 +202,12 @@ class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, show: Callable[[ImageDataset], Shown], images: str = "", height: str = "30em") -> None:
         self.show = show
         self.images: ImageDataset | None = None
-        wide = ipywidgets.Layout(width="28em")
+        wide = ipywidgets.Layout(width="28em", max_width="calc(100% - 4px)")
         self.path = ipywidgets.Text(
             value=images, placeholder="a folder or zip with one subfolder per class, or a name", layout=wide,
             continuous_update=False, description="images",
         )  # fmt: skip
-        self.files = ipywidgets.FileUpload(
-            accept=".zip,image/*", multiple=True, description="drop a zip, or pictures", layout={"width": "16em"}
-        )
+        self.files = Drop(accept=".zip,image/*", multiple=True, description="drop a zip or pictures here, or click")
         self.labels = ipywidgets.Text(
             placeholder="labels of pictures: cat, cat, dog, dog (or name them cat_1.jpg …)", continuous_update=False,
             layout=wide, description="labels",
@@ -207,9 +229,8 @@ class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
 
     def use_files(self) -> None:
         """Read what was dropped and show it."""
-        dropped = [Upload(str(f["name"]), bytes(f["content"])) for f in self.files.value]
-        if dropped:
-            self._use(lambda: images_from_upload(dropped, self.labels.value))
+        if self.files.value:
+            self._use(lambda: images_from_upload(self.files.value, self.labels.value))
 
     def _use(self, read: Callable[[], ImageDataset]) -> None:
         self.message.value, self.image.value, self.images = "Reading …", BLANK, None
@@ -224,5 +245,5 @@ class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
         text = "".join(f"<p>{html.escape(line)}</p>" for line in (*shown.lines, *notes))
         if shown.network:
             address = f"data:application/octet-stream;base64,{base64.b64encode(shown.network).decode()}"
-            text += f'<p><a download="network.safetensors" href="{address}">Download the network</a></p>'
+            text += f'<p><a download="network.safetensors" href="{address}"><u>Download the network</u></a></p>'
         self.images, self.message.value, self.image.value = images, text, png_bytes(shown.figure)

@@ -15,14 +15,14 @@ from pudnet_lib.batch.runner import own_kernel, temporary_folder
 from pudnet_lib.parallel import end_with_parent
 from pudnet_lib.results import project_root
 
-#: One message of the browser: a little more than what a panel takes (``widgets.LIMIT_MB``).
+#: One message of the browser. The kit's panels send pieces of 4 MB; ipywidgets' own uploads are one message each.
 WEBSOCKET_MB = 520
 
 
 def lab_command(options: Sequence[str], folder: Path) -> tuple[list[str], dict[str, str]]:
     """Make the server's command line and whole environment; ``folder`` holds the kernel while it runs."""
     notebooks = project_root() / "notebooks"
-    settings = {"websocket_max_message_size": WEBSOCKET_MB * 2**20}  # for what is dropped on a panel
+    settings = {"websocket_max_message_size": WEBSOCKET_MB * 2**20}
     command = [
         sys.executable, "-m", "pudnet_lib.batch.lab", f"--ServerApp.root_dir={notebooks}",
         f"--ServerApp.tornado_settings={settings}", *options,

@@ -45,8 +45,9 @@ const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
 function render({ model, el }) {
   el.innerHTML = `<style>
     .pk { display: flex; flex-wrap: wrap; gap: 8px 24px; font: 13px sans-serif; position: relative; min-height: 470px }
+    .pk > div { max-width: 100% } .pk .map { overflow-x: auto } .pk .cloud svg { max-width: 100%; height: auto; display: block }
     .pk svg { touch-action: none; user-select: none; color: inherit } .pk text { fill: currentColor; font-size: 11px; pointer-events: none }
-    .pk .cell, .pk circle { cursor: pointer } .pk .chosen { stroke: #000; stroke-width: 3 } .pk .plot { cursor: crosshair }
+    .pk .cell, .pk circle { cursor: pointer } .pk .chosen { stroke: #0072B2; stroke-width: 4 } .pk .plot { cursor: crosshair }
     .pk button { margin: 0 4px 4px 0; padding: 2px 8px; font: inherit; cursor: pointer }
     .pk button.on { background: #0072B2; color: #fff } .pk .tip { position: absolute; z-index: 9; max-width: 260px;
       padding: 6px; background: #fff; color: #000; border: 1px solid #888; pointer-events: none; display: none }
@@ -67,7 +68,8 @@ function render({ model, el }) {
     const { layers, features, cells } = model.get("data"), wide = 86, high = 40;
     left.replaceChildren();
     element(left, "div", "title", "held-out correlation (95 % of the null below); frame: survives. Click a cell.");
-    const svg = add(left, "svg", { width: 100 + wide * features.length, height: 60 + high * layers.length, role: "img" });
+    const across = 100 + wide * features.length, down = 60 + high * layers.length;
+    const svg = add(left, "svg", { width: across, viewBox: `0 0 ${across} ${down}`, role: "img" });
     layers.forEach((layer, row) => {
       add(svg, "text", { x: 94, y: 14 + high * (row + 0.5), "text-anchor": "end" }, layer);
       features.forEach((feature, column) => {
@@ -102,7 +104,7 @@ function render({ model, el }) {
     const to = (x, y) => [EDGE + (SIZE - EDGE) * (0.5 + (x - cx) / (2 * half)), (SIZE - EDGE) * (0.5 - (y - cy) / (2 * half))];
     const back = (px, py) => [cx + ((px - EDGE) / (SIZE - EDGE) - 0.5) * 2 * half, cy - (py / (SIZE - EDGE) - 0.5) * 2 * half];
     plot.replaceChildren();
-    const svg = add(plot, "svg", { width: SIZE, height: SIZE, class: "plot", tabindex: 0 });
+    const svg = add(plot, "svg", { width: SIZE + 1, viewBox: `0 0 ${SIZE + 1} ${SIZE}`, class: "plot", tabindex: 0 });
     add(svg, "rect", { x: EDGE, y: 0, width: SIZE - EDGE, height: SIZE - EDGE, fill: "transparent", stroke: "#999" });
     for (let tick = Math.ceil(cx - half); tick <= cx + half; tick += Math.max(1, Math.round(half / 3)))
       add(svg, "text", { x: to(tick, 0)[0], y: SIZE - EDGE + 14, "text-anchor": "middle" }, String(tick));
@@ -117,7 +119,7 @@ function render({ model, el }) {
       if (x < EDGE || x > SIZE || y < 0 || y > SIZE - EDGE) return;
       const ring = number === model.get("episode"), paint = COLOURS[sources.indexOf(episode.source) % COLOURS.length];
       const dot = add(svg, "circle", { cx: x, cy: y, r: ring ? 8 : 5, fill: paint, "data-episode": number,
-        "fill-opacity": picked.size && !picked.has(number) ? 0.15 : 0.75, stroke: ring ? "#000" : "none", "stroke-width": 2 });
+        "fill-opacity": picked.size && !picked.has(number) ? 0.15 : 0.75, stroke: ring ? "currentColor" : "none", "stroke-width": 2 });
       dot.onpointerenter = event => showTip(event, episode);
       dot.onpointerleave = () => { tip.style.display = "none"; };
       dot.onclick = () => choose("episode", number);
@@ -130,7 +132,10 @@ function render({ model, el }) {
     if (sources.length > 1) sources.forEach((source, number) => add(svg, "text", { x: EDGE + 8, y: 16 + 14 * number,
       style: `fill:${COLOURS[number % COLOURS.length]}` }, `● ${source}`));
     let path = null, line = null;
-    const place = event => { const box = svg.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+    const place = event => {
+      const box = svg.getBoundingClientRect(), scale = (SIZE + 1) / box.width; // narrow pages shrink it
+      return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    };
     svg.onpointerdown = event => {
       if (event.target.tagName === "circle") return;
       path = [place(event)];

@@ -237,6 +237,7 @@ class ExplorePanel(ipywidgets.VBox):  # type: ignore[misc]
         }
         for control in self.controls.values():
             control.observe(self._changed, "value")
+            control.layout.max_width, control.style.description_width = "100%", "initial"  # of a phone
         row = ipywidgets.HBox([*self.controls.values()], layout=ipywidgets.Layout(flex_flow="row wrap"))
         super().__init__([row, self.figure, self.message])
         self.refresh()

@@ -54,6 +54,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], s
     wrong.mkdir(parents=True)
     (wrong / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}')
     (folder / "served" / "notebooks").mkdir(parents=True)
+    asked = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    asked.mkdir(parents=True)  # else it asks about news, in a corner of every picture
+    (asked / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import zipfile
 
@@ -13,7 +12,7 @@ from PIL import Image
 from pudnet_lib import widgets
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.plots import figure
-from pudnet_lib.widgets import BLANK, ImagesPanel, Shown, Upload, images_from_upload, labels_from_names
+from pudnet_lib.widgets import BLANK, Drop, ImagesPanel, Shown, Upload, images_from_upload, labels_from_names
 
 
 def png(value: int) -> bytes:
@@ -102,11 +101,7 @@ def test_a_panel_shows_a_path_or_its_error_and_the_old_figure_goes(tmp_path):
 
 def test_a_panel_takes_what_is_dropped():
     panel = ImagesPanel(show)
-    panel.files.value = tuple(
-        {"name": f.name, "type": "image/png", "size": len(f.content), "content": memoryview(f.content),
-         "last_modified": datetime.datetime.now(datetime.UTC)}
-        for f in PICTURES
-    )  # fmt: skip
+    panel.files.value = tuple(PICTURES)
     assert "4 images of &lt;uploaded pictures&gt;" in panel.message.value
     panel.labels.value = "<b>, a"
     assert "2 labels for 4 pictures" in panel.message.value
@@ -118,3 +113,15 @@ def test_the_limit_is_named(monkeypatch):
     with pytest.raises(PudNetError, match="type the folder's or zip's path"):
         images_from_upload(PICTURES)
     assert "0 MB through the browser" in ImagesPanel(show).children[1].value
+
+
+def test_files_come_in_pieces_and_are_not_in_the_saved_state(monkeypatch):
+    drop, sent = Drop(multiple=True), []
+    monkeypatch.setattr(drop, "send", sent.append)
+    for file, name, piece, first, last in ((0, "a", b"01", 1, 0), (0, "a", b"23", 0, 0), (1, "a", b"4", 0, 1)):
+        drop._handle_custom_msg(dict(file=file, name=name, first=bool(first), last=bool(last)), [memoryview(piece)])
+    assert drop.value == (Upload("a", b"0123"), Upload("a", b"4"))
+    assert sent == [{"received": 2}, {"received": 2}, {"received": 1}]
+    assert "value" not in drop.get_state()
+    drop._handle_custom_msg({"first": True, "last": True}, [])  # taken away
+    assert drop.value == ()
