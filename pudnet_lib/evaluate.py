@@ -273,9 +273,7 @@ def evaluate_fits(
 def episode_dataset(episode: Episode, source: ImageDataset) -> ImageDataset:
     """An episode's training images, sketch and support together: what every method may learn from."""
     return ImageDataset(
-        *episode.given(len(episode.support)),
-        tuple(source.class_names[int(c)] for c in episode.classes),
-        source.name,
+        *episode.given(len(episode.support)), tuple(source.class_names[int(c)] for c in episode.classes), source.name
     )
 
 

@@ -25,12 +25,7 @@ class DatasetEncoder(nn.Module):
     """Images of a sketch to one embedding a state of the recurrence."""
 
     def __init__(
-        self,
-        embedding_dim: int,
-        states: int,
-        channels: int = 3,
-        pooling: Pooling = "mean",
-        norm: EncoderNorm = "layer",
+        self, embedding_dim: int, states: int, channels: int = 3, pooling: Pooling = "mean", norm: EncoderNorm = "layer"
     ) -> None:
         super().__init__()
         length = states * embedding_dim

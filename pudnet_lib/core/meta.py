@@ -179,13 +179,7 @@ def _one_by_one(module: MetaStep, episodes: Sequence[Any]) -> list[Any]:
 
 
 def one_step(
-    fabric: Any,
-    module: MetaStep,
-    wrapped: Any,
-    optimiser: Any,
-    sampler: EpisodeSampler,
-    config: MetaConfig,
-    step: int,
+    fabric: Any, module: MetaStep, wrapped: Any, optimiser: Any, sampler: EpisodeSampler, config: MetaConfig, step: int
 ) -> dict[str, float]:
     """Average the gradients of a step's episodes over all ranks, clip, step: losses, accuracy, rate."""
     for part in optimiser.param_groups:
