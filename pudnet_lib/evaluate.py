@@ -15,10 +15,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -73,14 +73,13 @@ def crossed_interval(values: np.ndarray) -> Interval:
         return interval(values[0])
     mean = float(values.mean())
     seed_mean, episode_mean = values.mean(1), values.mean(0)
-    ms_seed = g * seed_mean.var(ddof=1)
-    ms_episode = s * episode_mean.var(ddof=1)
+    ms_seed, ms_episode = g * seed_mean.var(ddof=1), s * episode_mean.var(ddof=1)
     rest = values - seed_mean[:, None] - episode_mean[None] + mean
     ms_rest = float((rest**2).sum()) / ((s - 1) * (g - 1))
     of_seeds = max(ms_seed - ms_rest, 0.0) / (s * g)  # σ²_seed / S
     of_episodes = max(ms_episode, ms_rest) / (s * g)  # σ²_episode / G + σ²_rest / (S·G)
     quantiles = stats.t.ppf(0.975, [s - 1, g - 1])
-    half = float(np.sqrt(quantiles[0] ** 2 * of_seeds + quantiles[1] ** 2 * of_episodes))
+    half = math.sqrt(quantiles[0] ** 2 * of_seeds + quantiles[1] ** 2 * of_episodes)
     return Interval(mean, mean - half, mean + half, s * g, s)
 
 
@@ -130,11 +129,7 @@ def summarise(table: pd.DataFrame, by: Sequence[str] = ("method",), over_all: bo
         over_all: Add rows of dataset "all sources", the sources' mean, where there are several.
 
     Returns:
-        The columns of ``by``, dataset, metric, mean, low, high, n, seeds, and the means of chance and meta_seconds and
-        the median of seconds where the table has them.
-
-    Raises:
-        PudNetError: If the table has no values.
+        The columns of ``by``, dataset, metric, mean, low, high, n, seeds; mean chance and meta_seconds, median seconds.
     """
     if table.empty or "value" not in table:
         raise PudNetError(f"summarise needs rows with a 'value' column; got {len(table)} rows of {list(table)}.")
@@ -165,9 +160,6 @@ def gains(
             is not in the table is left out.
         by: ("dataset",) for one row a source, () for their mean alone.
         over_all: Add rows of dataset "all sources".
-
-    Returns:
-        One row a gain and dataset: method, metric, dataset, mean, low, high in points, n, seeds.
     """
     datasets = [*dict.fromkeys(table["dataset"])] if by else []
     rows = []
@@ -227,47 +219,46 @@ def drawn(
 
 
 def evaluate_episodes(
-    model: ParameterModel,
-    sampler: EpisodeSampler,
-    episodes: int,
-    swapper: Swapper | None = None,
-    swaps: Sequence[Swap] = ("own",),
-    config: PredictConfig | None = None,
-    sources: Sequence[int] | None = None,
-) -> pd.DataFrame:
+    model: ParameterModel, sampler: EpisodeSampler, episodes: int, swapper: Swapper | None = None,
+    swaps: Sequence[Swap] = ("own",), config: PredictConfig | None = None, sources: Sequence[int] | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Predict for episodes, also from swapped sketches, and classify their queries: one row an episode and swap."""
-    rows, config = [], config or PredictConfig()
-    for index, episode, data in drawn(sampler, episodes, sources):
-        for swap in swaps:
-            sketch = _sketch(episode, data, index, swap, swapper, config.support(model))
-            network = predict(model, data, config, sketch)
-            rows.append(_row(network, episode, data.name, index, sum(network.seconds.values())) | {"swap": swap})
-    return pd.DataFrame(rows)
-
-
-def _sketch(
-    episode: Episode, data: ImageDataset, index: int, swap: Swap, swapper: Swapper | None, support: int
-) -> tuple[Tensor, Tensor]:
-    if swap == "own":
-        return episode.given(support)
-    if swapper is None:
-        raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
-    return swapper.sketch(episode, data.class_names, index, swap, support)
+    sketches = _sketches(model, swapper, config)
+    return evaluate_fits(partial(predict, model, config=config), sampler, episodes, sources, sketches, swaps)
 
 
 def evaluate_fits(
-    fit: Callable[[ImageDataset], nn.Module],
-    sampler: EpisodeSampler,
-    episodes: int,
-    sources: Sequence[int] | None = None,
-) -> pd.DataFrame:
-    """Let a baseline learn each episode's training images and classify its queries: one row an episode."""
+    fit: Callable[..., nn.Module], sampler: EpisodeSampler, episodes: int, sources: Sequence[int] | None = None,
+    sketches: Callable[..., Any] | None = None, swaps: Sequence[Swap] = ("own",),
+) -> pd.DataFrame:  # fmt: skip
+    """Let a method learn each episode's training images and classify its queries: one row an episode and swap."""
     rows = []
     for index, episode, data in drawn(sampler, episodes, sources):
-        began = time.perf_counter()
-        network = fit(data)
-        rows.append(_row(network, episode, data.name, index, time.perf_counter() - began))
+        for swap in swaps:
+            given = {} if sketches is None else {"sketch": sketches(episode, data, index, swap)}
+            began = time.perf_counter()
+            network = fit(data, **given)
+            seconds = time.perf_counter() - began
+            device = next(chain(network.parameters(), network.buffers())).device
+            with torch.no_grad():
+                right = network(episode.query.to(device)).argmax(1).cpu() == episode.query_labels
+            row = {"dataset": data.name, "episode": index, "value": 100 * float(right.float().mean())}
+            rows.append(row | {"chance": 100 / len(episode.classes), "seconds": seconds, "swap": swap})
     return pd.DataFrame(rows)
+
+
+def _sketches(model: ParameterModel, swapper: Swapper | None, config: PredictConfig | None = None) -> Any:
+    """What gives the sketch of an episode that a model looks at, its own or a swapped one."""
+    support = (config or PredictConfig()).support(model)
+
+    def sketch(episode: Episode, data: ImageDataset, index: int, swap: Swap) -> tuple[Tensor, Tensor]:
+        if swap == "own":
+            return episode.given(support)
+        if swapper is None:
+            raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
+        return swapper.sketch(episode, data.class_names, index, swap, support)
+
+    return sketch
 
 
 def episode_dataset(episode: Episode, source: ImageDataset) -> ImageDataset:
@@ -275,14 +266,6 @@ def episode_dataset(episode: Episode, source: ImageDataset) -> ImageDataset:
     return ImageDataset(
         *episode.given(len(episode.support)), tuple(source.class_names[int(c)] for c in episode.classes), source.name
     )
-
-
-def _row(network: nn.Module, episode: Episode, dataset: str, index: int, seconds: float) -> dict[str, object]:
-    device = next(chain(network.parameters(), network.buffers())).device
-    with torch.no_grad():
-        right = network(episode.query.to(device)).argmax(1).cpu() == episode.query_labels
-    accuracy, chance = 100 * float(right.float().mean()), 100 / len(episode.classes)
-    return {"dataset": dataset, "episode": index, "value": accuracy, "chance": chance, "seconds": seconds}
 
 
 def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None = None) -> Interval:
@@ -296,9 +279,6 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
 
     Returns:
         Mean and interval, crossed over seeds and episodes where both have the same seeds.
-
-    Raises:
-        PudNetError: If one of the two is not in the table.
     """
     if dataset is not None:
         table = table[table["dataset"] == dataset]
@@ -307,8 +287,7 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
         part = table[table["method"] == name]
         if part.empty:
             raise PudNetError(f"The table has no method {name!r}; it has {sorted(set(table['method']))}.")
-        wide = part.pivot_table(index="seed", columns=["dataset", "episode"], values="value")
-        sides.append(wide)
+        sides.append(part.pivot_table(index="seed", columns=["dataset", "episode"], values="value"))
     common = sides[0].columns.intersection(sides[1].columns)  # trained rivals are measured on fewer episodes
     sides = [side[common] for side in sides]
     if len(sides[0]) != len(sides[1]):  # the mean over seeds of the side that has several
@@ -318,8 +297,7 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
     return crossed_interval(paired.T.groupby(level="episode").mean().T.to_numpy())
 
 
-@dataclass(frozen=True)
-class MeasureJob:
+class MeasureJob(NamedTuple):
     """One method and seed, and on which episodes: an item of ``measure``."""
 
     run: Run
@@ -329,16 +307,10 @@ class MeasureJob:
 
 
 def measure(
-    runs: Sequence[Run],
-    episodes: EpisodeSampler,
-    count: int,
-    controls: Sequence[str] = ("far swap", "near swap"),
-    slow_count: int = 0,
-    swap_from: Sequence[ImageDataset] = (),
-    sources: Sequence[int] | None = None,
-    jobs: int = 1,
+    runs: Sequence[Run], episodes: EpisodeSampler, count: int, controls: Sequence[str] = ("far swap", "near swap"),
+    slow_count: int = 0, swap_from: Sequence[ImageDataset] = (), sources: Sequence[int] | None = None, jobs: int = 1,
     progress: bool = True,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Let every method learn and classify the same episodes. What was measured before is read from the cache.
 
     Args:
@@ -386,20 +358,16 @@ def measure(
 def measure_job(job: MeasureJob, shared: tuple[EpisodeSampler, Swapper]) -> pd.DataFrame:
     """Measure one run; see ``measure``."""
     run, outcome, (sampler, swapper) = job.run, job.run.outcome(), shared
-    model = outcome.model if outcome else None
-    kind, rows = run.recipe.kind, []
+    model, kind = outcome.model if outcome else None, run.recipe.kind
     given: dict[str, Any] = {"lr": run.recipe.lr} if kind.tuned else {}
     given |= {} if kind.model or kind.derive else run.recipe.options
-    for index, episode, data in drawn(sampler, job.episodes, job.sources):
-        for control in ("", *job.controls):
-            if model is not None and (kind.conditioned or kind.derive):
-                swap: Swap = "far" if control == "far swap" else ("near" if control else "own")
-                given["sketch"] = _sketch(episode, data, index, swap, swapper, PredictConfig().support(model))
-            began = time.perf_counter()
-            network = kind.fit(data, model=model, target=run.target, seed=run.seed, **given)
-            row = _row(network, episode, data.name, index, time.perf_counter() - began)
-            rows.append(row | {"control": f", {control}" if control else "", "seed": run.seed})
-    return pd.DataFrame(rows).assign(metric="accuracy", meta_seconds=outcome.seconds if outcome else np.nan)
+    fit = partial(kind.fit, model=model, target=run.target, seed=run.seed, **given)
+    sketches = _sketches(model, swapper) if model is not None and (kind.conditioned or kind.derive) else None
+    swaps: list[Swap] = ["own", *("far" if control == "far swap" else "near" for control in job.controls)]
+    table = evaluate_fits(fit, sampler, job.episodes, job.sources, sketches, swaps)
+    control = table.pop("swap").map({"own": "", "far": ", far swap", "near": ", near swap"})
+    seconds = outcome.seconds if outcome else np.nan
+    return table.assign(control=control, seed=run.seed, metric="accuracy", meta_seconds=seconds)
 
 
 def table_file(job: MeasureJob, sampler: EpisodeSampler, swapper: Swapper) -> Path:
@@ -430,16 +398,10 @@ def _digest(data: ImageDataset) -> str:
     return hashlib.sha256(some + repr((data.name, len(data), data.class_names)).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """Where a rival reaches the level.
+class Crossing(NamedTuple):
+    """Where a rival reaches the level: at, the first place where it may be there already, the first where it surely is.
 
-    Attributes:
-        at: The place; infinite if the rival never gets there.
-        low: First place at which the rival may be there already.
-        high: First place at which it surely is; infinite if that can't be said within its budget.
-        first: The first place measured: at it, the crossing may have come before.
-        last: The last place measured: beyond it, nothing is known.
+    What can't be said within the rival's budget is infinite; ``first`` and ``last`` are the ends of what was measured.
     """
 
     at: float
@@ -455,7 +417,7 @@ class Crossing:
 
     def scaled(self, factor: float) -> Crossing:
         """The same crossing in another unit: every place times a factor."""
-        return Crossing(*(factor * place for place in (self.at, self.low, self.high, self.first, self.last)))
+        return Crossing(*(factor * place for place in self))
 
     def text(self, digits: int = 0) -> str:
         """As text: "12 [8, 20]", "more than 60 [more than 60, …]", "at most 3 [at most 3, 5]"."""
@@ -472,8 +434,7 @@ def student_bounds(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
     x = np.asarray(values, dtype=float)
     if x.ndim != 2 or len(x) < 2:
         raise PudNetError(f"An interval needs at least two episodes; got an array of shape {x.shape}.")
-    mean = x.mean(0)
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(0, ddof=1) / math.sqrt(len(x))
+    mean, half = x.mean(0), stats.t.ppf(0.975, len(x) - 1) * x.std(0, ddof=1) / math.sqrt(len(x))
     return mean, mean - half, mean + half
 
 
@@ -507,33 +468,3 @@ def earliest(crossings: Sequence[Crossing]) -> Crossing:
     winner = min(crossings, key=lambda c: c.at)
     low, high, last = min(c.low for c in crossings), min(c.high for c in crossings), max(c.last for c in crossings)
     return Crossing(winner.at, low, high, winner.first, last)
-
-
-def predicted_weights(model: ParameterModel, sketch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Predict from a sketch and keep what the hypernetwork supplies."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        parameters = model(sketch.to(model.device), labels.to(model.device))
-    model.train(was_training)
-    return {t.name: parameters[t.name].detach().flatten().cpu() for t in model.layout.predicted}
-
-
-def spread(weights: Tensor, datasets: Sequence[str]) -> dict[str, float]:
-    """Spread of predictions relative to their length."""
-    codes = pd.factorize(pd.Series(datasets))[0]
-    means = torch.stack([weights[torch.from_numpy(codes == c)].mean(0) for c in range(codes.max() + 1)])  # (D, P)
-    length = weights.pow(2).sum(1).mean().sqrt().clamp_min(1e-12)
-    within = (weights - means[torch.from_numpy(codes)]).pow(2).sum(1).mean().sqrt()
-    between = (means - means.mean(0)).pow(2).sum(1).mean().sqrt()
-    return {"within": 100 * float(within / length), "between": 100 * float(between / length)}
-
-
-def effective_rank(weights: Tensor) -> float:
-    """Number of directions that predictions use: exp of the entropy of their singular values (Roy & Vetterli 2007)."""
-    centred = weights.double() - weights.double().mean(0)
-    values = torch.linalg.svdvals(centred)
-    if float(values[0]) <= 1e-6 * float(weights.norm()):  # rounding, no spread
-        return 0.0
-    share = values / values.sum()
-    return float(torch.special.entr(share).sum().exp())

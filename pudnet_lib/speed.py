@@ -109,30 +109,21 @@ _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends
 
 
 def narrow_product(basis: Tensor, hidden: Tensor) -> Tensor:
-    """``basis @ hidden.T`` for a very tall basis and a few columns, at the speed of memory where no gradient is wanted.
+    """``basis @ hidden.T`` of a very tall basis (rows, width) and a few columns (columns, width), at memory's speed.
 
-    PyTorch's own product goes to a library that multiplies into 9 columns at a quarter of the speed of oneDNN, which
-    PyTorch has on board for its compiler.
-
-    Args:
-        basis: (rows, width).
-        hidden: (columns, width).
-
-    Returns:
-        (rows, columns).
+    Without gradients only. PyTorch's own product goes to a library that multiplies into 9 columns at a quarter of the
+    speed of oneDNN, which PyTorch has on board for its compiler.
     """
     if torch.is_grad_enabled() or basis.device.type != "cpu" or basis.dtype != torch.float32 or _ONEDNN is None:
         return basis @ hidden.T
-    product: Tensor = _ONEDNN(basis, hidden, None, "none", [], "")
-    return product
+    return _ONEDNN(basis, hidden, None, "none", [], "")  # type: ignore[no-any-return]
 
 
 # ---- memory kept between training steps ----
 
-# A step's activations are tens of MB, allocated and freed in every step. GNU's C library returns such blocks to the
-# operating system, which hands out zeroed pages anew: a page fault every 4 kB, about a third of a step's time.
-# <malloc.h>: a block larger than MMAP_THRESHOLD (at most 32 MiB) is mapped by itself and unmapped when freed; free
-# memory beyond TRIM_THRESHOLD at the heap's end is given back.
+# A step's activations are tens of MB. GNU's C library returns such blocks to the operating system, which hands out
+# zeroed pages anew: a page fault every 4 kB, a third of a step's time. <malloc.h>: blocks above MMAP_THRESHOLD (at most
+# 32 MiB) are mapped by themselves, unmapped when freed; what is free beyond TRIM_THRESHOLD at the heap's end goes back.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEEP = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20}
 # The thresholds that the library itself arrives at after it has freed a large block.
@@ -151,11 +142,11 @@ def _glibc() -> ctypes.CDLL | None:
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Keep freed memory within the process while the block runs; give it back at its end. Blocks may be nested."""
+    global _depth
     library = _glibc()
     if library is None:
         yield
         return
-    global _depth
     with _lock:
         _depth += 1
         if _depth == 1:
@@ -178,8 +169,6 @@ def _tune(library: ctypes.CDLL, values: dict[int, int]) -> None:
 # ---- a hypernetwork's forward pass as a recorded CUDA graph: some hundred small kernels, started as one ----
 
 Call = Callable[[], Parameters]
-#: Records a call whose inputs stay where they are, and gives a call that does the same work again.
-Recorder = Callable[[Call], Call]
 WARM_UPS = 3  # libraries choose their kernels in the first calls; that may not happen while recording
 
 
@@ -205,8 +194,8 @@ def record(call: Call) -> Call:
 class RecordedForward:
     """One model's forward pass, recorded for each shape of sketch that it is given."""
 
-    def __init__(self, recorder: Recorder = record, kept: int = 4) -> None:
-        self.recorder, self.kept = recorder, kept
+    def __init__(self, recorder: Callable[[Call], Call] = record, kept: int = 4) -> None:
+        self.recorder, self.kept = recorder, kept  # records a call whose inputs stay where they are
         self.recordings: dict[Any, tuple[tuple[Tensor, ...], Call]] = {}
 
     def __call__(self, model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
@@ -235,17 +224,12 @@ _FORWARDS: WeakKeyDictionary[ParameterModel, RecordedForward] = WeakKeyDictionar
 def recorded_forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
     """Predict parameters through the model's recorded forward pass; see ``RecordedForward``."""
     if model.device.type != "cuda":
-        raise PudNetError(
-            f"PredictConfig.cuda_graph is on and the model is on {model.device}; a CUDA graph needs a CUDA device. "
-            "Move it with model.to('cuda'), or leave cuda_graph off."
-        )
+        what = f"PredictConfig.cuda_graph is on and the model is on {model.device}; a CUDA graph needs a CUDA device."
+        raise PudNetError(f"{what} Move it with model.to('cuda'), or leave cuda_graph off.")
     return _FORWARDS.setdefault(model, RecordedForward())(model, sketch, labels)
 
 
 hooks.register(
-    parts=parts,
-    together=together,
-    narrow_product=narrow_product,
-    kept_memory=kept_memory,
+    parts=parts, together=together, narrow_product=narrow_product, kept_memory=kept_memory,
     recorded_forward=recorded_forward,
-)
+)  # fmt: skip

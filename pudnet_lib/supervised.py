@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import lightning_fabric as fabric_lib
 import torch
@@ -86,11 +86,9 @@ class ScratchConfig:
                 raise unknown_name(f"ScratchConfig.{name}", str(getattr(self, name)), known)
         if min(self.epochs, self.batch_size, self.evaluations) < 1:
             raise PudNetError("ScratchConfig: epochs, batch_size and evaluations must be at least 1.")
-        numbers = self.crop, self.learning_rate, self.momentum, self.weight_decay, self.max_seconds
-        if not all(number >= 0 for number in numbers):  # so that NaN is refused, too
-            raise PudNetError(
-                "ScratchConfig: crop, learning_rate, momentum, weight_decay and max_seconds must be at least 0."
-            )
+        numbers = "crop", "learning_rate", "momentum", "weight_decay", "max_seconds"
+        if not all(getattr(self, number) >= 0 for number in numbers):  # so that NaN is refused, too
+            raise PudNetError(f"ScratchConfig: {', '.join(numbers)} must be at least 0.")
 
     @property
     def peak_rate(self) -> float:
@@ -108,8 +106,7 @@ class ImageClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Classify images."""
         check_pixels(images)
-        logits: Tensor = self.head(self.backbone(normalise(images)))
-        return logits
+        return self.head(self.backbone(normalise(images)))  # type: ignore[no-any-return]
 
 
 class CosineHead(nn.Module):
@@ -125,8 +122,7 @@ class CosineHead(nn.Module):
         return cosine_logits(features, self.vectors, self.scale)
 
 
-@dataclass(frozen=True)
-class ScratchResult:
+class ScratchResult(NamedTuple):
     """What training gives.
 
     Attributes:
@@ -206,8 +202,7 @@ class Clock:
         if self._began is not None:
             if self._cuda:
                 torch.cuda.synchronize()
-            self.seconds += time.perf_counter() - self._began
-            self._began = None
+            self.seconds, self._began = self.seconds + time.perf_counter() - self._began, None
 
     def share(self) -> float:
         """Share of the limit that is used up; 0 without a limit."""
@@ -216,12 +211,9 @@ class Clock:
 
 
 def train_from_scratch(
-    train: ImageDataset,
-    test: ImageDataset | None = None,
-    config: ScratchConfig | None = None,
-    progress: bool = False,
+    train: ImageDataset, test: ImageDataset | None = None, config: ScratchConfig | None = None, progress: bool = False,
     initial: Mapping[str, Tensor] | None = None,
-) -> ScratchResult:
+) -> ScratchResult:  # fmt: skip
     """Train the target network with a linear head from random parameters, or from given ones.
 
     Args:
@@ -231,9 +223,6 @@ def train_from_scratch(
         progress: Show a progress bar.
         initial: Name to tensor: parameters (and buffers) of the target network to start from; what is not named starts
             at random. Copied, never changed.
-
-    Returns:
-        Network, curve, seconds.
 
     Raises:
         PudNetError: If there is one class only, the loss is not finite, or ``initial`` does not fit the network.
@@ -248,22 +237,16 @@ def train_from_scratch(
             if name not in own:
                 raise unknown_name(f"tensor of {config.target.name}", name, own)
             if own[name].shape != tensor.shape:
-                raise PudNetError(
-                    f"initial[{name!r}] has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}."
-                )
+                wanted = tuple(own[name].shape)
+                raise PudNetError(f"initial[{name!r}] has shape {tuple(tensor.shape)}; expected {wanted}.")
         backbone.load_state_dict(own | dict(initial))
     return train_network(ImageClassifier(backbone, head), train, test, config, progress)
 
 
 def finetune(
-    network: PredictedNetwork,
-    train: ImageDataset,
-    test: ImageDataset | None = None,
-    config: ScratchConfig | None = None,
-    noise: float = 0.0,
-    head: Head = "means",
-    progress: bool = False,
-) -> ScratchResult:
+    network: PredictedNetwork, train: ImageDataset, test: ImageDataset | None = None,
+    config: ScratchConfig | None = None, noise: float = 0.0, head: Head = "means", progress: bool = False,
+) -> ScratchResult:  # fmt: skip
     """Train on from a predicted network, which itself is not changed.
 
     Args:
@@ -276,9 +259,6 @@ def finetune(
         noise: Add noise of this share of each convolution's spread, to break ties between equal filters.
         head: ``"means"`` starts as the predicted network's head, ``"random"`` as a linear one.
         progress: Show a progress bar.
-
-    Returns:
-        Network, curve, seconds.
 
     Raises:
         PudNetError: If ``head`` is unknown, the classes are other ones, or the loss is not finite.
@@ -307,12 +287,9 @@ def finetune(
 
 
 def train_network(
-    network: ImageClassifier,
-    train: ImageDataset,
-    test: ImageDataset | None,
-    config: ScratchConfig,
+    network: ImageClassifier, train: ImageDataset, test: ImageDataset | None, config: ScratchConfig,
     progress: bool = False,
-) -> ScratchResult:
+) -> ScratchResult:  # fmt: skip
     """Train a network in place: the one loop behind training from scratch and fine-tuning."""
     if train.num_classes < 2:
         raise PudNetError(f"{train.name} has one class only; a classifier needs at least two.")
@@ -341,20 +318,20 @@ def _train(
             row["loss"] = float(torch.stack(losses).mean())
             losses.clear()
             if not math.isfinite(row["loss"]):
-                raise PudNetError(
-                    f"The loss became {row['loss']} by step {step}; lower learning_rate ({config.peak_rate})."
-                )
+                what = f"The loss became {row['loss']} by step {step}"
+                raise PudNetError(f"{what}; lower learning_rate ({config.peak_rate}).")
         if test is not None:
-            network.eval()
-            curve.append(row | {"value": accuracy(network, test)})
-        _set_mode(network, config)
+            curve.append(row | {"value": accuracy(network.eval(), test)})
+        go_on()
+
+    def go_on() -> None:
+        network.train()
+        if config.trainable == "probe":  # it keeps the backbone, its batch-norm statistics included, as it is
+            network.backbone.eval()
         clock.start()
 
     bar = tqdm(total=batches.total, disable=not progress, desc="training")
-    if config.evaluate_start:
-        measure()
-    _set_mode(network, config)
-    clock.start()
+    measure() if config.evaluate_start else go_on()
     for part in batches:
         for group in optimiser.param_groups:
             group["lr"] = config.peak_rate * _share(config.schedule, max(step / batches.total, clock.share()))
@@ -382,16 +359,8 @@ def _train(
     return ScratchResult(network.eval(), curve, clock.seconds)
 
 
-def _set_mode(network: ImageClassifier, config: ScratchConfig) -> None:
-    """Train mode; a probe keeps the backbone, its batch-norm statistics included, as it is."""
-    network.train()
-    if config.trainable == "probe":
-        network.backbone.eval()
-
-
 def _optimiser(parameters: list[nn.Parameter], config: ScratchConfig) -> Any:
-    decayed = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
+    decayed, others = ([p for p in parameters if (p.ndim > 1) is wide] for wide in (True, False))
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if config.optimiser == "adam":
         return torch.optim.AdamW(groups, lr=config.peak_rate)

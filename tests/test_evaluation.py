@@ -15,7 +15,6 @@ from pudnet_lib.evaluate import (
     Swapper,
     crossed_interval,
     difference,
-    effective_rank,
     episode_dataset,
     evaluate_episodes,
     evaluate_fits,
@@ -23,7 +22,6 @@ from pudnet_lib.evaluate import (
     interval,
     measure,
     percent_interval,
-    spread,
     summarise,
 )
 from pudnet_lib.images.pool import Pool, PoolConfig
@@ -171,12 +169,3 @@ def test_measure_gives_one_table_with_controls_and_finds_it_again(tmp_path, monk
     assert calls[0]["value"].between(0, 100).all()
     found = gains(calls[0], "PudNet", {"far gain": "PudNet, far swap", "not there": "nobody"})
     assert found["dataset"].tolist() == ["fashion", "glyphs", "all sources"]
-
-
-def test_spread_and_rank_by_hand():
-    found = spread(torch.tensor([[1.0, 0], [3, 0], [0, 2], [0, 4]]), ["a", "a", "b", "b"])
-    length = np.sqrt((1 + 9 + 4 + 16) / 4)
-    assert found["within"] == pytest.approx(100 * 1 / length)  # each is 1 away from (2, 0) or (0, 3)
-    assert found["between"] == pytest.approx(100 * np.sqrt(1 + 1.5**2) / length)  # both from (1, 1.5)
-    for weights, rank in (([[1.0, 1], [1, 1], [1, 1]], 0), ([[1.0, 0], [-1, 0], [0, 1], [0, -1]], 2)):
-        assert effective_rank(torch.tensor(weights)) == pytest.approx(rank, abs=1e-6)

@@ -22,14 +22,9 @@ class AHRU(nn.Module):
     """Embeddings to codes."""
 
     def __init__(
-        self,
-        layers: int,
-        dim: int,
-        states: int = 2,
-        alpha: float = 0.1,
-        recurrence: Recurrence = "ahru",
+        self, layers: int, dim: int, states: int = 2, alpha: float = 0.1, recurrence: Recurrence = "ahru",
         normalise_codes: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.normalise_codes = normalise_codes
         self.layers, self.alpha, self.recurrence = layers, alpha if recurrence == "ahru" else 0.0, recurrence

@@ -155,14 +155,10 @@ class EpisodeSampler:
     """
 
     def __init__(
-        self,
-        pool: Sequence[ImageDataset],
-        config: EpisodeConfig | None = None,
-        seed: int = 0,
-        query_pool: Sequence[ImageDataset] | None = None,
-        weights: Sequence[float] | None = None,
+        self, pool: Sequence[ImageDataset], config: EpisodeConfig | None = None, seed: int = 0,
+        query_pool: Sequence[ImageDataset] | None = None, weights: Sequence[float] | None = None,
         classes: Sequence[Sequence[int]] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not pool:
             raise PudNetError("The pool of sources is empty; expected at least one dataset.")
         if query_pool is not None and [d.class_names for d in query_pool] != [d.class_names for d in pool]:

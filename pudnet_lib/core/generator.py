@@ -25,14 +25,9 @@ class WeightGenerator(nn.Module):
     """The generator of one layer."""
 
     def __init__(
-        self,
-        tensor: PredictedTensor,
-        dim: int,
-        width: int = 16,
-        filter_norm: FilterNorm = "none",
-        residual: bool = False,
-        like: WeightGenerator | None = None,
-    ) -> None:
+        self, tensor: PredictedTensor, dim: int, width: int = 16, filter_norm: FilterNorm = "none",
+        residual: bool = False, like: WeightGenerator | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.tensor, self.filter_norm = tensor, filter_norm
         first, second, height, width_px = tensor.shape

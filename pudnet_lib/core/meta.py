@@ -260,16 +260,10 @@ def _alive(model: ParameterModel, sampler: EpisodeSampler, device: torch.device,
 
 
 def meta_train(
-    model: ParameterModel,
-    sampler: EpisodeSampler,
-    config: MetaConfig | None = None,
-    validation: EpisodeSampler | None = None,
-    run_dir: Path | None = None,
-    progress: bool = True,
-    on_step: Callable[[int], None] | None = None,
-    step_module: MetaStep | None = None,
-    scale: ScaleConfig | None = None,
-) -> MetaResult:
+    model: ParameterModel, sampler: EpisodeSampler, config: MetaConfig | None = None,
+    validation: EpisodeSampler | None = None, run_dir: Path | None = None, progress: bool = True,
+    on_step: Callable[[int], None] | None = None, step_module: MetaStep | None = None, scale: ScaleConfig | None = None,
+) -> MetaResult:  # fmt: skip
     """Meta-train a model in place; a run that was cut off goes on where its last checkpoint stands.
 
     Args:
@@ -300,15 +294,9 @@ def meta_train(
 
 
 def _loop(
-    step: MetaStep,
-    sampler: EpisodeSampler,
-    config: MetaConfig,
-    validation: EpisodeSampler | None,
-    run_dir: Path | None,
-    progress: bool,
-    on_step: Callable[[int], None] | None,
-    scale: ScaleConfig,
-) -> MetaResult:
+    step: MetaStep, sampler: EpisodeSampler, config: MetaConfig, validation: EpisodeSampler | None,
+    run_dir: Path | None, progress: bool, on_step: Callable[[int], None] | None, scale: ScaleConfig,
+) -> MetaResult:  # fmt: skip
     uses_all = type(step) is MetaStep and bool(config.weights.cosine or config.weights.consistency)
     fabric = hook("make_fabric", _one_process)(config, scale, not uses_all)
     step.channels_last = scale.channels_last

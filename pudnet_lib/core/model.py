@@ -239,12 +239,9 @@ class SharedNetwork(ParameterModel):
     """The same learned parameters for every sketch: what PudNet adds is its accuracy minus this one's."""
 
     def __init__(
-        self,
-        config: SharedConfig | nn.Module | None = None,
-        target: nn.Module | None = None,
-        unsupported: Unsupported = "refuse",
-        **switches: Any,
-    ) -> None:
+        self, config: SharedConfig | nn.Module | None = None, target: nn.Module | None = None,
+        unsupported: Unsupported = "refuse", **switches: Any,
+    ) -> None:  # fmt: skip
         config, target = configured(SharedConfig, config, target, switches)
         config = cast(SharedConfig, config)
         with seeded(config.seed):

@@ -85,17 +85,10 @@ class PredictedNetwork(nn.Module):
     scale: Tensor
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        means: Tensor,
-        scale: float,
-        class_names: Sequence[str],
-        image_size: int,
-        channels: int,
-        target: TargetConfig | None = None,
-        origin: Mapping[str, Any] | None = None,
+        self, backbone: nn.Module, means: Tensor, scale: float, class_names: Sequence[str], image_size: int,
+        channels: int, target: TargetConfig | None = None, origin: Mapping[str, Any] | None = None,
         seconds: Mapping[str, float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = backbone
         self.register_buffer("means", means.detach())
@@ -200,13 +193,9 @@ class Stopwatch:
 
 
 def predict_backbone(
-    model: ParameterModel,
-    sketch: Tensor,
-    labels: Tensor | None,
-    images: Tensor | None,
-    config: PredictConfig | None = None,
-    watch: Stopwatch | None = None,
-) -> tuple[nn.Module, int]:
+    model: ParameterModel, sketch: Tensor, labels: Tensor | None, images: Tensor | None,
+    config: PredictConfig | None = None, watch: Stopwatch | None = None,
+) -> tuple[nn.Module, int]:  # fmt: skip
     """Predict a network without a head: what classification and denoising have in common. No side effect."""
     config, watch, was_training = config or PredictConfig(), watch or Stopwatch(model.device), model.training
     model.eval()
@@ -237,11 +226,9 @@ def predict_backbone(
 
 
 def predict(
-    model: ParameterModel,
-    dataset: ImageDataset,
-    config: PredictConfig | None = None,
+    model: ParameterModel, dataset: ImageDataset, config: PredictConfig | None = None,
     sketch: tuple[Tensor, Tensor | None] | None = None,
-) -> PredictedNetwork:
+) -> PredictedNetwork:  # fmt: skip
     """Predict a network for a dataset. Neither the model nor the global generators change.
 
     Args:

@@ -98,12 +98,9 @@ class PudNet(ParameterModel):
     """
 
     def __init__(
-        self,
-        config: PudNetConfig | nn.Module | None = None,
-        target: nn.Module | None = None,
-        unsupported: Unsupported = "refuse",
-        **switches: Any,
-    ) -> None:
+        self, config: PudNetConfig | nn.Module | None = None, target: nn.Module | None = None,
+        unsupported: Unsupported = "refuse", **switches: Any,
+    ) -> None:  # fmt: skip
         config, target = configured(PudNetConfig, config, target, switches)
         config = cast(PudNetConfig, config)
         with seeded(config.seed):

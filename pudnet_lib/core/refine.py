@@ -85,13 +85,9 @@ def _wide(model: Any, images: Tensor) -> torch.dtype:
 
 
 def _step(
-    features: Callable[[dict[str, Tensor], Tensor], Tensor],
-    weights: dict[str, Tensor],
-    rows: Tensor,
-    labels: Tensor,
-    scale: Tensor,
-    rate: float,
-) -> dict[str, Tensor]:
+    features: Callable[[dict[str, Tensor], Tensor], Tensor], weights: dict[str, Tensor], rows: Tensor, labels: Tensor,
+    scale: Tensor, rate: float,
+) -> dict[str, Tensor]:  # fmt: skip
     """One step on the images of ``rows``."""
     with torch.enable_grad():
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}

@@ -67,8 +67,7 @@ class DeepBDC(SharedNetwork):
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Negative squared distance to the class means times τ; see ``ParameterModel.class_logits``."""
         means = class_means(support, labels, num_classes)  # (K, F)
-        squared = (query[:, None] - means[None]).pow(2).sum(2)  # (Q, K)
-        return -self.scale * squared
+        return -self.scale * (query[:, None] - means).pow(2).sum(2)  # (Q, K)
 
 
 register("meta-deepbdc", fit, model=DeepBDC, config=SharedConfig, stages=CLASSES_THEN_EPISODES)

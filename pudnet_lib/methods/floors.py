@@ -7,6 +7,7 @@ times in ten, above many a meta-trained network: so they stand in every table.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Classical(nn.Module):
 
 
 def floor(dataset: ImageDataset, classifier: str, features: str = "pixels", seed: int = 0, **_: Any) -> nn.Module:
-    """Fit 1-NN or logistic regression to a dataset's images."""
+    """Fit 1-NN, or logistic regression on standardised features, to a dataset's images."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
@@ -72,15 +73,5 @@ def floor(dataset: ImageDataset, classifier: str, features: str = "pixels", seed
     return Classical(features, chosen, dataset.num_classes).eval()
 
 
-def nearest(dataset: ImageDataset, **options: Any) -> nn.Module:
-    """1-nearest neighbour."""
-    return floor(dataset, "1-NN", **{k: v for k, v in options.items() if k in ("features", "seed")})
-
-
-def regression(dataset: ImageDataset, **options: Any) -> nn.Module:
-    """Logistic regression on standardised features, C = 0.01."""
-    return floor(dataset, "regression", **{k: v for k, v in options.items() if k in ("features", "seed")})
-
-
-register("1-NN", nearest, options=("features",))
-register("logistic regression", regression, options=("features",))
+for _name in ("1-NN", "logistic regression"):
+    register(_name, partial(floor, classifier=_name), options=("features",))

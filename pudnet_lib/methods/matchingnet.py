@@ -19,15 +19,12 @@ class MatchingNet(SharedNetwork):
     """The shared network's backbone under MatchingNet's rule."""
 
     def __init__(self, config: SharedConfig | None = None) -> None:
-        from easyfsl.modules.predesigned_modules import (  # slow to import
-            default_matching_networks_query_encoder,
-            default_matching_networks_support_encoder,
-        )
+        from easyfsl.modules import predesigned_modules as made  # slow to import
 
         super().__init__(config)
         with seeded(self.config.seed):
-            self.support_encoder = default_matching_networks_support_encoder(self.feature_dim)
-            self.query_encoder = default_matching_networks_query_encoder(self.feature_dim)
+            self.support_encoder = made.default_matching_networks_support_encoder(self.feature_dim)
+            self.query_encoder = made.default_matching_networks_query_encoder(self.feature_dim)
 
     def class_logits(self, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         """Log-probabilities of the vote; see ``ParameterModel.class_logits``."""
@@ -39,8 +36,7 @@ class MatchingNet(SharedNetwork):
         # Not process_support_set, which infers the number of classes from the labels.
         head.contextualized_support_features = head.encode_support_features(support)  # (M, F)
         head.one_hot_support_labels = F.one_hot(labels, num_classes).to(support)
-        logits: Tensor = head(query)  # (Q, K)
-        return logits
+        return head(query)  # type: ignore[no-any-return]  # (Q, K)
 
 
 register("matchingnet", fit, model=MatchingNet, config=SharedConfig)

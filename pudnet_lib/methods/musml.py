@@ -25,17 +25,7 @@ from pudnet_lib.methods.registry import register
 
 @dataclass(frozen=True)
 class MusmlConfig:
-    """MUSML's configuration.
-
-    Attributes:
-        target: The target network.
-        seed: Seed of the initial weights.
-        subspaces: How many.
-        dim: Dimensions of each.
-        steps: Inner gradient steps.
-        rate: Inner learning rate.
-        temperature: γ, of the softmax over the subspaces' negative losses while training.
-    """
+    """Target and seed of the initial weights; subspaces and dimensions of each; inner steps, their rate, and γ."""
 
     target: TargetConfig = field(default_factory=TargetConfig)
     seed: int = 0
@@ -43,7 +33,7 @@ class MusmlConfig:
     dim: int = 8
     steps: int = 2
     rate: float = 0.1
-    temperature: float = 0.1
+    temperature: float = 0.1  # γ, of the softmax over the subspaces' negative losses while training
 
     def __post_init__(self) -> None:
         if min(self.subspaces, self.dim) < 1 or self.steps < 0 or not self.temperature > 0:
@@ -61,13 +51,10 @@ class MUSML(ParameterModel):
             super().__init__(build_target(config.target))
             self.config, self.own_target = config, False
             # He-like filters at the start, whatever the dimensions: Σ_d basis_d · v_d with v_d = 1.
-            self.bases = nn.ParameterDict(
-                {
-                    t.name.replace(".", "/"): torch.randn(config.subspaces, config.dim, *t.shape)
-                    * math.sqrt(2 / t.fan_in / config.dim)
-                    for t in self.layout.predicted
-                }
-            )
+            self.bases = nn.ParameterDict()
+            for t in self.layout.predicted:
+                filters = torch.randn(config.subspaces, config.dim, *t.shape)
+                self.bases[t.name.replace(".", "/")] = filters * math.sqrt(2 / t.fan_in / config.dim)
             self.starts = nn.Parameter(torch.ones(config.subspaces, config.dim))
         self.register_buffer("draws", torch.tensor(0))  # seeds the choice while training; resumes with the state
 
@@ -82,8 +69,7 @@ class MUSML(ParameterModel):
 
     def adapt(self, subspace: int, sketch: Tensor, labels: Tensor) -> tuple[Tensor, float]:
         """Take the gradient steps in one subspace."""
-        start = self.starts[subspace].detach()
-        shift = torch.zeros_like(start)
+        start, shift = self.starts[subspace].detach(), torch.zeros(self.config.dim, device=self.device)
         with torch.enable_grad():
             for step in range(self.config.steps + 1):
                 shift.requires_grad_()

@@ -22,8 +22,7 @@ class ProtoNet(SharedNetwork):
 
         head = PrototypicalNetworks()  # no backbone: it reads features; made anew, it keeps no state
         head.process_support_set(support, labels)
-        logits: Tensor = self.scale * head(query)  # (Q, K)
-        return logits
+        return self.scale * head(query)  # (Q, K)
 
 
 register("protonet", fit, model=ProtoNet, config=SharedConfig)

@@ -26,30 +26,21 @@ PAPER_LOSSES, CLASS_LOSS = LossWeights(1, 1, 1), LossWeights(1, 0, 0)
 
 @dataclass(frozen=True)
 class Method:
-    """A registry entry.
+    """A registry entry: how a method is built, meta-trained and fitted.
 
-    Attributes:
-        name: By which recipes call it.
-        fit: ``fit(dataset, model=…, target=…, seed=…, sketch=…, **options)`` to a network from uint8 images
-            (N, C, H, W) to logits (N, K); ``model`` is the meta-trained one, None where there is none.
-        model: Class of the meta-trained model; None if nothing is meta-trained.
-        config: Its frozen config, with fields ``target`` and ``seed``; a recipe's options are its other fields.
-        derive: Turns the model of the recipe named in ``Recipe.start`` into another, without training.
-        options: What a recipe may set, where that is not the config's fields.
-        stages: Losses of each part of meta-training, equally long; () for the recipe's own losses throughout.
-        slow: Takes long on every episode (gradient steps, a large network), and so is measured on fewer of them.
-        conditioned: Looks at the dataset, so that its sketch can be swapped.
+    ``fit(dataset, model=…, target=…, seed=…, sketch=…, **options)`` gives a network from uint8 images (N, C, H, W) to
+    logits (N, K); ``model`` is the meta-trained one, None where there is none.
     """
 
-    name: str
+    name: str  # by which recipes call it
     fit: Callable[..., nn.Module]
-    model: type[ParameterModel] | None = None
-    config: type[Any] | None = None
-    derive: Callable[..., ParameterModel] | None = None
-    options: tuple[str, ...] = ()
-    stages: tuple[LossWeights, ...] = ()
-    slow: bool = False
-    conditioned: bool = False
+    model: type[ParameterModel] | None = None  # class of the meta-trained model; None if nothing is meta-trained
+    config: type[Any] | None = None  # frozen, with fields target and seed; a recipe's options are its other fields
+    derive: Callable[..., ParameterModel] | None = None  # turns the model of ``Recipe.start`` into another, untrained
+    options: tuple[str, ...] = ()  # what a recipe may set, where that is not the config's fields
+    stages: tuple[LossWeights, ...] = ()  # losses of equal parts of meta-training; () for the recipe's own throughout
+    slow: bool = False  # takes long on every episode (gradient steps, a large network): is measured on fewer of them
+    conditioned: bool = False  # looks at the dataset, so that its sketch can be swapped
 
     @property
     def tuned(self) -> bool:
@@ -120,21 +111,13 @@ class Recipe:
     options: Options
 
     def __init__(
-        self,
-        method: str,
-        *,
-        lr: float = 1e-3,
-        target_lr: float = 0.0,
-        losses: LossWeights = CLASS_LOSS,
-        base: float = 0.0,
-        base_lr: float = 0.0,
-        start: str = "",
-        **options: Any,
-    ) -> None:
-        known = _method_of(method)
+        self, method: str, *, lr: float = 1e-3, target_lr: float = 0.0, losses: LossWeights = CLASS_LOSS,
+        base: float = 0.0, base_lr: float = 0.0, start: str = "", **options: Any,
+    ) -> None:  # fmt: skip
+        known = _method_of(method).known
         for name in options:
-            if name not in known.known:
-                raise unknown_name(f"option of {method}", name, known.known)
+            if name not in known:
+                raise unknown_name(f"option of {method}", name, known)
         if not 0 <= base < 1 or lr < 0 or target_lr < 0 or (base and not base_lr > 0):
             raise PudNetError(f"Recipe({method!r}): base is a share below 1 and needs base_lr; rates are not negative.")
         given = {
@@ -156,8 +139,7 @@ class Recipe:
 
     def config(self, target: TargetConfig, seed: int) -> Any:
         """The model's config for a target and a seed."""
-        assert self.kind.config is not None
-        return self.kind.config(target=target, seed=seed, **self.options)
+        return self.kind.config(target=target, seed=seed, **self.options)  # type: ignore[misc]
 
 
 _method_of = method  # inside Recipe, ``method`` is a field
@@ -165,9 +147,9 @@ _method_of = method  # inside Recipe, ``method`` is a field
 
 def recipe_table(methods: Mapping[str, Recipe]) -> str:
     """Write a dict of recipes as a text table: every rate, loss and option as it is used."""
-    rows: list[tuple[str, ...]] = [("method", "built by", "lr", "target lr", "losses", "also")]
-    rows += [(name, recipe.method, *_cells(recipe)) for name, recipe in methods.items()]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows = [("method", "built by", "lr", "target lr", "losses", "also")]
+    rows += [(name, recipe.method, *_cells(recipe)) for name, recipe in methods.items()]  # type: ignore[arg-type]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 

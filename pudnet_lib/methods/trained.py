@@ -6,7 +6,7 @@ one training loop; batches of 32, because an episode holds a hundred images, not
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,13 +19,7 @@ from pudnet_lib.errors import unknown_name
 from pudnet_lib.methods.registry import register
 from pudnet_lib.supervised import ImageClassifier, ScratchConfig, finetune, train_from_scratch, train_network
 
-Optimiser = Literal["GC", "SGD", "Adam"]
-#: Name → optimiser, whether gradients are centralised, peak rate.
-OPTIMISERS: dict[str, dict[str, Any]] = {
-    "GC": {"optimiser": "sgd", "gradient_centralization": True},
-    "SGD": {"optimiser": "sgd", "gradient_centralization": False},
-    "Adam": {"optimiser": "adam", "gradient_centralization": False},
-}
+OPTIMISERS = {"GC": "sgd", "SGD": "sgd", "Adam": "adam"}
 
 
 def training(
@@ -34,8 +28,9 @@ def training(
     """The training of one episode; ``lr`` 0 takes 0.1 for SGD and GC, 3e-3 for Adam."""
     if optimiser not in OPTIMISERS:
         raise unknown_name("optimiser", optimiser, OPTIMISERS)
-    own = {"learning_rate": lr, "epochs": epochs, "batch_size": batch_size, "evaluations": 1, "accelerator": "cpu"}
-    return ScratchConfig(**(OPTIMISERS[optimiser] | own | more))
+    own = {"optimiser": OPTIMISERS[optimiser], "gradient_centralization": optimiser == "GC", "learning_rate": lr}
+    own |= {"epochs": epochs, "batch_size": batch_size, "evaluations": 1, "accelerator": "cpu"}
+    return ScratchConfig(**(own | more))  # type: ignore[arg-type]
 
 
 def scratch(

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -70,8 +71,7 @@ class TrainConfig:
             raise PudNetError("TrainConfig.base_steps needs a PudNet with residual=True: only that has a learned base.")
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What is learned: by default to classify."""
 
     episodes: Callable[[int], Any]  # seed to a sampler of meta-training episodes
@@ -98,8 +98,7 @@ def build_model(config: TrainConfig) -> ParameterModel:
     own = config.model
     if kind.config is SharedConfig and isinstance(own, PudNetConfig):  # the command line's: its target and seed count
         own = SharedConfig(own.target, own.seed)
-    model: ParameterModel = kind.model(own)
-    return model
+    return kind.model(own)
 
 
 def classify(config: TrainConfig, pool: Pool | None = None) -> Task:
@@ -114,61 +113,58 @@ def classify(config: TrainConfig, pool: Pool | None = None) -> Task:
 
 
 def train(
-    config: TrainConfig,
-    run_dir: Path | None = None,
-    progress: bool = True,
-    pool: Pool | None = None,
-    scale: ScaleConfig | None = None,
-    task: Task | None = None,
-    on_step: Callable[[int], None] | None = None,
-) -> TrainOutcome:
+    config: TrainConfig, run_dir: Path | None = None, progress: bool = True, pool: Pool | None = None,
+    scale: ScaleConfig | None = None, task: Task | None = None, on_step: Callable[[int], None] | None = None,
+) -> TrainOutcome:  # fmt: skip
     """Meta-train, or load what a finished run left in its folder; one that was cut off goes on."""
+    path, model = run_dir and run_dir / "model.safetensors", build_model(config)
+    plain = json.loads(json.dumps(asdict(config)))  # as JSON gives it back: lists for tuples
+    with _alone(run_dir):
+        if path is not None and path.is_file():
+            tensors, description = load_tensors(path)
+            notes = description.get("notes", {})
+            if notes.get("train") == plain:
+                load_state(model, tensors, str(path))
+                return TrainOutcome(model.eval(), path, notes["steps"], notes["seconds"], notes["validation"])
+        task = task or classify(config, pool)
+        seconds, steps, auxiliary, last = 0.0, 0, None, None
+        for name, part, meta, seed in _stages(config, model):
+            episodes = task.episodes(seed)
+            step = task.step(part, episodes, meta.weights, meta.seed)
+            if auxiliary is not None and step.auxiliary is not None:
+                step.auxiliary = auxiliary
+            result = meta_train_model(
+                part, episodes, meta, task.validation if part is model else None, run_dir and run_dir / name, progress,
+                partial(lambda done, n: on_step(done + n), steps) if on_step else None, step, scale,
+            )  # fmt: skip
+            if part is not model:
+                assert isinstance(model, PudNet)
+                model.adopt(part.cpu())
+                auxiliary = step.auxiliary
+            seconds, steps = seconds + result.seconds, steps + result.steps
+            last = next((row["validation"] for row in reversed(result.history) if "validation" in row), last)
+        model.to("cpu").eval()
+        seconds = round(seconds, 2)
+        if path is not None and is_first_rank():
+            notes = {"train": plain, "steps": steps, "seconds": seconds, "validation": last}
+            if config.method in ("pudnet", "shared"):
+                save_model(model, path, **notes)
+            else:
+                save_tensors(path, model.state_dict(), {"notes": notes})
+    return TrainOutcome(model, path, steps, seconds, last)
+
+
+@contextmanager
+def _alone(run_dir: Path | None) -> Iterator[None]:
+    """Let one process at a time train in a folder."""
     if run_dir is None or not is_first_rank() or (run_dir / "model.safetensors").is_file():
-        return _train(config, run_dir, progress, pool, scale, task, on_step)
+        yield
+        return
     alone = os.environ.get("WORLD_SIZE", "1") == "1"  # of several ranks only this one waited, and the others timed out
     then = "this one waits for it" if alone else "stop it, or start these ranks when it is done"
     with lock(run_dir / ".lock", f"Another process trains in {run_dir}; {then}.", wait=alone):
         sweep(run_dir)
-        return _train(config, run_dir, progress, pool, scale, task, on_step)
-
-
-def _train(
-    config: TrainConfig, run_dir: Path | None, progress: bool, pool: Pool | None, scale: ScaleConfig | None,
-    task: Task | None, on_step: Callable[[int], None] | None,
-) -> TrainOutcome:  # fmt: skip
-    path, model, plain = None if run_dir is None else run_dir / "model.safetensors", build_model(config), _plain(config)
-    if path is not None and path.is_file():
-        tensors, description = load_tensors(path)
-        notes = description.get("notes", {})
-        if notes.get("train") == plain:
-            load_state(model, tensors, str(path))
-            return TrainOutcome(model.eval(), path, notes["steps"], notes["seconds"], notes["validation"])
-    task = task or classify(config, pool)
-    seconds, steps, auxiliary, last = 0.0, 0, None, None
-    for name, part, meta, seed in _stages(config, model):
-        episodes = task.episodes(seed)
-        step = task.step(part, episodes, meta.weights, meta.seed)
-        if auxiliary is not None and step.auxiliary is not None:
-            step.auxiliary = auxiliary
-        result = meta_train_model(
-            part, episodes, meta, task.validation if part is model else None, run_dir and run_dir / name, progress,
-            partial(lambda done, n: on_step(done + n), steps) if on_step else None, step, scale,
-        )  # fmt: skip
-        if part is not model:
-            assert isinstance(model, PudNet)
-            model.adopt(part.cpu())
-            auxiliary = step.auxiliary
-        seconds, steps = seconds + result.seconds, steps + result.steps
-        last = next((row["validation"] for row in reversed(result.history) if "validation" in row), last)
-    model.to("cpu").eval()
-    seconds = round(seconds, 2)
-    if path is not None and is_first_rank():
-        notes = {"train": plain, "steps": steps, "seconds": seconds, "validation": last}
-        if config.method in ("pudnet", "shared"):
-            save_model(model, path, **notes)
-        else:
-            save_tensors(path, model.state_dict(), {"notes": notes})
-    return TrainOutcome(model, path, steps, seconds, last)
+        yield
 
 
 def _stages(config: TrainConfig, model: ParameterModel) -> Iterator[tuple[str, ParameterModel, MetaConfig, int]]:
@@ -184,15 +180,8 @@ def _stages(config: TrainConfig, model: ParameterModel) -> Iterator[tuple[str, P
         yield ".", model, replace(meta, weights=stages[-1] if stages else meta.weights), seed
         return
     for i, weights in enumerate(stages):
-        share = meta.steps // len(stages)
-        steps = meta.steps - share * i if i == len(stages) - 1 else share
+        steps = meta.steps * (i + 1) // len(stages) - meta.steps * i // len(stages)
         yield f"stage-{i}", model, replace(meta, steps=steps, weights=weights), seed
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """The config as JSON gives it back: lists for tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return plain
 
 
 def cache_folder() -> Path:
@@ -209,14 +198,9 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def train_config(
-    recipe: Recipe,
-    target: TargetConfig,
-    pool: PoolConfig,
-    steps: int,
-    seed: int = 0,
-    episodes: EpisodeConfig | None = None,
-    **trainer: Any,
-) -> TrainConfig:
+    recipe: Recipe, target: TargetConfig, pool: PoolConfig, steps: int, seed: int = 0,
+    episodes: EpisodeConfig | None = None, **trainer: Any,
+) -> TrainConfig:  # fmt: skip
     """Build the run of a recipe."""
     base = min(steps - 1, round(recipe.base * steps))
     meta = MetaConfig(
@@ -230,19 +214,11 @@ def train_config(
 
 @dataclass(frozen=True)
 class Run:
-    """A method with one seed, ready to learn datasets.
-
-    Attributes:
-        name: The method's name in the dict of recipes.
-        recipe: Its recipe.
-        seed: Seed of its meta-training, or of training on an episode.
-        target: The target network.
-        training: Its meta-training run; None where nothing is meta-trained.
-    """
+    """A method with one seed, ready to learn datasets; ``training`` is None where nothing is meta-trained."""
 
     name: str
     recipe: Recipe
-    seed: int
+    seed: int  # of its meta-training, or of training on an episode
     target: TargetConfig
     training: TrainConfig | None = None
 
@@ -284,14 +260,9 @@ class Runs(tuple[Run, ...]):
 
 
 def plan(
-    methods: Mapping[str, Recipe],
-    pool: Pool | PoolConfig,
-    steps: int,
-    seeds: Sequence[int] = (0,),
-    target: TargetConfig | None = None,
-    episodes: EpisodeConfig | None = None,
-    **trainer: Any,
-) -> Runs:
+    methods: Mapping[str, Recipe], pool: Pool | PoolConfig, steps: int, seeds: Sequence[int] = (0,),
+    target: TargetConfig | None = None, episodes: EpisodeConfig | None = None, **trainer: Any,
+) -> Runs:  # fmt: skip
     """What ``meta_train`` would train, untrained; for studies whose runs differ in more than the recipe."""
     target, config = target or TargetConfig(), pool if isinstance(pool, PoolConfig) else pool.config
     runs: list[Run] = []
@@ -313,7 +284,7 @@ def train_runs(runs: Sequence[Run], jobs: int = 1, progress: bool = True, pool: 
     """Train what the cache lacks, behind one bar."""
     missing: dict[TrainConfig, str] = {}
     for run in runs:
-        if run.training and not is_trained(run.training):
+        if run.training and not (run_folder(run.training) / "model.safetensors").is_file():
             missing.setdefault(run.training, f"{run.name}, seed {run.seed}")
     items = [(training, None if jobs > 1 else pool) for training in missing]
     parallel(_train_item, items, jobs, "meta-training" if progress else "", labels=list(missing.values()))
@@ -321,16 +292,10 @@ def train_runs(runs: Sequence[Run], jobs: int = 1, progress: bool = True, pool: 
 
 
 def meta_train(
-    methods: Mapping[str, Recipe],
-    pool: Pool | PoolConfig,
-    steps: int,
-    seeds: Sequence[int] = (0,),
-    target: TargetConfig | None = None,
-    episodes: EpisodeConfig | None = None,
-    jobs: int = 1,
-    progress: bool = True,
+    methods: Mapping[str, Recipe], pool: Pool | PoolConfig, steps: int, seeds: Sequence[int] = (0,),
+    target: TargetConfig | None = None, episodes: EpisodeConfig | None = None, jobs: int = 1, progress: bool = True,
     **trainer: Any,
-) -> Runs:
+) -> Runs:  # fmt: skip
     """Meta-train a dict of recipes on the same episodes; what the cache has is not trained again.
 
     Args:
@@ -346,17 +311,9 @@ def meta_train(
 
     Returns:
         The runs; ``run.outcome()`` has the trained model.
-
-    Raises:
-        PudNetError: If a recipe starts from a method that is not in the dict, or an input is bad.
     """
     runs = plan(methods, pool, steps, seeds, target, episodes, **trainer)
     return train_runs(runs, jobs, progress, pool if isinstance(pool, Pool) else None)
-
-
-def is_trained(config: TrainConfig) -> bool:
-    """Whether the cache has a run."""
-    return (run_folder(config) / "model.safetensors").is_file()
 
 
 @lru_cache(maxsize=2)
