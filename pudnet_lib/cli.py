@@ -261,7 +261,7 @@ def check(
 
     if sheet is not None:
         refuse_inside(sheet, folder)
-    report, images = checked(folder, progress=sys.stderr.isatty(), on_error=_on_error(on_error))
+    report, images = checked(folder, 32, sys.stderr.isatty(), _on_error(on_error))
     typer.echo(json.dumps(report.to_json()) if as_json else str(report))
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def test_notebooks_import_from_the_package_alone(path):
 
 #: Streams that can be gone on with (a journal, a log), unpacked copies, and files in temporary folders.
 OWN_WRITERS = {
-    "files.py", "runs.py", "widgets.py", "images/archive.py", "images/cache.py", "images/named.py",
+    "files.py", "runs.py", "widgets.py", "images/archive.py", "images/cache.py",
     "batch/runner.py",
 }  # fmt: skip
 

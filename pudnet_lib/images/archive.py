@@ -118,8 +118,6 @@ def unpack_zip(
     source: Path | bytes, folder: Path, name: str, skipped: Skipped | None = None, said: list[str] | None = None
 ) -> Path:
     """Unpack a zip (a file or its bytes) into a new folder, whole or not at all; what was noticed joins the lists."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PudNetError(f"{folder} exists already; give a new or an empty folder.")
     beside = folder.with_name(f".{PREFIX}{uuid.uuid4().hex}")
     notes = [] if skipped is None else skipped, [] if said is None else said
     try:
@@ -128,13 +126,9 @@ def unpack_zip(
                 (beside / stored).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as packed, (beside / stored).open("xb") as file:
                     shutil.copyfileobj(packed, file)  # never more than the directory's size, whose checksum must fit
-        if folder.exists():
-            folder.rmdir()
         beside.rename(folder)
     except PudNetError:
         raise
-    except FileNotFoundError as error:
-        raise PudNetError(f"There is no file {name}.") from error
     except OSError as error:
         raise PudNetError(f"{name} could not be unpacked: {error.strerror or error}.") from error
     except Exception as error:  # zipfile's, zlib's and lzma's have no common base

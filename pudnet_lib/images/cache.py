@@ -41,7 +41,6 @@ _CHUNK = 64  # images that a worker decodes at once
 _BLOCK = 1 << 24  # bytes a checksum covers
 _CHECKED_BLOCKS = 64  # of a larger file (over 1 GiB) so many blocks are checked, evenly spaced
 _COPY_ON_WRITE_LIMIT = 1 << 32  # a private mapping of more may exceed what the system lets a process reserve
-Shape = tuple[int, int, int, int]
 _LARGE: WeakValueDictionary[int, Any] = WeakValueDictionary()  # address → memory map of a file over that limit
 
 
@@ -61,7 +60,7 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
         facts = json.loads(path.read_text(encoding="utf-8"))
         if fingerprint not in (None, facts["fingerprint"]):
             return None
-        file = _images(path, int(facts["token"], 16))  # never a path that the file names
+        file = path.with_name(f"{path.stem}-{int(facts['token'], 16):08x}.npy")  # never a path that the file names
         mapped = np.lib.format.open_memmap(file, "r")
         if mapped.dtype != np.uint8 or list(mapped.shape) != facts["shape"]:
             raise ValueError("its shape is not as described")
@@ -85,10 +84,6 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
         return None
     with warnings.catch_warnings(action="ignore"):  # torch warns of read-only arrays; nothing here writes to images
         return torch.from_numpy(mapped), facts
-
-
-def _images(path: Path, token: int) -> Path:
-    return path.with_name(f"{path.stem}-{token:08x}.npy")
 
 
 def _rows(shape: Sequence[int]) -> int:
@@ -133,7 +128,7 @@ def one_writer(path: Path) -> Iterator[None]:
 
 
 def fill(
-    path: Path, shape: Shape, read: Callable[..., Pixels], stamp: Callable[..., bytes], text: str = "", workers: int = 0
+    path: Path, shape: Any, read: Callable[..., Pixels], stamp: Callable[..., bytes], text: str = "", workers: int = 0
 ) -> tuple[Path, dict[int, str]]:
     """Decode all N images of a set into its partial file; what an earlier run has done is kept."""
     partial, journal = (path.with_name(f".{path.stem}.{kind}") for kind in ("partial", "journal"))
@@ -207,11 +202,11 @@ def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[
         file.flush()
         os.fsync(file.fileno())
     del source
-    token = int.from_bytes(os.urandom(4), "big")
-    os.replace(partial if as_it_is else made, _images(path, token))
-    facts = facts | {"shape": shape, "checksums": checksums, "token": f"{token:08x}"}
-    write_atomically(path, json.dumps(facts).encode())
-    old = [p for p in path.parent.glob(f"{path.stem}-????????.npy") if p != _images(path, token)]
+    token = os.urandom(4).hex()
+    images = path.with_name(f"{path.stem}-{token}.npy")
+    os.replace(partial if as_it_is else made, images)
+    write_atomically(path, json.dumps(facts | {"shape": shape, "checksums": checksums, "token": token}).encode())
+    old = [p for p in path.parent.glob(f"{path.stem}-????????.npy") if p != images]
     for left in (made, partial, path.with_name(f".{path.stem}.journal"), *old):
         with suppress(OSError):
             left.unlink()

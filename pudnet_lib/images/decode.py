@@ -16,9 +16,9 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,12 @@ from pudnet_lib.errors import PudNetError
 
 Pixels = npt.NDArray[np.uint8]
 Scale = tuple[float, float]  # what becomes black and what white in a deep picture
+#: The values in deep pictures: lowest, highest, the same without one in a thousand at each end; whether floats.
+Range = tuple[float, float, float, float, bool]
 
 MAX_PIXELS = 90_000_000
 # Part of every cache's fingerprint: raise it when the pixels that this module returns change.
 DECODE_VERSION = 2
-# Endings of files.
 _READ = "png apng jpg jpeg jpe jfif jif jp2 j2k jpx bmp dib gif webp avif tif tiff ppm pgm pbm pnm pfm tga ico pcx psd"
 _NOT_READ = {
     "drawings and documents": "svg svgz eps ai pdf wmf emf",
@@ -82,28 +83,18 @@ class PictureError(PudNetError):
         self.why = why
 
 
-class Range(NamedTuple):
-    """The values in deep pictures: lowest, highest, and the same without one in a thousand at each end."""
-
-    low: float
-    high: float
-    body_low: float
-    body_high: float
-    floats: bool
-
-
 def range_of(values: npt.NDArray[Any]) -> Range:
     """Measure a picture's values."""
     if not np.isfinite(values.astype(np.float64)).all():
         raise PudNetError("not usable: it holds NaN or infinite pixels")
     body_low, body_high = np.percentile(values, (0.1, 99.9)).tolist()
-    return Range(float(values.min()), float(values.max()), body_low, body_high, values.dtype.kind == "f")
+    return float(values.min()), float(values.max()), body_low, body_high, values.dtype.kind == "f"
 
 
-def common_scale(ranges: Iterable[Range]) -> tuple[Scale, str]:
+def common_scale(ranges: Sequence[Range]) -> tuple[Scale, str]:
     """Choose one scale for all deep pictures of a folder, and say it in one line (empty for whole 16-bit data)."""
     low, high, body_low, body_high = (f(r[i] for r in ranges) for i, f in enumerate((min, max, min, max)))
-    steps = (1.25, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)[0 if all(r.floats for r in ranges) else 1 :]
+    steps = (1.25, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)[0 if all(r[4] for r in ranges) else 1 :]
     most = next((m for m in steps if high <= m), 0.0)
     most = 1.0 if most == 1.25 else most
     clipped = f"; values below 0 (down to {low:g}) are taken as 0" if low < 0 else ""

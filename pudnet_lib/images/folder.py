@@ -1,8 +1,8 @@
 """Image folders: which files there are, their classes, and which of them are for testing; told by content.
 
 Our choice. Class folders, as torchvision's ImageFolder reads them, or the parts of a split: first-level folders that
-hold mostly the same sub-folders. Words only tell which part is which. Where there are test *and* validation images, the
-latter join the training images.
+hold mostly the same sub-folders. Words only tell which part is which. Validation images beside test images join the
+training images.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.decode import DECODE_VERSION, is_clutter, why_no_picture
 
 Classes = dict[str, list[str]]  # class name → files, relative to the root, '/' between
+#: Training files, test files (None where the folder has no split of its own), and what is to be said.
+Understood = tuple[Classes, Classes | None, list[str]]
 _ROLES = {"train": "train", "test": "test|eval|holdout|heldout", "validation": "valid|(val|dev|development)$"}
 _NO_TEST = ("extra", "unlabel", "unlabeled", "unlabelled", "augmented", "aug", "mask", "masks", "labels", "annotations")
 
@@ -117,8 +119,6 @@ def scan_folder(root: Path | str, name: str | None = None, shown: str | None = N
     """List a folder of class folders, or of the parts of a split with class folders."""
     root = Path(root)
     name, shown = name or root.resolve().name, shown or readable(str(root))
-    if not root.is_dir():
-        raise PudNetError(f"{shown} is not a folder; expected a folder with one subfolder of images for each class.")
     whole = walk(root)
     top, skipped = _unwrapped(whole), [(readable(f), why) for f, why in whole.passed_over()]
     if top is not whole:  # what wraps a folder is no part of its files' names
@@ -141,8 +141,8 @@ def _role(name: str) -> str:
     return next((role for word in words for role, start in _ROLES.items() if re.match(start, word)), "")
 
 
-def _understood(top: Node, where: str, merge: bool) -> tuple[Classes, Classes | None, list[str]]:
-    """Training files, test files (None where the folder has no split of its own), and what is to be said."""
+def _understood(top: Node, where: str, merge: bool) -> Understood:
+    """Tell classes from the parts of a split."""
     parts = {node.name: _unwrapped(node) for node in top.kinds()}
     names = {part: {f.name.casefold() for f in node.kinds()} for part, node in parts.items()}
     structured = [part for part in parts if names[part]]
@@ -162,24 +162,22 @@ def _understood(top: Node, where: str, merge: bool) -> tuple[Classes, Classes | 
         merged: Classes = {}
         for part in found:
             _add(merged, _classes(parts[part], f"{where}/{part}"), merged)
-        return merged, None, [f"{_list(found)} are taken together, as asked for."]
+        return merged, None, [f"{some(found)} are taken together, as asked for."]
     if found:
         kind = "mostly the same sub-folders" if same else "different sub-folders"
-        held = _list([f.name for f in parts[found[0]].kinds()])
+        held = some([f.name for f in parts[found[0]].kinds()])
         raise PudNetError(
-            f"{where}: {_list(found)} hold {kind} ({held}), so they are parts of one set, not classes, and none is "
+            f"{where}: {some(found)} hold {kind} ({held}), so they are parts of one set, not classes, and none is "
             "clearly for learning. Give one by its path, name them train and test, or pass split='all' to take all."
         )
     flat = [part for part in parts if part not in train]
     if len(train) == 1 and flat and all(_role(part) for part in flat):
-        text = f"{_list(flat)} has no class folders: its pictures are unlabelled and not used."
+        text = f"{some(flat)} has no class folders: its pictures are unlabelled and not used."
         return _classes(parts[train[0]], f"{where}/{train[0]}"), None, [text]
     return _classes(top, where), None, _class_warnings(top)
 
 
-def _own_split(
-    parts: Mapping[str, Node], train: str, others: Sequence[str], where: str
-) -> tuple[Classes, Classes | None, list[str]]:
+def _own_split(parts: Mapping[str, Node], train: str, others: Sequence[str], where: str) -> Understood:
     """Training and test files of a folder that has a part to learn from and parts that look like it."""
     tests = [p for o in ("test", "validation") for p in others if _role(p) == o]
     tests = [p for p in tests if _role(p) == _role(tests[0])]
@@ -188,11 +186,9 @@ def _own_split(
         tests = list(others)
     joined = [p for p in others if _role(p) == "validation" and p not in tests]
     training, testing = _classes(parts[train], f"{where}/{train}"), Classes()
-    for part in joined:
-        _add(training, _classes(parts[part], f"{where}/{part}", empty=True), training)
-    for part in tests:
-        _add(testing, _classes(parts[part], f"{where}/{part}", empty=True), training)
-    said = [f"{_list(joined)} joins {train}; {_list(tests)} is the test part."] if joined else []
+    for part in (*joined, *tests):
+        _add(testing if part in tests else training, _classes(parts[part], f"{where}/{part}", empty=True), training)
+    said = [f"{some(joined)} joins {train}; {some(tests)} is the test part."] if joined else []
     for part, node in parts.items():
         if part in (train, *joined, *tests):
             said += _class_warnings(node)
@@ -225,7 +221,7 @@ def _classes(node: Node, where: str, empty: bool = False) -> Classes:
     loose = len(node.pictures)
     what = f"holds {loose} pictures but no subfolders" if loose else "is empty"
     words = list(dict.fromkeys(re.split(r"[\d_.\-\s(]", readable(p).rpartition("/")[2])[0] for p in node.pictures))
-    hint = f" Their names begin with {_list(words)}: make folders of those." if 2 <= len(words) < loose else ""
+    hint = f" Their names begin with {some(words)}: make folders of those." if 2 <= len(words) < loose else ""
     raise PudNetError(f"{where} {what}; expected one subfolder of images for each class, such as {where}/cat.{hint}")
 
 
@@ -238,18 +234,19 @@ def _class_warnings(node: Node) -> list[str]:
     for folder in node.folders:
         inner = folder.kinds()
         if inner and (folder.pictures or len(inner) > 1):
-            held = f"{len(inner)} sub-folders with pictures ({_list([f.name for f in inner])})"
+            held = f"{len(inner)} sub-folders with pictures ({some([f.name for f in inner])})"
             meant = f"If they are the classes, give {readable(folder.path)}."
             said.append(f"the class {folder.name!r} holds {held}, which are taken as one class. {meant}")
         elif not inner and not folder.pictures and folder.passed_over():
             said.append(f"{folder.name} holds no pictures and is passed over.")
     roles = [f.name for f in node.kinds() if _role(f.name) or f.name.lower() in _NO_TEST]
     if roles and len(roles) >= len(node.kinds()) - 1:
-        said.append(f"{_list(roles)} without class folders of their own are read as classes. Is that meant?")
+        said.append(f"{some(roles)} without class folders of their own are read as classes. Is that meant?")
     return said
 
 
-def _list(names: Sequence[str], most: int = 4) -> str:
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
     shown = [n if len(n) <= 40 else f"{n[:39]}…" for n in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -260,23 +257,21 @@ def listing(
     """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later."""
     shown, names = shown or readable(str(root)), sorted(training)
     if len(training) < 2:
-        raise PudNetError(f"{shown} holds {len(training)} class ({_list(names)}); expected at least 2 class folders.")
+        raise PudNetError(f"{shown} holds {len(training)} class ({some(names)}); expected at least 2 class folders.")
     if unlearnable := sorted(c for c in {*training, *(tests or {})} if not training.get(c)):
-        raise PudNetError(
-            f"{shown}: the class {unlearnable[0]!r} has no training images ({len(unlearnable)} classes have none); "
-            "training and test images need the same class folders."
-        )
+        found = f"the class {unlearnable[0]!r} has no training images ({len(unlearnable)} classes have none)"
+        raise PudNetError(f"{shown}: {found}; training and test images need the same class folders.")
     untested = [c for c in names if tests is not None and not tests.get(c)]
     if len(untested) == len(training):
         raise PudNetError(f"{shown}: no class has a test image; expected the same class folders as for training.")
-    some = [f"{len(untested)} of {len(names)} classes have no test images, such as {c!r}." for c in untested[:1]]
+    said = [f"{len(untested)} of {len(names)} classes have no test images, such as {c!r}." for c in untested[:1]]
     rows = [(f, k, i) for i, p in enumerate((training, tests or {})) for k, c in enumerate(names) for f in p.get(c, [])]
     files, labels = tuple(f for f, _, _ in rows), np.array([k for _, k, _ in rows], dtype=np.int64)
     testing = None if tests is None else np.array([i == 1 for _, _, i in rows])
     titles = [title(c) for c in names]
     titles = [f"{t} ({c})" if titles.count(t) > 1 else t for t, c in zip(titles, names, strict=True)]
     mark = fingerprint(root, files, titles, labels.tobytes(), None if testing is None else testing.tobytes())
-    return Listing(name, root, shown, files, labels, testing, tuple(titles), (), tuple(some), mark)
+    return Listing(name, root, shown, files, labels, testing, tuple(titles), (), tuple(said), mark)
 
 
 def fingerprint(root: Path, files: Iterable[str], *facts: object) -> str:

@@ -12,8 +12,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
-import shutil
 import socket
 from functools import cache
 from importlib import resources
@@ -25,6 +23,7 @@ import torch
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import write_atomically
 from pudnet_lib.images.cache import data_folder
 from pudnet_lib.images.decode import PictureError, Pixels, to_square
 from pudnet_lib.images.folder import Listing, fingerprint, listing, scan_folder, walk
@@ -183,8 +182,7 @@ def _construct(source: SourceInfo, arguments: dict[str, Any]) -> Any:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"  # torchvision's go over several lines
         raise PudNetError(
             f"{source.name} is not in {source.place} and could not be downloaded ({reason}). Connect to the internet "
-            f"once, or put its files (torchvision's {source.class_name}) there; the environment variable PUDNET_DATA "
-            "names another folder to look in."
+            f"once, or put the files of torchvision's {source.class_name} there; PUDNET_DATA names another place."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -193,12 +191,7 @@ def _construct(source: SourceInfo, arguments: dict[str, Any]) -> Any:
 def _adopt_debian_copy(source: SourceInfo) -> None:
     """Unpack Fashion-MNIST from Debian's package, where it is installed, instead of downloading it."""
     for packed in _DEBIAN_FASHION.glob("*-ubyte.gz") if source.name == "fashion-mnist" else ():
-        target = Path(source.place) / packed.stem
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        with gzip.open(packed) as file, partial.open("wb") as copy:
-            shutil.copyfileobj(file, copy)
-        os.replace(partial, target)
+        write_atomically(Path(source.place) / packed.stem, gzip.decompress(packed.read_bytes()))
 
 
 def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:

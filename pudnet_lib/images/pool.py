@@ -67,17 +67,14 @@ def default_class_split(name: str, num_classes: int) -> ClassSplit:
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Which images meta-training and its evaluation see.
-
-    Meta-training alone sees each source once more in each of the ``variations``, as a source with classes of its own:
-    more kinds of images and more classes from the same images.
-    """
+    """Which images meta-training and its evaluation see."""
 
     sources: tuple[str, ...] = ("fashion", "emoji", "glyphs")  # names or image folders
     size: int = 32  # pixels, height and width
     channels: int = 3
     max_per_class: int = 0  # training images; 0 for all
     hold_out: bool = True  # validation classes are held out of the training classes; without, all are trained on
+    #: Meta-training alone sees each source once more in each of these, as a source with classes of its own.
     variations: tuple[Variation, ...] = ()
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.cache import cache_folder, fill, finish, in_parallel, one_writer, read_cache
 from pudnet_lib.images.decode import Pixels, common_scale, decode_image, deep_range, quiet_bombs
-from pudnet_lib.images.folder import Listing, readable, stamp
+from pudnet_lib.images.folder import Listing, readable, some, stamp
 
 Split = Literal["train", "test", "all", "auto"]
 OnError = Literal["raise", "skip"]
@@ -81,13 +81,12 @@ class FolderReport:
         return {key: getattr(self, key) for key in keys}
 
     def __str__(self) -> str:
-        names = [f"{' '.join(name.split())} {count}" for name, count in self.classes.items()]
-        names = [*names[:12], f"and {len(names) - 12} more"] if len(names) > 12 else names
+        names = some([f"{' '.join(name.split())} {count}" for name, count in self.classes.items()], 12)
         source = {"own": "the folder's own", "drawn": "drawn, a fifth of every class", "none": "none"}
         split, copies = self.split, self.duplicates
         lines = [
             f"{self.name}: {self.images} pictures in {len(self.classes)} classes",
-            f"classes:     {', '.join(names)}",
+            f"classes:     {names}",
             f"split:       {source[split['source']]}: {split['train']} to learn from, {split['test']} to measure on",
             f"copies:      {', '.join(f'{n} {kind}' for kind, n in copies.items())}".replace("_", " "),
             f"blank:       {self.blank}; gray levels: {self.grey_levels} of 256",
@@ -112,7 +111,9 @@ def source_of(listing: Listing, how: Reading) -> Source:
     paths = [f"{listing.root}/{f}" for f in listing.files]
     blocks = [paths[k : k + 256] for k in range(0, len(paths), 256)]
     with quiet_bombs():
-        ranges = [r for some in in_parallel(lambda b: list(map(deep_range, b)), blocks, how.workers) for r in some if r]
+        ranges = [
+            r for found in in_parallel(lambda b: list(map(deep_range, b)), blocks, how.workers) for r in found if r
+        ]
     scale, said = common_scale(ranges) if ranges else (None, "")
     notes = [f"{len(ranges)} pictures have more than 8 bits; {said}, for all of them."] if said else []
     own, rows = listing.tests, np.arange(len(paths))
@@ -205,10 +206,9 @@ def read_source(
     report = FolderReport(**stored)
     for text in report.warnings if not facts["published"] else report.warnings[: len(facts["bad"])]:
         warnings.warn(f"{report.name}: {text}", stacklevel=4)
-    train, test = facts["train"], facts["test"]
-    if split == "auto":
-        split = "train" if report.split["source"] == "own" else "all"
-    part = {"train": slice(0, train), "test": slice(train, train + test), "all": slice(0, len(images))}[split]
+    train, both = facts["train"], slice(0, len(images))
+    parts = {"train": slice(0, train), "test": slice(train, train + facts["test"]), "all": both}
+    part = (parts | {"auto": parts["train"] if report.split["source"] == "own" else both})[split]
     if part.start == part.stop:
         raise PudNetError(f"{report.name} has no test image: every class has one item. Add images, or use 'train'.")
     items = torch.arange(len(images))
@@ -252,30 +252,19 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
     order = np.concatenate([rows[~tests], rows[tests & ~left_out], rows[left_out]])
     place = np.argsort(order)
     train, test = int((~tests).sum()), int(tests.sum())
-    skipped = [*((readable(f), why) for f, why in listing.skipped), *((files[i], why) for i, why in bad.items())]
-    report = FolderReport(
-        listing.name,
-        {name: int((labels == k).sum()) for k, name in enumerate(listing.class_names)},
-        {"source": "own" if own else "drawn" if test else "none", "train": train, "test": test},
-        {kind: int(mask.sum()) for kind, mask in copies.items()},
-        *(int(seen.blank.sum()), seen.levels, tuple({"file": file, "why": why} for file, why in skipped)),
-        scale=source.scale,
-    )
+    classes = {name: int((labels == k).sum()) for k, name in enumerate(listing.class_names)}
+    part = {"source": "own" if own else "drawn" if test else "none", "train": train, "test": test}
+    counts = {kind: int(mask.sum()) for kind, mask in copies.items()}
+    strays = [*listing.skipped, *((files[i], why) for i, why in bad.items())]
+    looks = (int(seen.blank.sum()), seen.levels, tuple({"file": readable(f), "why": why} for f, why in strays))
+    report = FolderReport(listing.name, classes, part, counts, *looks, scale=source.scale)
     said = [*listing.warnings, *_noticed(report, [files[i] for i in good], labels, seen, int(left_out.sum()))]
     if not listing.published:
         said += _odd(report, labels, seen, pixels, good, tests)
-    facts = {
-        "fingerprint": listing.fingerprint,
-        "labels": labels[order].tolist(),
-        "items": [(int(place[r]), int(place[items[r]])) for r in rows[again]],
-        "train": train,
-        "test": test - int(left_out.sum()),
-        "class_names": listing.class_names,
-        "licence": listing.licence,
-        "bad": damaged,
-        "published": listing.published,
-        "report": asdict(replace(report, warnings=tuple(said))),
-    }
+    facts = {"fingerprint": listing.fingerprint, "licence": listing.licence, "published": listing.published}
+    facts |= {"labels": labels[order].tolist(), "class_names": listing.class_names, "bad": damaged}
+    facts |= {"train": train, "test": test - int(left_out.sum()), "report": asdict(report) | {"warnings": said}}
+    facts["items"] = [(int(place[r]), int(place[items[r]])) for r in rows[again]]
     del pixels
     finish(path, partial_file, good[order], facts | more)
 

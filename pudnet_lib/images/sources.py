@@ -1,7 +1,6 @@
 """A name, a folder or a zip to an ImageDataset; the list of all names; what was understood, in words and as a picture.
 
-Our choice; the paper names its datasets only. Names: the packs that ship with the kit, torchvision's datasets, and
-datasets that have to be fetched by hand (``sources.csv``). Everything else is an image folder or a zip of one.
+Our choice; the paper names its datasets only. What is no name of ``sources.csv`` is an image folder or a zip of one.
 """
 
 # ruff: noqa: N803  (X is the name that scikit-learn gave it)
@@ -15,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,9 +30,6 @@ from pudnet_lib.images.decode import Pixels, to_pixels
 from pudnet_lib.images.folder import Listing, readable
 from pudnet_lib.images.named import SOURCES, download_images, load_pack, load_torchvision, scan_any
 from pudnet_lib.images.reading import FolderReport, OnError, Reading, Split, read_folder
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def load_images(
@@ -125,10 +121,8 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
     source = SOURCES.get(name)
     if source and source.folders and not source.through_torchvision:
         if source.unpacked is None and source.kind == "published":
-            raise PudNetError(
-                f"{name} is not in {data_folder()} (looked for {source.folders.replace(';', ', ')}). To get it: "
-                f"{source.how_to_get}. The environment variable PUDNET_DATA names another folder to look in."
-            )
+            looked = f"{name} is not in {data_folder()} (looked for {source.folders.replace(';', ', ')})"
+            raise PudNetError(f"{looked}. To get it: {source.how_to_get}. PUDNET_DATA names another folder to look in.")
         return source.unpacked or download_images(source), name
     if folder.is_file():
         raise PudNetError(f"{folder} is a file; expected a folder of class folders or a zip of one. Unpack it first.")
@@ -145,19 +139,14 @@ def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderR
     """Tell what the kit understands of images before anything is predicted, and what is odd about them.
 
     Args:
-        folder: What ``load_images`` takes: a folder or zip of images, or a known name.
+        folder: What ``load_images`` takes (and refuses in the same way): a folder or zip of images, or a known name.
         size: H = W in pixels at which pictures are looked at.
         progress: Show a progress bar while decoding.
-
-    Raises:
-        PudNetError: If it can't be used; see ``load_images``.
     """
-    return checked(folder, size, progress)[0]
+    return checked(folder, size, progress, "skip")[0]
 
 
-def checked(
-    folder: str | Path, size: int = 32, progress: bool = False, on_error: OnError = "skip"
-) -> tuple[FolderReport, ImageDataset]:
+def checked(folder: str | Path, size: int, progress: bool, on_error: OnError) -> tuple[FolderReport, ImageDataset]:
     """The report of ``check`` and the images that it is of."""
     with warnings.catch_warnings(action="ignore"):  # the report says the same
         images = load_images(folder, "auto", size, progress=progress, on_error=on_error)
@@ -185,8 +174,8 @@ def mosaic(images: ImageDataset) -> str:
 hooks.register(mosaic=mosaic)
 
 
-def contact_sheet(images: ImageDataset, per_class: int = 10, classes: int = 8) -> Figure:
-    """Draw the first images of each class as the networks see them: small, square, on white."""
+def contact_sheet(images: ImageDataset, per_class: int = 10, classes: int = 8) -> Any:
+    """Draw the first images of each class as the networks see them (small, square, on white) into a figure."""
     from matplotlib.figure import Figure
 
     names, counts = images.class_names[:classes], images.class_counts().tolist()

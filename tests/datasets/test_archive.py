@@ -116,7 +116,7 @@ def test_encrypted_and_damaged_zips_and_other_files_are_refused(tmp_path):
         with pytest.raises(PudNetError, match=message):
             unpack(content, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
-    with pytest.raises(PudNetError, match="There is no file"):
+    with pytest.raises(PudNetError, match="No such file"):
         unpack(tmp_path / "none.zip", tmp_path / "out")
 
 
@@ -132,7 +132,7 @@ def test_file_that_is_larger_than_the_directory_says_is_refused(tmp_path):
 def test_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("keep")
-    with pytest.raises(PudNetError, match="exists already"):
+    with pytest.raises(PudNetError, match="could not be unpacked"):
         unpack(make_zip(GOOD), tmp_path / "out")
     assert tree(tmp_path) == ["out/mine.txt"]
 

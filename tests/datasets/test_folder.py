@@ -149,5 +149,5 @@ def test_a_class_without_test_images_is_warned_of(tmp_path):
 def test_a_missing_folder_and_a_file_are_refused(tmp_path):
     touch(tmp_path, "zip.zip")
     for name in ("nowhere", "zip.zip"):
-        with pytest.raises(PudNetError, match=f"{name} is not a folder"):
+        with pytest.raises(PudNetError, match=f"{name} can't be read"):
             scan_folder(tmp_path / name)
