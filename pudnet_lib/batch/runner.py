@@ -87,10 +87,10 @@ def run_dask(
     """Run jobs on a dask cluster; yield each with its outcome, as they end: a lost worker is a failed outcome."""
     try:
         from distributed import Client, wait
+
+        connected = Client(scheduler, timeout=15)
     except ImportError:
         raise PudNetError("The dask engine needs the package distributed: pip install 'pudnet-kit[dask]'.") from None
-    try:
-        connected = Client(scheduler, timeout=15)
     except (OSError, ValueError) as error:
         raise PudNetError(
             f"No dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`."
@@ -116,9 +116,8 @@ def run_dask(
                 progress("", f"{len(left)} of {len(jobs)} jobs wait or run on {scheduler}")
                 continue
             for future in done:
-                good = future.status == "finished"
-                lost = None if good else Outcome("failed", f"the worker broke off: {future.exception()}")
-                yield left.pop(future), lost or future.result()
+                lost = future.exception()
+                yield left.pop(future), Outcome("failed", f"the worker broke off: {lost}") if lost else future.result()
 
 
 def run_job(job: Job, progress: Callable[[str], None] | None = None) -> Outcome:
@@ -287,6 +286,5 @@ if __name__ == "__main__":
     # The kernel is this process's only child, and it has ended.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
-    write_atomically(
-        place.with_name("outcome.json"), json.dumps({**outcome, "peak_memory_mb": round(peak, 1)}).encode()
-    )
+    outcome["peak_memory_mb"] = round(peak, 1)
+    write_atomically(place.with_name("outcome.json"), json.dumps(outcome).encode())
