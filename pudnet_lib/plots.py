@@ -124,9 +124,9 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
     palette = {method: colour_of(method, place) for place, method in enumerate(methods)}
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
         points = table if dataset not in set(table["dataset"]) else table[table["dataset"] == dataset]
-        points = points[points["method"].isin(methods)].groupby(["method", "episode"], sort=False)["value"].mean()
+        means = points[points["method"].isin(methods)].groupby(["method", "episode"], sort=False)["value"].mean()
         sns.stripplot(
-            points.reset_index(), x="value", y="method", hue="method", order=methods, palette=palette, ax=ax,
+            means.reset_index(), x="value", y="method", hue="method", order=methods, palette=palette, ax=ax,
             size=2.5, alpha=0.25, legend=False, jitter=0.2,
         )  # fmt: skip
         own = summary[summary["dataset"] == dataset]

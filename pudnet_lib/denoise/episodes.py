@@ -127,8 +127,6 @@ class NoisyEpisodeSampler(EpisodeSampler):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if not isinstance(self.config, NoisyEpisodeConfig):
-            raise PudNetError(f"{type(self).__name__} needs a NoisyEpisodeConfig; got {self.config}.")
         self._gray = [is_gray(data.images) for data in self.pool]
 
     def episode(self, index: int, source: int | None = None) -> NoisyEpisode:  # type: ignore[override]

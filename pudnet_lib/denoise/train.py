@@ -64,18 +64,13 @@ def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
 @cache
 def photograph(name: str) -> np.ndarray:
     """Read a photograph that comes with scikit-image or scikit-learn: (H, W) or (H, W, 3) uint8."""
-    if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image
-
-        picture: np.ndarray = load_sample_image(f"{name}.jpg")
-        return picture
     from skimage import data
+    from sklearn.datasets import load_sample_image
 
-    if name == "motorcycle":
-        left: np.ndarray = data.stereo_motorcycle()[0]
-        return left
-    other: np.ndarray = getattr(data, {"hubble": "hubble_deep_field"}.get(name, name))()
-    return other
+    if name in ("china", "flower"):
+        return load_sample_image(f"{name}.jpg")  # type: ignore[no-any-return]
+    found = getattr(data, {"hubble": "hubble_deep_field", "motorcycle": "stereo_motorcycle"}.get(name, name))()
+    return found[0] if name == "motorcycle" else found  # type: ignore[no-any-return]
 
 
 @cache

@@ -140,7 +140,8 @@ def _unit_columns(u: np.ndarray) -> np.ndarray:
     """Centre columns of (…, m, k) and bring them to length 1; a constant one becomes 0."""
     centred = u - u.mean(-2, keepdims=True)
     length = np.linalg.norm(centred, axis=-2, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)
+    scaled: np.ndarray = np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-9)
+    return scaled
 
 
 @lru_cache(maxsize=6)

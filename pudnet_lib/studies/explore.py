@@ -122,7 +122,7 @@ class Study:
             return features.parameter_features(found, self.shapes, cell.layer, cell.parameters)
         if side == "strata":
             return np.full(len(indices), self.names.index(source))
-        return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.class_sets(part, indices)])
+        return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.drawn(part, indices)[0]])
 
     def _describe(self, source: str, feature: DatasetFeature, part: Part, count: int) -> np.ndarray:
         episodes = self.zoos[source, self.starts[0]].episodes  # the same ones for every initialisation
@@ -195,17 +195,13 @@ def _shown(study: Study, cell: Cell) -> dict[str, Any]:
     for source, zoo in study.members(cell):
         for index, accuracy in zip(zoo.held_out.indices.tolist(), zoo.held_out.accuracy.tolist(), strict=True):
             images = zoo.episodes.images("held-out", np.array([index]))[0][0].unflatten(0, (zoo.episodes.ways, -1))
-            facts = {"classes": zoo.episodes.names("held-out", index), "picture": _picture(images[:, :5])}
+            pixels = images[:, :5].permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (K·H, 5·W, 3), a row a class
+            Image.fromarray(pixels.numpy()).save(buffer := io.BytesIO(), "webp", quality=40)
+            picture = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+            facts = {"classes": zoo.episodes.names("held-out", index), "picture": picture}
             episodes.append({"name": f"{source} {index}", "source": source, "accuracy": round(accuracy, 1), **facts})
     limit = round(1.05 * max(float(np.abs(c["points"]).max()) for c in cells.values()), 2)
     return {"layers": [*LAYERS], "features": [*DATASET_FEATURES], "cells": cells, "episodes": episodes, "limit": limit}
-
-
-def _picture(images: torch.Tensor) -> str:
-    """(K, N, 3, H, W) uint8 as one small picture, a row a class, as a data address."""
-    pixels = images.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)  # (K·H, N·W, 3)
-    Image.fromarray(pixels.numpy()).save(buffer := io.BytesIO(), "webp", quality=40)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 class Explorer(anywidget.AnyWidget):

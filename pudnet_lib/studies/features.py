@@ -36,7 +36,7 @@ def dataset_features(
     feature: DatasetFeature, source: str, episodes: ZooEpisodes, part: Part, rows: np.ndarray
 ) -> np.ndarray:
     """Describe episodes by their training images, (G, p) float64; single images' descriptions are kept by source."""
-    ids = episodes.image_ids(part, rows)  # (G, M)
+    ids = episodes.drawn(part, rows)[1]  # (G, M)
     if feature not in OF_IMAGES:
         images = (episodes.train.images[torch.from_numpy(row)] for row in ids)
         return np.stack([describe_images(feature, i, episodes.labels) for i in images])

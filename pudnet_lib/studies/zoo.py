@@ -177,7 +177,9 @@ class ZooEpisodes:
         self._train_ids, self._test_ids = ([ids.numpy() for ids in d.indices_by_class()] for d in (train, test))
         split = default_class_split(train.name, train.num_classes)
         parts = ((*split.train, *split.validation), split.unseen)
-        self.classes = {part: self._enough(classes) for part, classes in zip(PARTS, parts, strict=True)}
+        counts = [(len(m), len(n)) for m, n in zip(self._train_ids, self._test_ids, strict=True)]
+        enough = [c for c, (m, n) in enumerate(counts) if m >= per_class and n >= test_per_class]
+        self.classes = {p: np.intersect1d(enough, classes) for p, classes in zip(PARTS, parts, strict=True)}
         fewest = min(len(c) for c in self.classes.values())
         self.ways = ways or (5 if fewest >= 10 else 3)
         if fewest < self.ways or self.ways < 2:
@@ -190,10 +192,6 @@ class ZooEpisodes:
         self.labels = torch.arange(self.ways).repeat_interleave(per_class)  # the same for every episode
         self.test_labels = torch.arange(self.ways).repeat_interleave(test_per_class)
 
-    def _enough(self, classes: tuple[int, ...]) -> np.ndarray:
-        ids = ((c, len(self._train_ids[c]), len(self._test_ids[c])) for c in sorted(classes))
-        return np.array([c for c, m, n in ids if m >= self.per_class and n >= self.test_per_class], dtype=np.int64)
-
     def _indices(self, part: Part, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw an episode's classes (K,), training image ids (M,) and test image ids (N,); cached as ``indices``."""
         rng = np.random.default_rng((self.seed, PARTS.index(part), index))
@@ -202,19 +200,14 @@ class ZooEpisodes:
         test = [rng.choice(self._test_ids[c], self.test_per_class, replace=False) for c in classes]
         return classes, np.concatenate(train), np.concatenate(test)
 
-    def class_sets(self, part: Part, indices: np.ndarray) -> np.ndarray:
-        """Name each episode's set of classes by its indices, (G, K)."""
-        return np.stack([self.indices(part, int(i))[0] for i in indices])
-
-    def image_ids(self, part: Part, indices: np.ndarray) -> np.ndarray:
-        """Indices of each episode's training images, (G, M)."""
-        return np.stack([self.indices(part, int(i))[1] for i in indices])
+    def drawn(self, part: Part, indices: np.ndarray) -> list[np.ndarray]:
+        """Each episode's classes (G, K), and indices of its training (G, M) and test images (G, N)."""
+        return [np.stack(rows) for rows in zip(*(self.indices(part, int(i)) for i in indices), strict=True)]
 
     def images(self, part: Part, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         """Training images (G, M, C, H, W) and test images (G, N, C, H, W), uint8."""
-        test = np.stack([self.indices(part, int(i))[2] for i in indices])
-        train = torch.from_numpy(self.image_ids(part, indices))
-        return self.train.images[train], self.test.images[torch.from_numpy(test)]
+        _, train, test = map(torch.from_numpy, self.drawn(part, indices))
+        return self.train.images[train], self.test.images[test]
 
     def names(self, part: Part, index: int) -> tuple[str, ...]:
         """Names of an episode's classes."""
@@ -243,13 +236,13 @@ def _checksum(parts: Iterable[bytes]) -> str:
 
 def predictor_width() -> int:
     """Width of the ConvNet-3 that the shipped predictor predicts."""
-    return load_pudnet().config.target.width
+    return int(load_pudnet().config.target.width)
 
 
 def predict_episodes(episodes: ZooEpisodes, part: Part, rows: np.ndarray) -> Parameters:
     """Predict the parameters of episodes, one after the other, each in one forward pass; name to (G, *shape)."""
     model = load_pudnet()
-    ids = torch.from_numpy(episodes.image_ids(part, rows)).unflatten(1, (episodes.ways, -1))[:, :, :SKETCH_PER_CLASS]
+    ids = torch.from_numpy(episodes.drawn(part, rows)[1]).unflatten(1, (episodes.ways, -1))[:, :, :SKETCH_PER_CLASS]
     labels = torch.arange(episodes.ways).repeat_interleave(ids.shape[2])
     with torch.no_grad():
         drawn = [model(episodes.train.images[sketch.flatten()], labels) for sketch in ids]

@@ -154,8 +154,8 @@ def test_held_out_episodes_hold_no_training_class():
     episodes = zoo_episodes(TINY)
     split = default_class_split("glyphs", episodes.train.num_classes)
     unseen = set(split.unseen)
-    assert set(episodes.class_sets("held-out", np.arange(30)).flat) <= unseen
-    assert not set(episodes.class_sets("train", np.arange(30)).flat) & unseen
+    assert set(episodes.drawn("held-out", np.arange(30))[0].flat) <= unseen
+    assert not set(episodes.drawn("train", np.arange(30))[0].flat) & unseen
 
 
 def test_an_episode_is_a_function_of_its_number():
