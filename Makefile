@@ -12,7 +12,7 @@ STAMP := $(VENV)/.pudnet-installed
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help install report commit-results test lint lab bench clean distclean
+.PHONY: help install report commit-results test test-browser lint lab bench clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -52,6 +52,9 @@ test: $(STAMP) ## ruff, mypy, pytest, nbval on every notebook, coverage
 	$(if $(NOTEBOOKS),OMP_NUM_THREADS=1 PUDNET_PROFILE=smoke TQDM_DISABLE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env \
 		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300 --nbval-kernel-startup-timeout 120 $(NOTEBOOKS))
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_MIN)
+
+test-browser: $(STAMP) ## all browser tests, also those of notebooks in JupyterLab (five minutes)
+	PUDNET_PROFILE=smoke $(BIN)/python -m pytest tests/browser
 
 lint: $(STAMP) ## ruff and mypy, ruff with repairs
 	$(BIN)/python -m ruff check --fix .

@@ -166,8 +166,7 @@ def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 12
             path = Path(place) / f"{PurePath(zips[0].name).stem[:100] or 'images'}.zip"
             path.write_bytes(zips[0].content)
             return load_images(path, "auto", size, channels, progress=False)
-        named = labels_from_names([file.name for file in files])
-        given = [label.strip() for label in labels.split(",")] if labels.strip() else named
+        given = [s.strip() for s in labels.split(",")] if labels.strip() else labels_from_names([f.name for f in files])
         if len(given) != len(files) or not all(given):
             raise PudNetError(f"There are {len(given)} labels for {len(files)} pictures; give one each, none empty.")
         single = [name for name in sorted(set(given)) if given.count(name) < 2]

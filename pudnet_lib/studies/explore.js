@@ -125,9 +125,12 @@ function render({ model, el }) {
       dot.onclick = () => choose("episode", number);
     });
     (found.added[pair] || [[], []])[0].forEach((value, number) => {
-      const [x, y] = to(value, found.added[pair][1][number]);
+      const other = found.added[pair][1][number], [px, py] = to(value, other);
+      const x = Math.max(EDGE + 12, Math.min(px, SIZE - 12)), y = Math.max(12, Math.min(py, SIZE - EDGE - 12));
+      const where = x === px && y === py ? "" : ` (beyond the edge: ${signed(value)}, ${signed(other)})`;
       add(svg, "text", { x, y: y + 7, "text-anchor": "middle", style: "font-size:22px", class: "added" }, "★");
-      add(svg, "text", { x: x + 11, y: y + 4 }, data.added[number]);
+      const [shift, anchor] = x > 0.6 * SIZE ? [-11, "end"] : [11, "start"];
+      add(svg, "text", { x: x + shift, y: y + 4, "text-anchor": anchor }, data.added[number] + where);
     });
     if (sources.length > 1) sources.forEach((source, number) => add(svg, "text", { x: EDGE + 8, y: 16 + 14 * number,
       style: `fill:${COLOURS[number % COLOURS.length]}` }, `● ${source}`));

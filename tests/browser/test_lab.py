@@ -340,7 +340,7 @@ CHOOSE = """async ([label, value, wanted]) => {
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_the_figure_in_jupyterlab_is_linked_to_the_layers_and_two_data_sets_compared(browser, lab, screenshots):
+def test_the_figure_in_jupyterlab_is_linked_and_two_data_sets_are_compared(browser, lab, screenshots, tmp_path):
     with running(browser, lab(EXPLORE), last_panel(EXPLORE), screenshots / "01.png") as tab:
         tab.evaluate(DRAW_ALL)
         tab.wait_for_selector(".pk circle", timeout=PATIENCE)
@@ -363,3 +363,11 @@ def test_the_figure_in_jupyterlab_is_linked_to_the_layers_and_two_data_sets_comp
         second.select_option(label="fashion")  # beside fashion: the two are one kind
         tab.wait_for_function(f"before => ({PICTURES})() !== before", arg=before, timeout=PATIENCE)
         tab.screenshot(path=screenshots / "01-two.png")
+
+        zipfile.ZipFile(io.BytesIO(zipped(4, 32, 100))).extractall(tmp_path)
+        tab.get_by_placeholder("a folder with a subfolder per class").fill(str(tmp_path / "shapes"))
+        tab.locator(".jp-OutputArea button:text-is('add')").click()
+        tab.wait_for_selector(".pk .added", timeout=PATIENCE)  # a star in the scatter
+        star, cloud = tab.locator(".pk .added").bounding_box(), tab.locator(".pk .plot rect").bounding_box()
+        assert cloud["x"] <= star["x"] <= cloud["x"] + cloud["width"]  # also where the folder is unlike all episodes
+        tab.locator(".pk").first.evaluate("panel => panel.scrollIntoView()")
