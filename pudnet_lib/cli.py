@@ -293,7 +293,8 @@ def reproduce(
         typer.echo(f"{len(batch.commit(runs, out_dir))} committed files changed; look at them with git diff.")
         write_readme(root)
     where = page.relative_to(root) if page.is_relative_to(root) else page
-    typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done; the report: {where}")
+    nothing = "; nothing was committed, as all must be good for that" if commit and failed else ""
+    typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are done; the report: {where}{nothing}")
     if failed:
         raise typer.Exit(1)
 
