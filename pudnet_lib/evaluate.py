@@ -62,8 +62,8 @@ def interval(values: Sequence[float] | np.ndarray) -> Interval:
     x = np.asarray(values, dtype=float)
     if len(x) < 2 or not np.isfinite(x).all():
         raise PudNetError(f"An interval needs at least two finite values; got {len(x)}: {x[:5]}.")
-    half = float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+    mean, low, high = (float(bound[0]) for bound in student_bounds(x[:, None]))
+    return Interval(mean, low, high, len(x))
 
 
 def crossed_interval(values: np.ndarray) -> Interval:

@@ -42,13 +42,8 @@ def check_pixels(images: Tensor, name: str = "images") -> None:
     if images.is_floating_point():
         low, high = (float(v) for v in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
         if not (low >= 0 and high <= 1):  # also false for NaN
-            fix = (
-                "Divide by 255"
-                if 1 < high <= 255 and low >= 0
-                else "Map -1..1 by (x + 1) / 2"
-                if high <= 1
-                else "Rescale"
-            )
+            fix = "Map -1..1 by (x + 1) / 2" if high <= 1 else "Rescale"
+            fix = "Divide by 255" if 1 < high <= 255 and low >= 0 else fix
             found = f"range over [{low:g}, {high:g}]" if low == low else "hold NaN or infinite values"
             raise PudNetError(f"{name}: pixels {found}; expected [0, 1] or uint8. {fix}, and leave no NaN.")
     elif images.dtype != torch.uint8:
@@ -202,13 +197,8 @@ class ImageDataset:
 
     def subset(self, indices: Tensor, name: str | None = None) -> ImageDataset:
         """Take the images of ``indices`` (M,), in that order, and keep all class names."""
-        return replace(
-            self,
-            images=self.images[indices],
-            labels=self.labels[indices],
-            name=name or self.name,
-            items=self.items[indices],
-        )
+        images, labels, items = self.images[indices], self.labels[indices], self.items[indices]
+        return replace(self, images=images, labels=labels, name=name or self.name, items=items)
 
     def select_classes(self, classes: Sequence[int], name: str | None = None) -> ImageDataset:
         """Keep the images of some distinct classes, relabelled 0..len(classes)-1 in the given order."""
@@ -220,14 +210,8 @@ class ImageDataset:
         keep = torch.nonzero(new_label[self.labels] >= 0).flatten()
         if len(keep) == 0:
             raise PudNetError(f"{self.name}: none of the classes {wanted} has an image.")
-        return replace(
-            self,
-            images=self.images[keep],
-            labels=new_label[self.labels[keep]],
-            class_names=tuple(self.class_names[c] for c in wanted),
-            name=name or self.name,
-            items=self.items[keep],
-        )
+        names = tuple(self.class_names[c] for c in wanted)
+        return replace(self.subset(keep, name), labels=new_label[self.labels[keep]], class_names=names)
 
     def at_most(self, per_class: int, seed: int = 0) -> ImageDataset:
         """Keep at most so many images per class, drawn at random; a class with fewer keeps all."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,10 +122,6 @@ class Episode(NamedTuple):
         tensors = {name: value for name, value in self._asdict().items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         return self._replace(**moved)
-
-
-def _take(images: Tensor, rows: Tensor) -> Tensor:
-    return images[rows]
 
 
 def _parts(sizes: Sequence[int], available: int) -> list[int]:
@@ -249,7 +246,7 @@ class EpisodeSampler:
         for part, name in enumerate(("sketch", "support", "query")):
             picks = [split[part] for split in splits]
             images = query_images if name == "query" else self.pool[s].images
-            gathered[name] = hook("take", _take)(images, torch.from_numpy(np.concatenate(picks)))
+            gathered[name] = hook("take", getitem)(images, torch.from_numpy(np.concatenate(picks)))
             gathered[f"{name}_labels"] = torch.from_numpy(np.repeat(np.arange(ways), [len(p) for p in picks]))
         return Episode(
             source=self.pool[s].name,

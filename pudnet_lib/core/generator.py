@@ -56,7 +56,7 @@ class WeightGenerator(nn.Module):
     def weight(self, hidden: Tensor) -> Tensor:
         """The last step: hidden (B, k·k, width) to weights (B, *shape)."""
         batch = len(hidden)
-        product = hook("narrow_product", _product)(self.basis, hidden.flatten(0, 1))  # (out·in, B·k·k)
+        product = hook("narrow_product", F.linear)(self.basis, hidden.flatten(0, 1))  # (out·in, B·k·k)
         weight: Tensor = product.view(-1, batch, self.kernel).transpose(0, 1).reshape(batch, *self.tensor.shape)
         if self.base is not None:
             weight = weight + self.base
@@ -66,10 +66,6 @@ class WeightGenerator(nn.Module):
             filters = F.layer_norm(filters, filters.shape[2:], eps=1e-8) * math.sqrt(2 / self.tensor.fan_in)
             weight = filters.transpose(1, 2) if self.tensor.transposed else filters
         return weight
-
-
-def _product(basis: Tensor, hidden: Tensor) -> Tensor:
-    return basis @ hidden.T
 
 
 def hidden_of_layers(generators: Sequence[WeightGenerator], codes: Tensor) -> list[Tensor]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -118,8 +118,7 @@ class ScaleConfig:
             raise PudNetError(f"{self}: patience must be at least 0 and rank_timeout above 0.")
 
 
-@dataclass(frozen=True)
-class MetaResult:
+class MetaResult(NamedTuple):
     """What a run gives: one row a step (losses, accuracy, rate, seconds, what was measured), seconds, steps done."""
 
     history: list[dict[str, float]]

@@ -114,18 +114,16 @@ class Recipe:
         self, method: str, *, lr: float = 1e-3, target_lr: float = 0.0, losses: LossWeights = CLASS_LOSS,
         base: float = 0.0, base_lr: float = 0.0, start: str = "", **options: Any,
     ) -> None:  # fmt: skip
-        known = _method_of(method).known
+        vars(self).update(
+            method=method, lr=lr, target_lr=target_lr, losses=losses, base=base, base_lr=base_lr, start=start,
+            options=Options(options),
+        )  # fmt: skip
+        known = self.kind.known
         for name in options:
             if name not in known:
                 raise unknown_name(f"option of {method}", name, known)
         if not 0 <= base < 1 or lr < 0 or target_lr < 0 or (base and not base_lr > 0):
             raise PudNetError(f"Recipe({method!r}): base is a share below 1 and needs base_lr; rates are not negative.")
-        given = {
-            "method": method, "lr": lr, "target_lr": target_lr, "losses": losses, "base": base, "base_lr": base_lr,
-            "start": start, "options": Options(options),
-        }  # fmt: skip
-        for name, value in given.items():
-            object.__setattr__(self, name, value)
 
     def but(self, **changed: Any) -> Recipe:
         """Copy the recipe with other values; options are given by their own names."""
@@ -135,14 +133,11 @@ class Recipe:
     @property
     def kind(self) -> Method:
         """The registry's entry."""
-        return _method_of(self.method)
+        return method(self.method)
 
     def config(self, target: TargetConfig, seed: int) -> Any:
         """The model's config for a target and a seed."""
         return self.kind.config(target=target, seed=seed, **self.options)  # type: ignore[misc]
-
-
-_method_of = method  # inside Recipe, ``method`` is a field
 
 
 def recipe_table(methods: Mapping[str, Recipe]) -> str:
