@@ -21,14 +21,13 @@ from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_fea
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import LinearNetwork, trained_size
 from pudnet_lib.methods import pretrained_features
+from pudnet_lib.methods.pretrained_features import SIZE  # also of the pictures that are read for the choice
 from pudnet_lib.shipped import load_shipped, shipped_models
 from pudnet_lib.trust import PRETRAINED, Fit, at_size, cross_validate, fold_of, wilson
 
 #: Shipped predictors that are tried, each where it is shipped.
 PREDICTORS = ("pudnet", "photographs")
 HEADS = ("class means", "LDA")
-#: Side of the pictures that are read for the choice.
-SIZE = pretrained_features.SIZE
 
 
 class Candidate(NamedTuple):
@@ -95,8 +94,7 @@ def with_lda(network: PredictedNetwork, data: ImageDataset) -> PredictedNetwork:
     """The same backbone with LDA on its features in place of class means."""
     images = at_size(data, network.image_size).with_channels(network.channels).images
     found = extract_features(network.backbone, images, 50)
-    weight, bias = pretrained_features.lda(found, data.labels, data.num_classes)
-    return LinearNetwork.of(network, weight, bias)
+    return LinearNetwork.of(network, *pretrained_features.lda(found, data.labels, data.num_classes))
 
 
 def choose_predictor(

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from pudnet_lib.auto import SIZE, Choice, choose_predictor
+from pudnet_lib.auto import Choice, choose_predictor
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork
@@ -26,6 +26,7 @@ from pudnet_lib.export.models import save, trained_size
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images import as_dataset, load_images
 from pudnet_lib.images.folder import refuse_inside
+from pudnet_lib.methods.pretrained_features import SIZE
 from pudnet_lib.shipped import load_pudnet
 from pudnet_lib.trust import TrustConfig, at_size, classify_logits, trust_report
 

@@ -44,10 +44,10 @@ def test_networks_and_predictors_print_as_one_line_and_escape_names(images):
     data = ImageDataset(images, torch.arange(12) % 4, ("<b>", "bee", "cat", "dog"), "toy")
     model = PudNet(PudNetConfig(TargetConfig(width=4)))
     network, own = predict(model, data), sum(p.numel() for p in model.parameters())
-    assert repr(model) == f"PudNet: predicts a convnet3 of width 4, {own:,} parameters of its own"
+    assert repr(model) == f"PudNet: predicts a ConvNet-3 of width 4, {own:,} parameters of its own"
     assert (
         str(network)
-        == "PredictedNetwork: convnet3 of width 4, 420 parameters, tells 4 classes apart (<b>, bee, cat, …)"
+        == "PredictedNetwork: ConvNet-3 of width 4, 420 parameters, tells 4 classes apart (<b>, bee, cat, …)"
     )
     assert "generator of" in model._repr_html_()
     assert "&lt;b&gt;, bee, cat, dog" in network._repr_html_()

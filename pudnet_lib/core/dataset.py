@@ -60,7 +60,9 @@ def _as_images(images: Any, name: str) -> Tensor:
             array = np.asarray(images)
             images = torch.from_numpy(array if array.flags.writeable else array.copy())
         except (TypeError, ValueError) as error:
-            raise PudNetError(f"{name}: images are no array ({error}); expected N images of one size.") from error
+            raise PudNetError(
+                f"{name}: images are no array ({error}); expected N of one size (others as Pillow pictures)."
+            ) from error
     images = images[:, None] if images.ndim == 3 else images
     if images.ndim != 4:
         raise PudNetError(f"{name}: images have shape {tuple(images.shape)}; expected (N, C, H, W) or (N, H, W, C).")

@@ -155,11 +155,9 @@ class ParameterModel(nn.Module):
         return {n: self.get_buffer(f"kept/{n.replace('.', '/')}") for n in self.buffer_names}
 
     def __repr__(self) -> str:
-        kind = type(self).__name__ + (f" {self.name!r}" if self.name else "")
-        target = "your network"
-        if not self.own_target:
-            target = f"a {self.config.target.name} of width {self.config.target.width}"
-        return f"{kind}: predicts {target}, {count(self.parameters()):,} parameters of its own"
+        kind, own = type(self).__name__ + (f" {self.name!r}" if self.name else ""), count(self.parameters())
+        target = "your network" if self.own_target else f"a {self.config.target.title}"
+        return f"{kind}: predicts {target}, {own:,} parameters of its own"
 
     def _repr_html_(self) -> str:
         return f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.describe())}</pre></details>"

@@ -98,7 +98,7 @@ class PredictedNetwork(nn.Module):
         self.eval()
 
     def __repr__(self) -> str:
-        of = "your network" if self.target is None else f"{self.target.name} of width {self.target.width}"
+        of = type(self.backbone).__name__ if self.target is None else self.target.title
         some = ", ".join(self.class_names[:3]) + (", …" if len(self.class_names) > 3 else "")
         own = sum(p.numel() for p in self.backbone.parameters())
         return f"{type(self).__name__}: {of}, {own:,} parameters, tells {len(self.class_names)} classes apart ({some})"

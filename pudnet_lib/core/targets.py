@@ -43,6 +43,11 @@ class TargetConfig:
     stem: Stem = "cifar"
     depth: int = 3
 
+    @property
+    def title(self) -> str:
+        """For people: ConvNet-3 of width 16."""
+        return f"{self.name.replace('convnet', 'ConvNet-').replace('resnet', 'ResNet-')} of width {self.width}"
+
     def __post_init__(self) -> None:
         if self.name not in get_args(TargetName):
             raise unknown_name("target network", self.name, get_args(TargetName))
