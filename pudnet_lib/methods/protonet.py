@@ -22,7 +22,7 @@ class ProtoNet(SharedNetwork):
 
         head = PrototypicalNetworks()  # no backbone: it reads features; made anew, it keeps no state
         head.process_support_set(support, labels)
-        return self.scale * head(query)  # (Q, K)
+        return self.scale * head(query)  # type: ignore[no-any-return]  # (Q, K)
 
 
 register("protonet", fit, model=ProtoNet, config=SharedConfig)

@@ -142,8 +142,8 @@ class Recipe:
 
 def recipe_table(methods: Mapping[str, Recipe]) -> str:
     """Write a dict of recipes as a text table: every rate, loss and option as it is used."""
-    rows = [("method", "built by", "lr", "target lr", "losses", "also")]
-    rows += [(name, recipe.method, *_cells(recipe)) for name, recipe in methods.items()]  # type: ignore[arg-type]
+    rows: list[tuple[str, ...]] = [("method", "built by", "lr", "target lr", "losses", "also")]
+    rows += [(name, recipe.method, *_cells(recipe)) for name, recipe in methods.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
 
