@@ -143,8 +143,10 @@ def reproduce(
             else:
                 outcomes = run_local(left, config.jobs, progress)
             for job, outcome in outcomes:
-                done[job.name] = _keep(folder, job, outcome)
-                progress(job.name, _end(done[job.name]))
+                run = done[job.name] = _keep(folder, job, outcome)
+                note = f" ({run.error})" if run.error else ""
+                good = f"done in {run.seconds:.0f} s, {run.peak_memory_mb:.0f} MB{note}"
+                progress(job.name, good if run.status == "ok" else f"FAILED: {run.error}")
     return [done[job.name] for job in jobs]
 
 
@@ -178,12 +180,6 @@ def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
         write_notebook(path, notebook)
         changed += [path] if path.read_bytes() != before else []
     return changed
-
-
-def _end(run: Run) -> str:
-    if run.status == "ok":
-        return f"done in {run.seconds:.0f} s, {run.peak_memory_mb:.0f} MB" + (f" ({run.error})" if run.error else "")
-    return f"FAILED: {run.error}"
 
 
 def _finished(folder: Path, job: Job) -> Run | None:
@@ -245,13 +241,6 @@ def package_digest() -> str:
     return total.hexdigest()
 
 
-def digest(notebook: nbformat.NotebookNode, parameters: Mapping[str, Any], profile: str) -> str:
-    """Hash all that a run depends on (SHA-256)."""
-    cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
-    facts = [cells, parameters, profile, package_digest(), versions()]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def all_notebooks(folder: Path) -> list[Path]:
     """List the experiments: the notebooks of a folder, in order of their names."""
     return sorted(path for path in folder.glob("*.ipynb") if not path.name.startswith("."))
@@ -297,11 +286,13 @@ def make_jobs(
     for path in notebooks:
         notebook = read_notebook(path)
         strip(notebook)
+        cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
         for variant, chosen in variants(seeds, grid or {}):
             given = check_parameters(path, {"profile": profile, **chosen})
             name, source, place = file_stem(path.stem, variant), nbformat.writes(notebook), str(path.parent.resolve())
-            facts = digest(notebook, given, profile), limit, idle_limit, place, threads
-            jobs.append(Job(name, source, given, profile, variant, *facts))
+            depends = json.dumps([cells, given, profile, package_digest(), versions()], sort_keys=True)
+            digest = hashlib.sha256(depends.encode()).hexdigest()
+            jobs.append(Job(name, source, given, profile, variant, digest, limit, idle_limit, place, threads))
     twice = [name for name, count in Counter(job.name.casefold() for job in jobs).items() if count > 1]
     twice += [n for n, count in Counter(experiment_id(p).casefold() for p in notebooks).items() if count > 1]
     if twice:
