@@ -51,7 +51,7 @@ def predict(
         PudNetError: If images, labels and predictor don't go together; the message says what was expected.
     """
     if str(model) == "auto":
-        return choose_predictor(to_images(images, labels, size=size or SIZE), seconds, config).network
+        return choose_predictor(to_images(images, labels, size=SIZE if size is None else size), seconds, config).network
     model = load_pudnet(model) if isinstance(model, str | Path) else model
     data = to_images(images, labels, model, size)
     if float(model.scale.detach()) == 10.0:  # the τ that it started with, which no training step leaves alone
@@ -67,13 +67,13 @@ def to_images(images: Any, labels: Any, model: ParameterModel | None = None, siz
     """Make a dataset of what ``predict`` takes, with the size and channels of a predictor's training images."""
     if isinstance(images, ImageDataset):
         return images
-    size = size or (32 if model is None else trained_size(model))
+    size = size if size is not None else 32 if model is None else trained_size(model)
     channels = (None if model is None else model.channels) or 3
     if labels is not None:
         return as_dataset(images, labels, size=size, channels=channels).with_channels(channels)
     if not isinstance(images, str | Path):
         raise PudNetError("Labels are missing: predict(model, images, labels) for arrays, pictures and paths.")
-    return load_images(images, split="all", size=size, channels=channels)
+    return load_images(images, split="auto", size=size, channels=channels)
 
 
 def predict_folder(
@@ -172,7 +172,7 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"The number of classes has to be greater than one; got {len(classes)} class")
         config = PredictConfig(seed=self.random_state, batch_size=self.batch_size)
         model = None if self.predictor == "auto" else load_pudnet(self.predictor)
-        size = self.size or (SIZE if model is None else None)
+        size = SIZE if model is None and self.size is None else self.size
         data = to_images(X, numbers.tolist(), model, size)
         if model is None:
             self.choice_ = choose_predictor(data, self.seconds, config, self.random_state)

@@ -1,8 +1,7 @@
 """A zip of pictures to an image folder, checked before anything is written.
 
-Our choice. Everything that the zip's directory tells is checked first: paths that lead out of the folder, links, bombs,
-encryption, too many files. What is no picture is passed over. Then the pictures are written, under names that this
-system can store, into a folder beside the wanted one, which is renamed when all of them are there.
+Our choice. All that the zip's directory tells is checked first: paths that lead out, links, bombs, encryption, too many
+files. Then the pictures are written, under names that this system can store, into a folder that is renamed at the end.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Decoded images on disk: one .npy file, memory-mapped, and one JSON description for each source and size.
 
-Our choice. The images are decoded in parallel, a chunk at a time, into a partial file; a journal beside it names the
-chunks that are done with a hash of their sources and a checksum: a run that was cut anywhere, even by a power cut,
-decodes only what is missing or has changed. The description is written last and names the .npy file: a reader never
-meets half of a set. A lock makes several processes that want the same set wait for the first.
+Our choice. Images are decoded in parallel into a partial file; a journal names the chunks that are done with a hash of
+their sources and a checksum: a run that was cut anywhere, even by a power cut, decodes only what is missing or has
+changed. The description is written last: a reader never meets half of a set. Others that want it wait at a lock.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import shutil
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,7 +63,7 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
         mapped = np.lib.format.open_memmap(file, "r")
         if mapped.dtype != np.uint8 or list(mapped.shape) != facts["shape"]:
             raise ValueError("its shape is not as described")
-        step, checksums = _rows(mapped.shape), facts["checksums"]
+        step, checksums = max(1, _BLOCK // mapped[0].nbytes), facts["checksums"]
         if len(checksums) != -(-len(mapped) // step):
             raise ValueError("its checksums are not as many as described")
         with file.open("rb") as opened:  # read, not mapped, so that no memory is held
@@ -84,11 +83,6 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
         return None
     with warnings.catch_warnings(action="ignore"):  # torch warns of read-only arrays; nothing here writes to images
         return torch.from_numpy(mapped), facts
-
-
-def _rows(shape: Sequence[int]) -> int:
-    """Images that a checksum covers."""
-    return max(1, _BLOCK // int(np.prod(shape[1:])))
 
 
 def take(images: Tensor, rows: Tensor) -> Tensor:
@@ -191,7 +185,7 @@ def in_parallel(work: Callable[[Any], Any], things: Iterable[Any], workers: int 
 def finish(path: Path, partial: Path, order: npt.NDArray[np.int64], facts: dict[str, Any]) -> None:
     """Make a set of a partial file: the images of ``order``, in that order, then the description."""
     source = np.lib.format.open_memmap(partial, "r")
-    shape, step, checksums = (len(order), *source.shape[1:]), _rows(source.shape), []
+    shape, step, checksums = (len(order), *source.shape[1:]), max(1, _BLOCK // source[0].nbytes), []
     made, as_it_is = partial.with_suffix(".sorted"), np.array_equal(order, np.arange(len(source)))
     with partial.open("r+b") if as_it_is else made.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

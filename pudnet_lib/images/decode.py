@@ -175,8 +175,8 @@ def to_square(image: Image.Image, size: int, channels: int, scale: Scale | None 
     if plain.size != (size, size):
         short = min(plain.size)
         left, top = (plain.width - short) / 2, (plain.height - short) / 2
-        box = (left, top, left + short, top + short)
-        plain = plain.resize((size, size), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+        middle = (left, top, left + short, top + short)
+        plain = plain.resize((size, size), Image.Resampling.BILINEAR, middle, reducing_gap=3.0)
     if plain.mode == "RGBA":  # transparent pixels on white
         plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain).convert("RGB")
     pixels: Pixels = np.asarray(plain)  # (H, W) or (H, W, 3)
@@ -197,9 +197,8 @@ def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
         return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         return image.convert("RGBA")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")  # P, CMYK, YCbCr, LAB, HSV, RGBX
+    mode = "L" if image.mode in "1L" else "RGB"  # also P, CMYK, YCbCr, LAB, HSV, RGBX
+    return image if image.mode == mode else image.convert(mode)
 
 
 def to_pixels(image: Any, size: int, channels: int) -> Pixels:
@@ -214,8 +213,7 @@ def to_pixels(image: Any, size: int, channels: int) -> Pixels:
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     if isinstance(image, Image.Image):
         return to_square(image, size, channels)
-    if isinstance(image, bytes):
-        image = io.BytesIO(image)
+    image = io.BytesIO(image) if isinstance(image, bytes) else image
     return decode_image(image if hasattr(image, "read") else Path(image).expanduser(), size, channels)
 
 

@@ -1,8 +1,7 @@
 """Image folders: which files there are, their classes, and which of them are for testing; told by content.
 
 Our choice. Class folders, as torchvision's ImageFolder reads them, or the parts of a split: first-level folders that
-hold mostly the same sub-folders. Words only tell which part is which. Validation images beside test images join the
-training images.
+hold mostly the same sub-folders; words only tell which is which. Validation images beside test images are for training.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ Classes = dict[str, list[str]]  # class name → files, relative to the root, '/
 #: Training files, test files (None where the folder has no split of its own), and what is to be said.
 Understood = tuple[Classes, Classes | None, list[str]]
 _ROLES = {"train": "train", "test": "test|eval|holdout|heldout", "validation": "valid|(val|dev|development)$"}
+_NO_CLASS = ("images", "imgs", "img", "jpg", "pictures", "photos", "unknown", "all")  # val/images/ has no classes
 _NO_TEST = ("extra", "unlabel", "unlabeled", "unlabelled", "augmented", "aug", "mask", "masks", "labels", "annotations")
 
 
@@ -152,6 +152,7 @@ def _understood(top: Node, where: str, merge: bool) -> Understood:
         return common >= max(least, min(len(names[a]), len(names[b])) / 2)
 
     train = [part for part in structured if _role(part) == "train"]
+    structured = [part for part in structured if not (len(train) == 1 and names[part] <= {*_NO_CLASS, part.casefold()})]
     others = [part for part in structured if part != train[0] and alike(part, train[0])] if len(train) == 1 else []
     if others:
         return _own_split(parts, train[0], others, where)
@@ -220,9 +221,14 @@ def _classes(node: Node, where: str, empty: bool = False) -> Classes:
         return found
     loose = len(node.pictures)
     what = f"holds {loose} pictures but no subfolders" if loose else "is empty"
-    words = list(dict.fromkeys(re.split(r"[\d_.\-\s(]", readable(p).rpartition("/")[2])[0] for p in node.pictures))
-    hint = f" Their names begin with {some(words)}: make folders of those." if 2 <= len(words) < loose else ""
+    hint = _begin_with(node.pictures)
     raise PudNetError(f"{where} {what}; expected one subfolder of images for each class, such as {where}/cat.{hint}")
+
+
+def _begin_with(files: Sequence[str]) -> str:
+    """What to make of files whose names tell their classes."""
+    words = list(dict.fromkeys(re.split(r"[\d_.\-\s(]", readable(p).rpartition("/")[2])[0] for p in files))
+    return f" Their names begin with {some(words)}: make folders of those." if 2 <= len(words) < len(files) else ""
 
 
 def _class_warnings(node: Node) -> list[str]:
@@ -257,7 +263,8 @@ def listing(
     """Put training and test files together, by class; without ``tests`` a fifth of every class is drawn later."""
     shown, names = shown or readable(str(root)), sorted(training)
     if len(training) < 2:
-        raise PudNetError(f"{shown} holds {len(training)} class ({some(names)}); expected at least 2 class folders.")
+        hint = _begin_with([f for c in names for f in training[c]])
+        raise PudNetError(f"{shown} holds {len(names)} class ({some(names)}); expected at least 2 class folders.{hint}")
     if unlearnable := sorted(c for c in {*training, *(tests or {})} if not training.get(c)):
         found = f"the class {unlearnable[0]!r} has no training images ({len(unlearnable)} classes have none)"
         raise PudNetError(f"{shown}: {found}; training and test images need the same class folders.")

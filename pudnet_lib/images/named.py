@@ -25,7 +25,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.cache import data_folder
-from pudnet_lib.images.decode import PictureError, Pixels, to_square
+from pudnet_lib.images.decode import PictureError, Pixels, is_clutter, to_square
 from pudnet_lib.images.folder import Listing, fingerprint, listing, scan_folder, walk
 from pudnet_lib.images.reading import FolderReport, Reading, Source, Split, cache_path, read_source
 
@@ -65,11 +65,6 @@ class SourceInfo(NamedTuple):
     def place(self) -> str:
         """Where its files are, or would be."""
         return str(self.unpacked or data_folder() / self.folders.split(";")[0]) if self.folders else "in the package"
-
-    @property
-    def through_torchvision(self) -> bool:
-        """Whether torchvision's class reads it, not the rules for image files."""
-        return bool(self.parts) and self.unpacked is None
 
     @property
     def available(self) -> bool:
@@ -196,7 +191,15 @@ def _adopt_debian_copy(source: SourceInfo) -> None:
 
 def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
     """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder."""
-    title, inner = name or root.resolve().name, "raw-img" if (root / "raw-img").is_dir() else "."
+    inner = [p for p in root.iterdir() if p.is_dir() and not is_clutter(p.name)] if root.is_dir() else []
+    for place in (root, *inner) if len(inner) == 1 else (root,):  # a folder around it is stepped into
+        if found := _published(place, name or root.resolve().name):
+            return found
+    return scan_folder(root, name, shown, merge)
+
+
+def _published(root: Path, title: str) -> Listing | None:
+    inner = "raw-img" if (root / "raw-img").is_dir() else "."
     if (root / "wnids.txt").is_file() and (root / "val" / "val_annotations.txt").is_file():
         return _tiny_imagenet(root, title)
     if (root / "image_class_labels.txt").is_file() and (root / "images.txt").is_file():
@@ -208,7 +211,7 @@ def scan_any(root: Path, name: str | None = None, shown: str | None = None, merg
         parts = [part for part in walk(root).folders if part.path in ("images_background", "images_evaluation")]
         alphabets = [alphabet for part in parts for alphabet in part.folders]
         return listing(title, root, {f"{a.name}/{c.name}": c.below() for a in alphabets for c in a.folders}, None)
-    return scan_folder(root, name, shown, merge)
+    return None
 
 
 def _lines(file: Path) -> list[list[str]]:

@@ -119,9 +119,8 @@ def source_of(listing: Listing, how: Reading) -> Source:
     own, rows = listing.tests, np.arange(len(paths))
     order = np.argsort(drawn(listing.labels, rows, listing.files) if own is None else own, kind="stable")
     files, tests = tuple(listing.files[i] for i in order), None if own is None else own[order]
-    notes = [*listing.warnings, *notes]
     return Source(
-        replace(listing, files=files, labels=listing.labels[order], tests=tests, warnings=tuple(notes)),
+        replace(listing, files=files, labels=listing.labels[order], tests=tests, warnings=(*listing.warnings, *notes)),
         lambda i: decode_image(f"{listing.root}/{files[i]}", how.size, how.channels, scale),
         lambda i: stamp(listing.root, files[i]) + repr(scale).encode(),
         tuple(scale or ()),
@@ -316,7 +315,7 @@ def _noticed(report: FolderReport, files: Sequence[str], labels: Rows, seen: _Se
             "look at how they were made (white on transparent ground turns white; black ones may be dark 16-bit data)."
         )
     if report.grey_levels < FEW_LEVELS:
-        yield f"all pictures lie within {report.grey_levels} of 256 gray levels: stretch them (16-bit colour reads so)."
+        yield f"all lie within {report.grey_levels} of 256 gray levels: stretch them (12-bit colour in 16 bit is so)."
 
 
 def _odd(report: FolderReport, labels: Rows, seen: _Seen, pixels: Pixels, good: Rows, tests: Mask) -> Iterator[str]:

@@ -71,7 +71,7 @@ def load_images(
             resized = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
             data = replace(data, images=resized.round().clamp(0, 255).to(torch.uint8))
         return data.with_channels(channels)
-    if source and source.through_torchvision:
+    if source and source.parts and not source.unpacked:  # torchvision's class reads it
         return load_torchvision(source, own, how)
     if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
         return load_zip(Path(name).expanduser(), split, how)
@@ -91,8 +91,7 @@ def listed(name_or_folder: str | Path, merge: bool = False) -> Listing:
 def load_zip(source: Path | bytes, split: Split = "auto", how: Reading | None = None) -> ImageDataset:
     """Load a zip of an image folder, a file or its bytes; nothing of it stays on the disk."""
     name = "the zip" if isinstance(source, bytes) else readable(str(source))
-    skipped: list[tuple[str, str]] = []
-    said: list[str] = []
+    skipped, said = list[tuple[str, str]](), list[str]()
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "images"
         try:
@@ -119,7 +118,7 @@ def find_folder(name_or_folder: str | Path) -> tuple[Path, str]:
     """Find the folder of a source that lies on disk as image files, and the source's name."""
     name, folder = str(name_or_folder), Path(name_or_folder).expanduser()
     source = SOURCES.get(name)
-    if source and source.folders and not source.through_torchvision:
+    if source and source.folders and (source.unpacked or not source.parts):
         if source.unpacked is None and source.kind == "published":
             looked = f"{name} is not in {data_folder()} (looked for {source.folders.replace(';', ', ')})"
             raise PudNetError(f"{looked}. To get it: {source.how_to_get}. PUDNET_DATA names another folder to look in.")

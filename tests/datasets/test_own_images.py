@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pudnet_lib import predict
 from pudnet_lib.cli import main
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images import as_dataset, check, contact_sheet, load_images, load_zip
@@ -363,6 +364,23 @@ def test_results_in_the_image_folder_are_refused(tmp_path):
 def test_impossible_sizes_and_splits_are_one_line(tmp_path, options):
     with pytest.raises(PudNetError, match=r"expected|Known"):
         load_images(draw(tmp_path), progress=False, **options)
+
+
+def test_a_prediction_for_a_folder_learns_from_its_training_part_alone(tmp_path, pudnet):
+    draw(tmp_path / "train", count=12)
+    draw(tmp_path / "test", count=4, seed=9)
+    model = pudnet()
+    with warnings.catch_warnings(action="ignore"):
+        network = predict(model, str(tmp_path), size=16)
+        assert torch.equal(network.means, predict(model, load_images(tmp_path, "train", 16, progress=False)).means)
+    assert not torch.equal(network.means, predict(model, read(tmp_path, "all")).means)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_an_impossible_size_is_one_line_in_predict_too(tmp_path, pudnet, size):
+    for model in (pudnet(), "auto"):
+        with pytest.raises(PudNetError, match=f"Asked for size {size}"):
+            predict(model, str(draw(tmp_path)), size=size)
 
 
 # ---- zips

@@ -71,6 +71,30 @@ def test_tiny_imagenet_takes_its_test_images_from_the_annotated_validation_folde
     assert listing.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 1]
 
 
+def test_a_folder_around_a_published_layout_is_stepped_into(tmp_path):
+    tiny_imagenet(tmp_path / "download" / "tiny-imagenet-200")
+    (tmp_path / "download" / "__MACOSX").mkdir()
+    listing = scan_any(tmp_path / "download")
+    assert listing.class_names == ("goldfish", "European fire salamander")
+    assert listing.tests.sum() == 2
+
+
+def test_parts_whose_one_folder_names_no_class_are_unlabelled(tmp_path):
+    """Tiny-ImageNet without its lists, as a zip of pictures has it."""
+    root = tiny_imagenet(tmp_path / "t")
+    (root / "wnids.txt").unlink()
+    listing = scan_any(root)
+    assert (listing.class_names, listing.tests, len(listing.files)) == (("n01", "n02"), None, 6)
+    assert "test, val has no class folders: its pictures are unlabelled and not used." in listing.warnings
+
+
+def test_one_folder_of_pictures_named_by_their_class_is_told(tmp_path):
+    for name in ("Abyssinian_1", "Abyssinian_2", "beagle_1", "beagle_2"):
+        picture(tmp_path / "pets" / "images" / f"{name}.jpg", 50)
+    with pytest.raises(PudNetError, match=r"1 class \(images\).*begin with Abyssinian, beagle: make folders of those"):
+        scan_any(tmp_path / "pets")
+
+
 def test_two_classes_of_one_word_keep_names_of_their_own(tmp_path):
     root = tiny_imagenet(tmp_path / "t")
     (root / "words.txt").write_text("n01\tcrane, bird\nn02\tcrane, machine\n")
