@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("PUDNET_KILLS", "0"))
 NOTEBOOKS = os.environ.get("PUDNET_KILL_NOTEBOOKS", "").split()
 LIMIT = os.environ.get("PUDNET_KILL_LIMIT", "900")
-#: Metrics of time and memory differ from run to run.
-MEASURED = re.compile(r"second|\bs\b|\bms\b|time|memory|MB|speed|ratio|pays|energy", re.IGNORECASE)
+#: Metrics of time and memory, and what is computed from them, differ from run to run.
+MEASURED = re.compile(r"second|\bs\b|\bms\b|time|memory|MB|speed|ratio|pays|break-even|energy", re.IGNORECASE)
 
 
 def numbers(folder: Path) -> dict[tuple[str, str], object]:
