@@ -115,10 +115,8 @@ def one_writer(path: Path) -> Iterator[None]:
         with lock(path.with_name(f".{path.stem}.lock"), said, wait=True):
             yield
     except OSError as error:
-        raise PudNetError(
-            f"Decoded images can't be cached in {path.parent} ({error.strerror or error}). What is done is kept; free "
-            "some space there, or set PUDNET_CACHE (or cache_dir=) to a folder that can be written to."
-        ) from error
+        why = f"can't be cached in {path.parent} ({error.strerror or error}); what is done is kept"
+        raise PudNetError(f"Decoded images {why}. Free some space there, or set PUDNET_CACHE to a folder.") from error
 
 
 def fill(
@@ -130,10 +128,8 @@ def fill(
     there = getattr(partial.stat(), "st_blocks", 0) * 512 if partial.is_file() else 0  # of a sparse file
     free = shutil.disk_usage(path.parent).free
     if count * row - there > free:
-        raise PudNetError(
-            f"{path.parent} has {free / 1e9:.1f} GB left; {path.stem} needs {(count * row - there) / 1e9:.1f} GB more. "
-            "Free some, or set PUDNET_CACHE to a folder on a larger disk."
-        )
+        left, need = f"{free / 1e9:.1f} GB left", f"{path.stem} needs {(count * row - there) / 1e9:.1f} GB more"
+        raise PudNetError(f"{path.parent} has {left}; {need}. Free some, or set PUDNET_CACHE to a larger disk.")
     turn, chunks = threading.Lock(), [range(k, min(k + _CHUNK, count)) for k in range(0, count, _CHUNK)]
     done: dict[int, dict[str, str]] = {}
 

@@ -151,6 +151,9 @@ def _understood(top: Node, where: str, merge: bool) -> Understood:
         common, least = len(names[a] & names[b]), 1 if _role(a) and _role(b) else 2
         return common >= max(least, min(len(names[a]), len(names[b])) / 2)
 
+    flat_names = {part.casefold() for part in parts if not names[part]}
+    if inside := [part for part in structured if _role(part) and names[part] & flat_names]:
+        raise PudNetError(f"{where}: {some(inside)} holds folders named as the classes beside it; make train of those.")
     train = [part for part in structured if _role(part) == "train"]
     structured = [part for part in structured if not (len(train) == 1 and names[part] <= {*_NO_CLASS, part.casefold()})]
     others = [part for part in structured if part != train[0] and alike(part, train[0])] if len(train) == 1 else []
@@ -189,7 +192,7 @@ def _own_split(parts: Mapping[str, Node], train: str, others: Sequence[str], whe
     training, testing = _classes(parts[train], f"{where}/{train}"), Classes()
     for part in (*joined, *tests):
         _add(testing if part in tests else training, _classes(parts[part], f"{where}/{part}", empty=True), training)
-    said = [f"{some(joined)} joins {train}; {some(tests)} is the test part."] if joined else []
+    said = [f"{some([train, *joined])}: to learn from; {some(tests)}: to measure on."] if joined or tests[1:] else []
     for part, node in parts.items():
         if part in (train, *joined, *tests):
             said += _class_warnings(node)
@@ -221,8 +224,8 @@ def _classes(node: Node, where: str, empty: bool = False) -> Classes:
         return found
     loose = len(node.pictures)
     what = f"holds {loose} pictures but no subfolders" if loose else "is empty"
-    hint = _begin_with(node.pictures)
-    raise PudNetError(f"{where} {what}; expected one subfolder of images for each class, such as {where}/cat.{hint}")
+    hint = f"such as {where}/cat.{_begin_with(node.pictures)}"
+    raise PudNetError(f"{where} {what}; expected one subfolder of images for each class, {hint}")
 
 
 def _begin_with(files: Sequence[str]) -> str:
@@ -235,8 +238,8 @@ def _class_warnings(node: Node) -> list[str]:
     """What looks unlike a folder of classes."""
     said = []
     if node.pictures:
-        first = readable(node.pictures[0]).rpartition("/")[2]
-        said.append(f"{len(node.pictures)} pictures beside the class folders are not used, such as {first}.")
+        found = f"{len(node.pictures)} pictures beside the class folders"
+        said.append(f"{found} are not used, such as {readable(node.pictures[0]).rpartition('/')[2]}.")
     for folder in node.folders:
         inner = folder.kinds()
         if inner and (folder.pictures or len(inner) > 1):
@@ -272,6 +275,9 @@ def listing(
     if len(untested) == len(training):
         raise PudNetError(f"{shown}: no class has a test image; expected the same class folders as for training.")
     said = [f"{len(untested)} of {len(names)} classes have no test images, such as {c!r}." for c in untested[:1]]
+    plain = [" ".join(c.split()).casefold() for c in names]
+    twins = [c for c, p in zip(names, plain, strict=True) if plain.count(p) > 1]
+    said += [f"{some(twins)} differ in case or spaces alone and are classes of their own."] if twins else []
     rows = [(f, k, i) for i, p in enumerate((training, tests or {})) for k, c in enumerate(names) for f in p.get(c, [])]
     files, labels = tuple(f for f, _, _ in rows), np.array([k for _, k, _ in rows], dtype=np.int64)
     testing = None if tests is None else np.array([i == 1 for _, _, i in rows])

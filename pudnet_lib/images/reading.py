@@ -219,10 +219,8 @@ def read_source(
 
 def _raise_if_asked(bad: Sequence[Sequence[str]], how: Reading) -> None:
     if bad and how.on_error == "raise":
-        raise PudNetError(
-            f"{bad[0][0]} is {bad[0][1]} ({len(bad)} files can't be read). Repair or remove it and try again, or pass "
-            "on_error='skip' to leave such files out."
-        )
+        found = f"{bad[0][0]} is {bad[0][1]} ({len(bad)} files can't be read)"
+        raise PudNetError(f"{found}. Repair or remove it, or pass on_error='skip' to leave such files out.")
 
 
 def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> None:

@@ -175,6 +175,28 @@ def test_flat_folders_called_train_and_test_are_classes_with_a_question(tmp_path
     assert "Is that meant?" in said(report)
 
 
+def test_a_part_beside_the_classes_that_it_holds_is_no_class(tmp_path):
+    draw(tmp_path, ("owl", "yak"))
+    draw(tmp_path / "val", ("owl", "yak"), 2, 30)
+    with pytest.raises(PudNetError, match="val holds folders named as the classes beside it"):
+        check(tmp_path, 16)
+
+
+def test_several_test_parts_are_said(tmp_path):
+    for seed, part in enumerate(("train", "test1", "test2")):
+        draw(tmp_path / part, seed=10 * seed)
+    assert "train: to learn from; test1, test2: to measure on." in said(check(tmp_path, 16))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="case does not count there")
+def test_class_names_that_differ_in_case_or_spaces_alone_are_a_warning(tmp_path):
+    draw(tmp_path, ("Owl", "owl", "owl ", "yak"))
+    report = check(tmp_path, 16)
+    assert len(report.classes) in (3, 4)  # a file system may take two of them for one
+    assert "Owl, owl" in said(report)
+    assert "differ in case or spaces alone" in said(report)
+
+
 def test_a_class_with_sub_folders_is_a_warning(tmp_path):
     draw(tmp_path, ("bus", "train"))
     draw(tmp_path / "train", ("steam", "diesel"), seed=40)
