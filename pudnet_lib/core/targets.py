@@ -114,10 +114,9 @@ class _Block(nn.Module):
         short = None
         if stride > 1 or channels != out:
             short = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        sizes = [(channels, width, 3, stride), (width, width, 3, 1)]
         if bottleneck:
             sizes = [(channels, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1)]
-        else:
-            sizes = [(channels, width, 3, stride), (width, width, 3, 1)]
         self.depth = len(sizes)
         for i, (a, b, kernel, step) in enumerate(sizes, 1):
             setattr(self, f"conv{i}", nn.Conv2d(a, b, kernel, step, kernel // 2, bias=False))
@@ -141,7 +140,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.feature_dim = 8 * width * (4 if bottleneck else 1)
         small = stem == "cifar"
-        kernel, stride = (3, 1) if small else (7, 2)
+        kernel, stride, self.blind = (3, 1, 4) if small else (7, 2, 16)
         self.conv1 = nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
@@ -159,6 +158,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (N, C, H, W) to features (N, F)."""
+        if min(images.shape[2:]) <= self.blind:  # the last stage would see one pixel
+            raise PudNetError("The images have {}×{} pixels; expected over {}.".format(*images.shape[2:], self.blind))
         maps = self.maxpool(F.relu(self.bn1(self.conv1(images))))
         for stage in range(1, 5):
             maps = getattr(self, f"layer{stage}")(maps)

@@ -98,3 +98,11 @@ def test_depth_is_the_number_of_blocks(depth: int):
     network = build_target(TargetConfig(width=4, depth=depth))
     assert len(ParameterLayout.of(network).predicted) == depth
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(("stem", "most"), [("cifar", 4), ("imagenet", 16)])
+def test_images_that_a_resnet_shrinks_to_nothing_are_refused(stem: str, most: int):
+    network = build_target(TargetConfig("resnet10", 4, stem=stem)).eval()
+    with pytest.raises(PudNetError, match=f"have {most}×{most} pixels; expected over {most}"):
+        network(torch.zeros(1, 3, most, most))
+    assert network(torch.zeros(1, 3, most + 1, most + 1)).shape == (1, 32)
