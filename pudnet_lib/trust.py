@@ -129,11 +129,10 @@ def trust_report(
                 f"{list(network.class_names[:3])}…; give the images for which it was predicted."
             )
     if test is not None:  # pictures that the network was fitted to measure nothing, and copies count as one
-        known, fresh = {image.numpy().tobytes() for image in images.images.cpu()}, []
+        first = {image.numpy().tobytes(): -1 for image in images.images.cpu()}
         for i, image in enumerate(test.images.cpu()):
-            if (key := image.numpy().tobytes()) not in known:
-                known.add(key)
-                fresh.append(i)
+            first.setdefault(image.numpy().tobytes(), i)
+        fresh = [i for i in first.values() if i >= 0]
         test = test.subset(torch.tensor(fresh)) if fresh else None
     name = network.origin.get("predictor", "")
     if model is None and name in shipped_models():
@@ -152,10 +151,6 @@ def trust_report(
     else:
         some = images.at_most(max(2, config.max_images // images.num_classes), config.seed)
         usable = fold_of(some, config.folds) >= 0
-        if not bool(usable.any()):
-            raise PudNetError(
-                f"{images.name}: no class has two images to tell apart; cross-validation needs two per class."
-            )
         labels = some.labels[usable]
         head = "LDA" if hasattr(network, "bias") else "class means"
         fixed = extract_features(network.backbone, some.images, 50).cpu() if model is None else None
@@ -163,10 +158,9 @@ def trust_report(
         right = cross_validate(fit, some, config.folds, config.seed, fixed=fixed, heads=[head])[0][head][usable]
         pixels = cross_validate(fit, some, config.folds, config.seed, fixed=_pixels(some))[0]["class means"][usable]
     distance = None if model is None else pool_distance(model, images, config.predict, pool)
-    facts = _facts(labels, right, images.class_names) | {
-        "pixel_accuracy": _facts(labels, pixels, images.class_names)["balanced"],
-        "images_per_class": int(images.class_counts().median()),
-    }
+    facts = _facts(labels, right, images.class_names)
+    facts["pixel_accuracy"] = _facts(labels, pixels, images.class_names)["balanced"]
+    facts["images_per_class"] = int(images.class_counts().median())
     advice, reasons = advise(facts, distance, config)
     away, nearest = (None, "") if distance is None else distance[:2]
     measured: Any = "cross-validation" if test is None else "test part"
@@ -187,8 +181,8 @@ def classify_logits(network: nn.Module, images: Tensor, batch_size: int = 256) -
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, in %."""
-    bounds = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    return 100 * float(bounds.low), 100 * float(bounds.high)
+    low, high = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    return 100 * float(low), 100 * float(high)
 
 
 def _facts(labels: Tensor, right: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
@@ -221,7 +215,7 @@ def advise(
         reasons.append("The prediction is not reliably better than guessing.")
     elif failed:
         reasons.append("Its features are not reliably better than raw pixels.")
-    if distance is not None and distance.far(config.far):
+    if distance is not None and distance.ratio > config.far and distance.share == 0:
         reasons.append("The images are unlike all that the predictor was trained with.")
     if good and facts["balanced_low"] <= facts["pixel_accuracy"]:
         reasons.append("Raw pixels do as well: these images are easy, and say little about the prediction.")
@@ -244,6 +238,8 @@ def fold_of(data: ImageDataset, folds: int, seed: int = 0) -> Tensor:
         items, inverse = data.items[ids].unique(return_inverse=True)
         if len(items) >= 2:
             fold[ids] = (torch.randperm(len(items), generator=generator) % folds)[inverse]
+    if not bool((fold >= 0).any()):
+        raise PudNetError(f"{data.name}: no class has two images to tell apart; cross-validation needs two per class.")
     return fold
 
 
@@ -262,8 +258,7 @@ def cross_validate(
 ) -> tuple[dict[str, Tensor], Tensor, list[float]]:  # fmt: skip
     """Learn from all folds but one and classify that one, for each fold in turn while there are seconds (two at least).
 
-    Which images (N,) each head had right, which were left out, and the seconds of each fit. Where the features are
-    fixed, (N, F), the heads alone are learned anew.
+    Which images (N,) each head had right, which were left out, each fit's seconds; of ``fixed`` features heads alone.
     """
     fold, count = fold_of(data, folds, seed), data.num_classes
     right = {head: torch.zeros(len(data), dtype=torch.bool) for head in heads}
@@ -296,10 +291,6 @@ class PoolDistance(NamedTuple):
     nearest: str  # the source of the nearest episode
     share: float  # of the pool's episodes that are as far or farther from the others
 
-    def far(self, ratio: float) -> bool:
-        """Whether no pool episode of the same size is as far, and the distance is above a ratio."""
-        return self.ratio > ratio and self.share == 0
-
 
 class _Embedded(NamedTuple):
     """Pool episodes: vectors (M, G·D) standardised by centre and spread, their sources, their own distances (M,)."""
@@ -320,7 +311,7 @@ def default_pool(notes: Mapping[str, Any] | None = None, size: int = 32, channel
     names, size = known.get("sources", pack_names()), known.get("size", size)
     if not set(names) <= set(pack_names()):
         return None
-    data = [load_images(name, split="train", size=size, channels=channels) for name in names]
+    data = [load_images(name, "train", size, channels) for name in names]
     return tuple(d.select_classes(default_class_split(d.name, d.num_classes).train) for d in data)
 
 
@@ -329,16 +320,12 @@ def _embed(model: PudNet, sketch: Tensor, labels: Tensor) -> Tensor:
         return model.embed(sketch.to(model.device), labels.to(model.device)).flatten().cpu()  # (G·D,)
 
 
-def _nearest(distances: Tensor) -> Tensor:
-    """Mean of the smallest few of each row."""
+def _nearest(distances: Tensor) -> Tensor:  # mean of the smallest few of each row
     return distances.topk(min(NEIGHBOURS, distances.shape[-1]), largest=False).values.mean(-1)
 
 
 def pool_embeddings(model: PudNet, pool: Pool, ways: int = 5, per_class: int = 10, episodes: int = 32) -> _Embedded:
-    """Embed episodes of each source with so many classes (or all that it has) and sketch images per class.
-
-    Kept until the model's weights change or the model goes.
-    """
+    """Embed each source's episodes of so many classes (at most all) and sketch images; kept until weights change."""
     weights = tuple(p._version for p in model.parameters())
     key = (tuple((d.name, len(d), d.class_names) for d in pool), ways, per_class, episodes, weights)
     kept = _CACHE.setdefault(model, {})
@@ -365,14 +352,12 @@ def pool_distance(
     if not isinstance(model, PudNet) or model.config.embedding == "constant":
         return None
     config = config or PredictConfig()
-    pool = pool or default_pool(getattr(model, "notes", None), images.size, images.channels)
-    if not pool:
+    if not (pool := pool or default_pool(getattr(model, "notes", None), images.size, images.channels)):
         return None
     sketch, labels = images.sketch_with_labels(config.sketch_per_class, config.seed)
     per_class = max(1, round(float(np.median(torch.bincount(labels).numpy()))))
     known = pool_embeddings(model, pool, images.num_classes, per_class)
     distances = torch.cdist(((_embed(model, sketch, labels) - known.centre) / known.spread)[None], known.vectors)[0]
-    here = float(_nearest(distances))
-    usual = max(float(known.own.median()), 1e-6)
+    here, usual = float(_nearest(distances)), max(float(known.own.median()), 1e-6)
     nearest = known.sources[int(distances.argmin())]
     return PoolDistance(here / usual, nearest, float((known.own >= here).float().mean()))

@@ -15,6 +15,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from pudnet_lib.images.decode import decode_image
 DEBOUNCE = 0.15
 #: MB that may be dropped: more is better read from its path than sent through a browser.
 LIMIT_MB = 500
+#: Pixels to which a panel's pictures are brought.
+SIZE = 128
 
 
 class Upload(NamedTuple):
@@ -69,31 +72,43 @@ class Drop(anywidget.AnyWidget):
             self.value, self._files = tuple(Upload(name, bytes(all_)) for name, all_ in self._files.values()), {}
 
 
-class Panel(ipywidgets.VBox):  # type: ignore[misc]
+class _Above(ipywidgets.VBox):  # type: ignore[misc]
+    """Controls, a message directly under them, and a figure in a box of fixed height, as it comes and goes."""
+
+    def __init__(self, controls: Sequence[Any], height: str, hint: str = "") -> None:
+        layout = ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
+        self.message = ipywidgets.HTML()
+        self.image = ipywidgets.Image(value=BLANK, format="png", layout=layout)
+        place = ipywidgets.Box([self.image], layout=ipywidgets.Layout(height=height or "auto", overflow="auto"))
+        row = ipywidgets.HBox(controls, layout=ipywidgets.Layout(flex_flow="row wrap"))
+        hints = [ipywidgets.HTML(f"<small>{hint}</small>")] if hint else []
+        super().__init__([row, *hints, self.message, place if height else self.image])
+
+    def _show(self, work: Callable[[], tuple[str, Figure]]) -> None:
+        """Show the message and the figure that a function returns, or its error."""
+        try:
+            text, figure = work()
+            self.message.value, self.image.value = text, png_bytes(figure)
+        except Exception as error:  # a widget's callback has no other place to show it
+            kind = "" if isinstance(error, PudNetError) else f"{type(error).__name__}: "
+            self.message.value, self.image.value = f"<b>{html.escape(kind + str(error))}</b>", BLANK
+
+
+class Panel(_Above):
     """Controls above one figure."""
 
     def __init__(self, draw: Callable[..., Figure], height: str = "", **controls: Any) -> None:
         self.draw = draw
         self.controls = {name: _control(name, given) for name, given in controls.items()}
-        self.image = _image()
-        self.message = ipywidgets.HTML()
         self._latest: asyncio.TimerHandle | None = None
-        row = ipywidgets.HBox(list(self.controls.values()), layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([row, self.message, _place(self.image, height)])
+        super().__init__(list(self.controls.values()), height)
         for control in self.controls.values():
             control.observe(self._changed, names="value")
         self.redraw()
 
     def redraw(self) -> None:
         """Call the function with the controls' values and show its figure, or its error."""
-        try:
-            figure = self.draw(**{name: control.value for name, control in self.controls.items()})
-        except Exception as error:  # a widget's callback has no other place to show it
-            self.message.value = _error(error)
-            self.image.value = BLANK
-            return
-        self.message.value = ""
-        self.image.value = png_bytes(figure)
+        self._show(lambda: ("", self.draw(**{name: control.value for name, control in self.controls.items()})))
 
     def _changed(self, _change: Any) -> None:
         try:
@@ -104,21 +119,6 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         if self._latest is not None:
             self._latest.cancel()
         self._latest = loop.call_later(DEBOUNCE, self.redraw)
-
-
-def _image() -> Any:
-    layout = ipywidgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
-    return ipywidgets.Image(value=BLANK, format="png", layout=layout)
-
-
-def _place(image: Any, height: str) -> Any:
-    """A box of fixed height around an image that comes and goes."""
-    return ipywidgets.Box([image], layout=ipywidgets.Layout(height=height, overflow="auto")) if height else image
-
-
-def _error(error: Exception) -> str:
-    kind = "" if isinstance(error, PudNetError) else f"{type(error).__name__}: "
-    return f"<b>{html.escape(kind + str(error))}</b>"
 
 
 def _control(name: str, given: Any) -> Any:
@@ -151,7 +151,7 @@ def labels_from_names(names: Sequence[str]) -> list[str]:
     return [re.sub(r"[\s_\-.(]*\d*[)\s]*$", "", PurePath(name).stem) or PurePath(name).stem for name in names]
 
 
-def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 128, channels: int = 3) -> ImageDataset:
+def images_from_upload(files: Sequence[Upload], labels: str = "") -> ImageDataset:
     """Make a dataset of what was dropped."""
     zips = [file for file in files if file.name.lower().endswith(".zip")]
     total = sum(len(file.content) for file in files) / 2**20
@@ -161,30 +161,25 @@ def images_from_upload(files: Sequence[Upload], labels: str = "", size: int = 12
         raise PudNetError(f"{total:.0f} MB were dropped, at most {LIMIT_MB}; type the folder's or zip's path instead.")
     if zips and len(files) > 1:
         raise PudNetError(f"{zips[0].name} came with {len(files) - 1} other files; give one zip, or pictures only.")
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as place:
-        if zips:
+    if zips:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as place:
             path = Path(place) / f"{PurePath(zips[0].name).stem[:100] or 'images'}.zip"
             path.write_bytes(zips[0].content)
-            return load_images(path, "auto", size, channels, progress=False)
-        given = [s.strip() for s in labels.split(",")] if labels.strip() else labels_from_names([f.name for f in files])
-        if len(given) != len(files) or not all(given):
-            raise PudNetError(f"There are {len(given)} labels for {len(files)} pictures; give one each, none empty.")
-        single = [name for name in sorted(set(given)) if given.count(name) < 2]
-        if single or len(set(given)) < 2:
-            found = f"{single[0]!r} has one picture only" if single else f"all pictures are {given[0]!r}"
-            raise PudNetError(f"{found}; a classifier needs two classes of two pictures. Check the labels: {given}.")
-        pictures = [decode_bytes(file, Path(place), size, channels) for file in files]
-        return as_dataset(np.stack(pictures), given, size=size, channels=channels, name="uploaded pictures")
-
-
-def decode_bytes(file: Upload, place: Path, size: int, channels: int) -> np.ndarray:
-    """Decode one dropped picture; its own name stands in errors, and never in a path."""
-    path = place / f"picture{PurePath(file.name).suffix[:6]}"
-    path.write_bytes(file.content)
-    try:
-        return decode_image(path, size, channels)
-    except PudNetError as error:
-        raise PudNetError(str(error).replace(str(path), file.name)) from error
+            return load_images(path, "auto", SIZE, progress=False)
+    given = [s.strip() for s in labels.split(",")] if labels.strip() else labels_from_names([f.name for f in files])
+    if len(given) != len(files) or not all(given):
+        raise PudNetError(f"There are {len(given)} labels for {len(files)} pictures; give one each, none empty.")
+    single = [name for name in sorted(set(given)) if given.count(name) < 2]
+    if single or len(set(given)) < 2:
+        found = f"{single[0]!r} has one picture only" if single else f"all pictures are {given[0]!r}"
+        raise PudNetError(f"{found}; a classifier needs two classes of two pictures. Check the labels: {given}.")
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(decode_image(io.BytesIO(file.content), SIZE, 3))
+        except PudNetError as error:
+            raise PudNetError(str(error).replace("the picture", file.name, 1)) from error
+    return as_dataset(np.stack(pictures), given, size=SIZE, name="uploaded pictures")
 
 
 class Shown(NamedTuple):
@@ -195,54 +190,46 @@ class Shown(NamedTuple):
     network: bytes = b""
 
 
-class ImagesPanel(ipywidgets.VBox):  # type: ignore[misc]
+class ImagesPanel(_Above):
     """A place for one's own images: a folder's path, a name, a dropped zip or pictures; below it what came of them."""
 
     def __init__(self, show: Callable[[ImageDataset], Shown], images: str = "", height: str = "30em") -> None:
         self.show = show
         self.images: ImageDataset | None = None
         wide = ipywidgets.Layout(width="28em", max_width="calc(100% - 4px)")
-        self.path = ipywidgets.Text(
-            value=images, placeholder="a folder or zip with one subfolder per class, or a name", layout=wide,
-            continuous_update=False, description="images",
-        )  # fmt: skip
+        text = partial(ipywidgets.Text, continuous_update=False, layout=wide)
+        hint = "a folder or zip with one subfolder per class, or a name"
+        self.path = text(images, placeholder=hint, description="images")
         self.files = Drop(accept=".zip,image/*", multiple=True, description="drop a zip or pictures here, or click")
-        self.labels = ipywidgets.Text(
-            placeholder="labels of pictures: cat, cat, dog, dog (or name them cat_1.jpg …)", continuous_update=False,
-            layout=wide, description="labels",
-        )  # fmt: skip
-        self.message, self.image = ipywidgets.HTML(), _image()
+        hint = "labels of pictures: cat, cat, dog, dog (or name them cat_1.jpg …)"
+        self.labels = text(placeholder=hint, description="labels")
         hint = f"At most {LIMIT_MB} MB through the browser; of more, type the path."
-        row = ipywidgets.HBox([self.path, self.files, self.labels], layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([row, ipywidgets.HTML(f"<small>{hint}</small>"), self.message, _place(self.image, height)])
-        self.path.observe(lambda _: self.use_path(), names="value")
+        super().__init__([self.path, self.files, self.labels], height, hint)
+        self.path.observe(self._use_path, names="value")
         for control in (self.files, self.labels):
-            control.observe(lambda _: self.use_files(), names="value")
-        if images:
-            self.use_path()
+            control.observe(self._use_files, names="value")
+        self._use_path()
 
-    def use_path(self) -> None:
-        """Read the typed path or name and show it."""
+    def _use_path(self, _change: Any = None) -> None:
         if self.path.value.strip():
-            self._use(lambda: load_images(self.path.value.strip(), "auto", 128, progress=False))
+            self._use(lambda: load_images(self.path.value.strip(), "auto", SIZE, progress=False))
 
-    def use_files(self) -> None:
-        """Read what was dropped and show it."""
+    def _use_files(self, _change: Any) -> None:
         if self.files.value:
             self._use(lambda: images_from_upload(self.files.value, self.labels.value))
 
     def _use(self, read: Callable[[], ImageDataset]) -> None:
         self.message.value, self.image.value, self.images = "Reading …", BLANK, None
-        try:
-            with warnings.catch_warnings(action="ignore"):  # the lines say the same
-                images = read()
-                shown = self.show(images)
-        except Exception as error:  # a widget's callback has no other place to show it
-            self.message.value = _error(error)
-            return
+        with warnings.catch_warnings(action="ignore"):  # the lines say the same
+            self._show(lambda: self._look(read))
+
+    def _look(self, read: Callable[[], ImageDataset]) -> tuple[str, Figure]:
+        images = read()
+        shown = self.show(images)
         notes = images.report.warnings if images.report is not None else ()
         text = "".join(f"<p>{html.escape(line)}</p>" for line in (*shown.lines, *notes))
         if shown.network:
             address = f"data:application/octet-stream;base64,{base64.b64encode(shown.network).decode()}"
             text += f'<p><a download="network.safetensors" href="{address}"><u>Download the network</u></a></p>'
-        self.images, self.message.value, self.image.value = images, text, png_bytes(shown.figure)
+        self.images = images
+        return text, shown.figure
