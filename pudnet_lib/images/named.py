@@ -167,7 +167,8 @@ def _construct(source: SourceInfo, arguments: dict[str, Any]) -> Any:
     try:
         return kind(root, **arguments)
     except (RuntimeError, OSError, EOFError, ValueError):  # not there, or only in part
-        _adopt_debian_copy(source)
+        for packed in _DEBIAN_FASHION.glob("*-ubyte.gz") if source.name == "fashion-mnist" else ():
+            write_atomically(Path(source.place) / packed.stem, gzip.decompress(packed.read_bytes()))
     before = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -181,12 +182,6 @@ def _construct(source: SourceInfo, arguments: dict[str, Any]) -> Any:
         ) from error
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _adopt_debian_copy(source: SourceInfo) -> None:
-    """Unpack Fashion-MNIST from Debian's package, where it is installed, instead of downloading it."""
-    for packed in _DEBIAN_FASHION.glob("*-ubyte.gz") if source.name == "fashion-mnist" else ():
-        write_atomically(Path(source.place) / packed.stem, gzip.decompress(packed.read_bytes()))
 
 
 def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:

@@ -109,6 +109,10 @@ def as_dataset(
     X: Any, y: Any, names: Sequence[str] | None = None, size: int = 32, channels: int = 3, name: str = "images"
 ) -> ImageDataset:
     """Make a dataset of arrays, Pillow pictures or paths of picture files, and their labels as numbers or names."""
+    import pandas as pd
+
+    if any(pd.isna(label) for label in y):
+        raise PudNetError(f"{name}: labels are missing (None or NaN); leave those pictures out.")
     if not isinstance(X, (np.ndarray, torch.Tensor)) and len(X) and isinstance(X[0], (str, Path, Image.Image)):
         return ImageDataset(np.stack([to_pixels(x, size, channels) for x in X]), y, names, name)  # type: ignore[arg-type]
     return ImageDataset(X, y, names, name)  # type: ignore[arg-type]

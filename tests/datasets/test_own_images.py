@@ -9,6 +9,7 @@ import zipfile
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -531,3 +532,11 @@ def test_lists_of_pictures_and_paths_are_a_dataset(tmp_path):
         assert np.array_equal(to_pixels(given, 16, 3), data.images[0].numpy())
     with pytest.raises(PudNetError, match="the picture is not an image"):
         to_pixels(b"hello", 16, 3)
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", None, "b"], ["a", float("nan"), "b"], ["a", pd.NA, "b"], np.array([0, np.nan, 1])]
+)
+def test_a_missing_label_is_no_class_of_its_own(labels):
+    with pytest.raises(PudNetError, match="labels are missing"):
+        as_dataset(np.stack([pixels(i) for i in range(3)]), labels)
