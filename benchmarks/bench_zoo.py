@@ -7,6 +7,7 @@ answer is the time from a moved control to the new picture of notebook 01, on a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -125,13 +126,12 @@ def timed(device: str) -> dict[str, np.ndarray]:
 
 
 def widget_row() -> dict[str, Any]:
-    from pudnet_lib.studies.explore import ExplorePanel, Study
+    from pudnet_lib.studies.explore import Cell, Study, explorer_data
 
-    panel = ExplorePanel(Study(("fashion", "emoji", "glyphs"), ("same",), 120, 60))
-    source = panel.controls["source"]
+    study, sources = Study(("fashion", "emoji", "glyphs"), ("same",), 120, 60), cycle(("glyphs", "emoji"))
 
     def move() -> None:  # a change that needs the kernel; hovering, selecting and the choice of a cell do not
-        source.value = "glyphs" if source.value == "emoji" else "emoji"  # without a running loop it answers at once
+        explorer_data(study, Cell(next(sources)))
 
     seconds = alternate({"move": move}, repeats=15, warm=2)["move"]
     return row("notebook 01, a moved widget on cached results", seconds, f"{LIMIT} s", np.full(15, LIMIT), 1, True)

@@ -10,37 +10,27 @@ only, and stays honest where held-out episodes share few sets of classes.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.decomposition import PCA
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pudnet_lib.errors import PudNetError
 
 BLOCK = 250  # permutations at a time, to bound memory
 
 
-class Standard(NamedTuple):
-    """Columns' mean and spread over the training episodes; which of them vary there."""
-
-    varying: np.ndarray
-    centre: np.ndarray
-    scale: np.ndarray
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Bring (m, p) to (m, q): mean 0 and spread 1 over training episodes, constant columns left out."""
-        return (rows[:, self.varying] - self.centre) / self.scale  # type: ignore[no-any-return]
-
-
-def standard(train: np.ndarray, what: str) -> Standard:
-    """Measure the columns of (n, p); NaN, or nothing that varies, is refused by the features' name."""
+def standard(train: np.ndarray, what: str) -> Pipeline:
+    """Fit on the columns of (n, p): constant ones go, the others get mean 0 and spread 1; errors name the features."""
     if not np.isfinite(train).all():
         raise PudNetError(f"{what}: a feature is NaN or infinite; expected finite features of every episode.")
-    spread = train.std(0)
-    varying = spread > 1e-10 * max(1.0, float(np.abs(train).max()))
-    if not varying.any():
+    least = 1e-10 * max(1.0, float(np.abs(train).max()))
+    if train.std(0).max() <= least:
         raise PudNetError(f"{what}: constant over all training episodes; a constant correlates with nothing.")
-    return Standard(varying, train[:, varying].mean(0), spread[varying])
+    return make_pipeline(VarianceThreshold(least**2), StandardScaler()).fit(train)
 
 
 class Reduced(NamedTuple):
@@ -48,13 +38,7 @@ class Reduced(NamedTuple):
 
     train: np.ndarray
     test: np.ndarray
-    explained: float
-    steps: tuple[Standard, PCA] | None = None
-
-    def project(self, rows: np.ndarray) -> np.ndarray:
-        """Bring further episodes (r, p) into the same coordinates, (r, k)."""
-        assert self.steps is not None
-        return self.steps[1].transform(self.steps[0](rows))  # type: ignore[no-any-return]
+    steps: Any = None  # the fitted pipeline, for further episodes: (r, p) to (r, k)
 
 
 def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str) -> Reduced:
@@ -69,16 +53,18 @@ def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str)
         )
     scale = standard(train, what)
     standard(np.concatenate([train, test]), what)  # the held-out episodes must be finite, too
-    if len(scale.centre) < components:
+    columns = scale[-1].n_features_in_
+    if columns < components:
         raise PudNetError(
-            f"{what} has {len(scale.centre)} columns that vary; expected at least {components}, one a component. "
+            f"{what} has {columns} columns that vary; expected at least {components}, one a component. "
             "Take fewer components."
         )
     pca = PCA(components, whiten=True, svd_solver="full")
-    scores = pca.fit_transform(scale(train))
+    scores = pca.fit_transform(scale.transform(train))
     if pca.explained_variance_[-1] < 1e-10 * pca.explained_variance_[0]:
         raise PudNetError(f"{what} varies in fewer than {components} directions; take fewer components.")
-    return Reduced(scores, pca.transform(scale(test)), float(pca.explained_variance_ratio_.sum()), (scale, pca))
+    steps = make_pipeline(scale, pca)  # both are fitted
+    return Reduced(scores, steps.transform(test), steps)
 
 
 class Against(NamedTuple):

@@ -1,24 +1,20 @@
 """Notebook 01's working parts: any cell of the correlations once, the linked figure, data sets placed in it.
 
 Our choice; the paper has no counterpart. The figure is a small widget of the kit's own (``explore.js``, drawn by the
-browser, so that hovering, selecting, zooming and the choice of a cell ask no kernel); ``page`` writes the same figure
-as one HTML file. All that the widgets do is call the plain functions of this module.
+browser, so that hovering, selecting, zooming and the choice of a cell ask no kernel); the notebook puts controls above
+it, and writes it as one HTML page. All that they do is call the plain functions of this module.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import html
 import io
-import json
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import anywidget
-import ipywidgets
 import numpy as np
 import torch
 import traitlets
@@ -43,7 +39,6 @@ from pudnet_lib.studies.zoo import (
 
 POOLED, WITHIN = "all sources", "all sources, shuffled within"
 SCRIPT = Path(__file__).with_name("explore.js")
-DEBOUNCE = 0.15  # seconds without a further change before a panel answers
 Side = Literal["dataset", "parameters", "strata", "class set"]
 CELLS = [(layer, feature, f"{layer}|{feature}") for layer in LAYERS for feature in DATASET_FEATURES]
 
@@ -149,7 +144,7 @@ class Study:
         images, labels, row = self._trained(dataset, zoo)
         described = features.describe_images(cell.feature, images, labels)[None]
         found = features.parameter_features(row, self.shapes, cell.layer, cell.parameters)
-        return np.concatenate([x.project(described) @ axes[0], y.project(found) @ axes[1]])
+        return np.concatenate([x.steps.transform(described) @ axes[0], y.steps.transform(found) @ axes[1]])
 
     def _trained(self, dataset: ImageDataset, zoo: Zoo) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
         """Images and labels of an episode from a data set, and the parameters (1, P) of a network trained on it."""
@@ -214,74 +209,3 @@ class Explorer(anywidget.AnyWidget):
     pair = traitlets.Int(0).tag(sync=True)
     episode = traitlets.Int(0).tag(sync=True)
     selected = traitlets.List(traitlets.Int()).tag(sync=True)
-
-
-class ExplorePanel(ipywidgets.VBox):  # type: ignore[misc]
-    """Controls above the linked figure; a change that a newer one has overtaken is dropped."""
-
-    def __init__(self, study: Study, components: int = 5) -> None:
-        self.study, self.figure, self.message, self._latest = study, Explorer(), ipywidgets.HTML(), 0
-        self.added: list[ImageDataset] = []
-        train = min(len(zoo.train.indices) for zoo in study.zoos.values())
-        slide = partial(ipywidgets.IntSlider, continuous_update=False)
-        self.controls = {
-            "source": ipywidgets.Dropdown(options=study.sources, description="source"),
-            "initialisation": ipywidgets.Dropdown(options=study.starts, description="start"),
-            "parameters": ipywidgets.Dropdown(options=features.PARAMETER_FEATURES, description="parameters"),
-            "components": slide(components, 1, 10, description="components"),
-            "episodes": slide(train, min(train, 2 * components + 2), train, description="fitted on"),
-        }
-        for control in self.controls.values():
-            control.observe(self._changed, "value")
-            control.layout.max_width, control.style.description_width = "100%", "initial"  # of a phone
-        row = ipywidgets.HBox([*self.controls.values()], layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([row, self.figure, self.message])
-        self.refresh()
-
-    @property
-    def cell(self) -> Cell:
-        """The cell that is shown."""
-        own: dict[str, Any] = {name: control.value for name, control in self.controls.items()}
-        return Cell(**own, layer=self.figure.layer, feature=self.figure.feature)  # type: ignore[arg-type]
-
-    def add(self, dataset: ImageDataset) -> None:
-        """Place a data set of one's own in every scatter, as a star."""
-        self.added.append(dataset)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Show the controls' choice, or the error."""
-        try:
-            data = explorer_data(self.study, self.cell, self.added)
-        except PudNetError as error:  # a widget's callback has no other place to show it
-            self.message.value = f"<b>{html.escape(str(error))}</b>"
-            return
-        self.message.value = ""
-        with self.figure.hold_sync():
-            self.figure.pair = min(self.figure.pair, self.controls["components"].value - 1)
-            self.figure.episode, self.figure.selected = min(self.figure.episode, len(data["episodes"]) - 1), []
-            self.figure.data = data
-
-    def _changed(self, _change: Any) -> None:
-        self._latest += 1
-        mine = self._latest
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # no kernel (a plain script or test): nothing to wait for
-            self.refresh()
-            return
-        loop.call_later(DEBOUNCE, lambda: self.refresh() if mine == self._latest else None)
-
-
-def page(data: dict[str, Any], title: str = "Correlations") -> str:
-    """The linked figure as one HTML page that needs neither a kernel nor the network."""
-    state = {"data": data, "layer": "whole network", "feature": data["features"][0], "pair": 0, "episode": 0,
-             "selected": []}  # fmt: skip
-    script = SCRIPT.read_text(encoding="utf-8").replace("export default { render };", "")
-    content = json.dumps(state).replace("<", "\\u003c")
-    return f"""<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><div id="figure"></div>
-<script type="module">{script}
-const state = {content}, calls = [];
-const model = {{ get: name => state[name], on: (event, call) => calls.push([event, call]), save_changes: () => {{}},
-  set: (name, value) => {{ state[name] = value; calls.forEach(([e, c]) => e === "change:" + name && c()); }} }};
-render({{ model, el: document.getElementById("figure") }});</script>"""

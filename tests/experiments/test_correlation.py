@@ -65,7 +65,7 @@ def test_shuffled_is_a_loop_over_reordered_sides():
     train, test = shuffles(4, 20, 0), shuffles(4, 12, 0)
     together = shuffled_canonical(x, y, train, test)
     for b in range(4):
-        moved = Reduced(y.train[train[b]], y.test[test[b]], 1.0)
+        moved = Reduced(y.train[train[b]], y.test[test[b]])
         alone = shuffled_canonical(x, moved, np.arange(20)[None], np.arange(12)[None])
         assert together.in_sample[b] == pytest.approx(alone.in_sample[0])
         assert together.held_out[b] == pytest.approx(alone.held_out[0])
@@ -87,9 +87,9 @@ def test_intervals_cover_and_draw_whole_clusters():
     assert tight.low == pytest.approx(1, abs=1e-3)
     x, y = pair(200, 60, (0.5,), seed=1)
     free = canonical(x, y, permutations=400).held_out
-    once = canonical(Reduced(x.train, np.repeat(x.test, 4, 0), 1), Reduced(y.train, np.repeat(y.test, 4, 0), 1), 400)
+    once = canonical(Reduced(x.train, np.repeat(x.test, 4, 0)), Reduced(y.train, np.repeat(y.test, 4, 0)), 400)
     sets = canonical(
-        Reduced(x.train, np.repeat(x.test, 4, 0), 1), Reduced(y.train, np.repeat(y.test, 4, 0), 1), 400,
+        Reduced(x.train, np.repeat(x.test, 4, 0)), Reduced(y.train, np.repeat(y.test, 4, 0)), 400,
         clusters=np.repeat(np.arange(60), 4),
     )  # fmt: skip
     assert once.held_out.high - once.held_out.low < 0.6 * (free.high - free.low)  # copies are no new episodes
@@ -148,11 +148,10 @@ def test_a_side_is_reduced_to_components_fitted_on_training_episodes():
     train, test = rng.standard_normal((30, 6)) * [9, 5, 1, 1, 1, 0], rng.standard_normal((10, 6))
     reduced = reduce_side(train, test, 3, "features")
     assert reduced.train.T @ reduced.train / 29 == pytest.approx(np.eye(3), abs=1e-9)
-    assert 3 / 5 < reduced.explained < 1
     alone = reduce_side(train, test[:4], 3, "features")
     np.testing.assert_allclose(alone.test, reduced.test[:4])  # the held-out episodes do not shape the directions
-    np.testing.assert_allclose(reduced.project(test), reduced.test)
-    scaled = standard(train, "features")(train)
+    np.testing.assert_allclose(reduced.steps.transform(test), reduced.test)
+    scaled = standard(train, "features").transform(train)
     assert scaled.shape == (30, 5)  # the constant column is gone
     assert scaled.std(0) == pytest.approx(np.ones(5))
 

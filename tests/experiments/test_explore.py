@@ -8,15 +8,7 @@ import pytest
 from pudnet_lib import load_pudnet
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.explore import (
-    POOLED,
-    WITHIN,
-    Cell,
-    ExplorePanel,
-    Study,
-    explorer_data,
-    page,
-)
+from pudnet_lib.studies.explore import POOLED, WITHIN, Cell, Study, explorer_data
 
 GLYPHS = Cell("glyphs", feature="pixel statistics", components=2)
 
@@ -76,8 +68,13 @@ def test_the_figure_holds_every_cell_and_one_scale(study, data):
     assert len(data["episodes"]) == 8
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(data):
-    text = page(data | {"layers": [*data["layers"], "</script><b>"]}, "a < b")
+@pytest.fixture(scope="module")
+def notebook(notebook_functions):
+    return notebook_functions("01_parameter_correlations")
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(data, notebook):
+    text = notebook.page(data | {"layers": [*data["layers"], "</script><b>"]}, "a < b")
     assert "<title>a &lt; b</title>" in text
     assert "export default" not in text
     assert text.count("</script>") == 1
@@ -97,8 +94,8 @@ def test_an_episode_of_the_zoo_is_placed_where_it_lies(study):
         study.place(GLYPHS, single)
 
 
-def test_every_control_of_the_panel_changes_the_figure(study):
-    panel = ExplorePanel(study, 2)
+def test_every_control_of_the_panel_changes_the_figure(study, notebook):
+    panel = notebook.ExplorePanel(study, 2)
     for name, value in {"source": "glyphs", "parameters": "spectra", "components": 3, "episodes": 12}.items():
         before = panel.figure.data
         panel.controls[name].value = value
@@ -116,11 +113,11 @@ def test_every_control_of_the_panel_changes_the_figure(study):
     assert panel.figure.data is before
 
 
-def test_a_change_that_a_newer_one_has_overtaken_is_dropped(study, monkeypatch):
+def test_a_change_that_a_newer_one_has_overtaken_is_dropped(study, notebook, monkeypatch):
     import asyncio
 
-    panel, drawn = ExplorePanel(study, 2), []
-    monkeypatch.setattr(panel, "refresh", lambda: drawn.append(panel.controls["components"].value))
+    panel, drawn = notebook.ExplorePanel(study, 2), []
+    monkeypatch.setattr(panel, "redraw", lambda: drawn.append(panel.controls["components"].value))
 
     async def move() -> None:
         for value in (3, 1, 2, 4):
@@ -131,22 +128,19 @@ def test_a_change_that_a_newer_one_has_overtaken_is_dropped(study, monkeypatch):
     assert drawn == [4]
 
 
-def test_layers_compared_by_hand(notebook_functions):
+def test_layers_compared_by_hand(notebook):
     trained = np.array([[3.0, 4.0], [1.0, 0.0]]).reshape(2, 1, 1, 2)
     predicted = np.array([[4.0, 3.0], [-2.0, 0.0]]).reshape(2, 1, 1, 2)
-    found = notebook_functions("01_parameter_correlations").LayerView(
-        trained, predicted, 2 * trained, np.full((2, 1, 1, 2), [3.0, 4.0])
-    )
+    found = notebook.LayerView(trained, predicted, 2 * trained, np.full((2, 1, 1, 2), [3.0, 4.0]))
     assert found.cosines["predicted"] == pytest.approx([24 / 25, -1])
     assert found.cosines["mean"] == pytest.approx([1, 1])
     assert found.off_the_mean == pytest.approx(100 * np.sqrt((1 + 1 + 25 + 16) / 50))
 
 
-def test_two_data_sets_side_by_side(study, notebook_functions):
-    compare_datasets = notebook_functions("01_parameter_correlations").compare_datasets
+def test_two_data_sets_side_by_side(study, notebook):
     episodes = study.zoos["glyphs", "same"].episodes
     a, b = (episodes.dataset("held-out", number) for number in (0, 1))
-    same, other = (compare_datasets(load_pudnet(), a, data).set_index("what") for data in (a, b))
+    same, other = (notebook.compare_datasets(load_pudnet(), a, data).set_index("what") for data in (a, b))
     assert list(same.index) == ["HOG", "pixel statistics", "convolution 1", "convolution 2", "convolution 3"]
     assert same["cosine"].to_numpy() == pytest.approx(1)
     assert same["difference (%)"].max() < 1e-3
