@@ -188,11 +188,12 @@ def _split(value: Any) -> Any:
 
 
 def attribute_docs(config: type) -> dict[str, str]:
-    """Read the Attributes section of a Google-style docstring: attribute → its description on one line."""
-    section = re.search(r"^Attributes:\n(.*?)(?=^\S|\Z)", inspect.getdoc(config) or "", re.DOTALL | re.MULTILINE)
-    pattern = r"^    (\w+)(?: \([^)]*\))?: (.*?)(?=^    \w|\Z)"
-    found = re.findall(pattern, section[1] if section else "", re.DOTALL | re.M)
-    return {name: " ".join(text.split()) for name, text in found}
+    """Read the Attributes sections of a Google-style docstring and those of its bases: attribute → one line."""
+    pattern, found = r"^    (\w+)(?: \([^)]*\))?: (.*?)(?=^    \w|\Z)", {}
+    for kind in reversed(config.__mro__):
+        section = re.search(r"^Attributes:\n(.*?)(?=^\S|\Z)", inspect.getdoc(kind) or "", re.DOTALL | re.MULTILINE)
+        found |= dict(re.findall(pattern, section[1] if section else "", re.DOTALL | re.M))
+    return {name: " ".join(text.split()) for name, text in found.items()}
 
 
 def _on_error(word: str) -> Any:

@@ -38,7 +38,7 @@ for name, loss, steps in (("denoiser", "supervised", 2250), ("denoiser_blind", "
         episodes=NoisyEpisodeConfig(loss=loss), meta=replace(DENOISER_META, steps=steps), base_steps=steps
     )
     control = replace(DENOISER_META, steps=2 * steps, direct_learning_rate=5e-3)
-    CONFIGS[f"{name}_shared"] = replace(CONFIGS[name], kind="shared", meta=control, base_steps=0)
+    CONFIGS[f"{name}_shared"] = replace(CONFIGS[name], method="shared", meta=control, base_steps=0)
 
 
 def train(name: str) -> None:

@@ -68,7 +68,6 @@ class NoisyEpisodeConfig(EpisodeConfig):
     """What a noisy episode holds; support and query images together are the batch that is denoised.
 
     Attributes:
-        ways: K, classes an episode; fewer where the source has fewer.
         sketch_per_class: Noisy sketch images per class ([code]: 10).
         support_per_class: Images to denoise, per class.
         query_per_class: More images to denoise, per class.

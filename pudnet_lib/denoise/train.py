@@ -99,34 +99,24 @@ UNET = PudNetConfig(TargetConfig("unet", 12), dim=64, generator_width=12, residu
 
 
 @dataclass(frozen=True)
-class DenoiserTrainConfig:
-    """Everything that a denoiser's meta-training depends on.
+class DenoiserTrainConfig(TrainConfig):
+    """The same for a denoiser: a PudNet, or the shared U-Net that is its control.
 
     Attributes:
-        kind: ``"pudnet"``, or ``"shared"`` for the control without a hypernetwork.
-        pudnet: The hypernetwork; of a shared network, its ``target`` and ``seed`` count.
-        sources: Names or image folders; their training classes are used.
-        episodes: What an episode holds.
-        meta: The trainer; its loss weights do not matter here.
-        episode_seed: Seed of the episodes.
-        base_steps: Of a residual PudNet: first meta-train its learned base as a shared U-Net for so many steps.
-        base_learning_rate: Peak learning rate of that stage.
+        pool: Names or image folders; their training classes are used.
     """
 
-    kind: Literal["pudnet", "shared"] = "pudnet"
-    pudnet: PudNetConfig = UNET
-    sources: tuple[str, ...] = ("fashion", "emoji", "glyphs", PHOTOGRAPHS, TEXTURES)
+    method: Literal["pudnet", "shared"] = "pudnet"
+    model: PudNetConfig | SharedConfig = UNET
+    pool: tuple[str, ...] = ("fashion", "emoji", "glyphs", PHOTOGRAPHS, TEXTURES)
     episodes: NoisyEpisodeConfig = field(default_factory=NoisyEpisodeConfig)
     meta: MetaConfig = DENOISER_META
-    episode_seed: int = 0
-    base_steps: int = 0
     base_learning_rate: float = 5e-3
 
-    def run(self) -> TrainConfig:
-        """The same as the kit's trainer and cache know it."""
-        model = self.pudnet if self.kind == "pudnet" else SharedConfig(self.pudnet.target, self.pudnet.seed)
-        numbers = self.meta, self.episode_seed, self.base_steps, self.base_learning_rate
-        return TrainConfig(self.kind, model, self.sources, self.episodes, *numbers)
+    def __post_init__(self) -> None:
+        if self.method == "shared" and isinstance(self.model, PudNetConfig):  # its target and seed count
+            object.__setattr__(self, "model", SharedConfig(self.model.target, self.model.seed))
+        super().__post_init__()
 
 
 def train_denoiser(config: DenoiserTrainConfig, run_dir: Path | None = None, progress: bool = True) -> TrainOutcome:
@@ -134,7 +124,7 @@ def train_denoiser(config: DenoiserTrainConfig, run_dir: Path | None = None, pro
 
     @cache
     def pool() -> list[ImageDataset]:
-        return [load_source(name, channels=config.pudnet.target.channels).meta for name in config.sources]
+        return [load_source(name, channels=config.model.target.channels).meta for name in config.pool]
 
     task = Task(lambda seed: NoisyEpisodeSampler(pool(), config.episodes, seed), lambda model, *_: DenoisingStep(model))
-    return train(config.run(), run_dir or run_folder(config.run()), progress, task=task)
+    return train(config, run_dir or run_folder(config), progress, task=task)

@@ -143,8 +143,8 @@ def test_unet_can_hand_its_input_on():
 
 TINY_PUDNET = PudNetConfig(TargetConfig("unet", 2), dim=8, residual=True)
 TINY = DenoiserTrainConfig(
-    pudnet=TINY_PUDNET,
-    sources=("emoji", "glyphs"),
+    model=TINY_PUDNET,
+    pool=("emoji", "glyphs"),
     meta=MetaConfig(steps=2, validate_every=0, accelerator="cpu"),
     base_steps=1,
 )
@@ -158,7 +158,7 @@ def test_meta_training_is_found_again_and_changes_the_weights(tmp_path):
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
     assert any(float(g.basis.detach().abs().sum()) > 0 for g in first.model.generators)  # a residual starts at zero
     with pytest.raises(PudNetError, match="only that has a learned base"):
-        dataclasses.replace(TINY, kind="shared").run()
+        dataclasses.replace(TINY, method="shared")
 
 
 def test_loss_of_an_untouched_picture_is_the_logarithm_of_one(generator):
@@ -254,8 +254,8 @@ def test_a_predicted_denoiser_is_saved_whole_and_changes_nothing(tmp_path, gener
 def test_the_command_meta_trains_and_names_the_model_file(tmp_path, capsys):
     from pudnet_lib.cli import main
 
-    options = "--sources emoji,glyphs --meta-steps 1 --base-steps 1 --episodes-loss supervised --pudnet-residual"
-    options += " --pudnet-target-width 2 --pudnet-dim 8"
+    options = "--pool emoji,glyphs --meta-steps 1 --base-steps 1 --episodes-loss supervised --model-residual"
+    options += " --model-target-width 2 --model-dim 8"
     with pytest.raises(SystemExit) as done:
         main(["denoise-train", str(tmp_path / "run"), *options.split()])
     assert not done.value.code
