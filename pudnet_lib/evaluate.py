@@ -13,10 +13,10 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +33,8 @@ from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
-from pudnet_lib.methods.training import Run, cache_folder, run_folder
+from pudnet_lib.images.cache import cache_folder
+from pudnet_lib.methods.training import Run, run_folder
 from pudnet_lib.parallel import parallel
 
 Swap = Literal["own", "far", "near"]
@@ -104,7 +105,11 @@ PERCENTAGES = ("accuracy", "top-1 accuracy", "top-5 accuracy")
 def grid(rows: pd.DataFrame) -> np.ndarray:
     """Values (S, G) of one method: seeds by episodes; of several sources, episodes of one number are averaged first."""
     rows = rows.assign(**{name: rows.get(name, 0) for name in ("seed", "episode", "dataset")})
-    wide = rows.pivot_table(index="seed", columns=["dataset", "episode"], values="value")
+    return _over_sources(rows.pivot_table(index="seed", columns=["dataset", "episode"], values="value"))
+
+
+def _over_sources(wide: pd.DataFrame) -> np.ndarray:
+    """Sources weigh the same, and episodes stay independent."""
     values: np.ndarray = wide.T.groupby(level="episode").mean().T.dropna(axis="columns").to_numpy()
     return values
 
@@ -208,34 +213,33 @@ class Swapper:
         return data.images[torch.from_numpy(np.concatenate(picks))], torch.from_numpy(labels)
 
 
-def drawn(
-    sampler: EpisodeSampler, episodes: int, sources: Sequence[int] | None = None
-) -> Iterator[tuple[int, Episode, ImageDataset]]:
-    """Number, episode, and what every method may learn from, source by source."""
-    for source in range(len(sampler.pool)) if sources is None else sources:
-        for index in range(episodes):
-            episode = sampler.episode(index, source=source)
-            yield index, episode, episode_dataset(episode, sampler.pool[source])
-
-
 def evaluate_episodes(
     model: ParameterModel, sampler: EpisodeSampler, episodes: int, swapper: Swapper | None = None,
-    swaps: Sequence[Swap] = ("own",), config: PredictConfig | None = None, sources: Sequence[int] | None = None,
+    swaps: Sequence[Swap] = ("own",),
 ) -> pd.DataFrame:  # fmt: skip
     """Predict for episodes, also from swapped sketches, and classify their queries: one row an episode and swap."""
-    sketches = _sketches(model, swapper, config)
-    return evaluate_fits(partial(predict, model, config=config), sampler, episodes, sources, sketches, swaps)
+    return evaluate_fits(partial(predict, model), sampler, episodes, None, model, swapper, swaps)
 
 
 def evaluate_fits(
     fit: Callable[..., nn.Module], sampler: EpisodeSampler, episodes: int, sources: Sequence[int] | None = None,
-    sketches: Callable[..., Any] | None = None, swaps: Sequence[Swap] = ("own",),
+    model: ParameterModel | None = None, swapper: Swapper | None = None, swaps: Sequence[Swap] = ("own",),
 ) -> pd.DataFrame:  # fmt: skip
-    """Let a method learn each episode's training images and classify its queries: one row an episode and swap."""
-    rows = []
-    for index, episode, data in drawn(sampler, episodes, sources):
+    """Let a method learn each episode's training images and classify its queries: one row an episode and swap.
+
+    With a ``model`` the sketch that it looks at is given to ``fit``: the episode's own, or a swapped one.
+    """
+    rows, support = [], 0 if model is None else PredictConfig().support(model)
+    for source, index in product(range(len(sampler.pool)) if sources is None else sources, range(episodes)):
+        episode = sampler.episode(index, source=source)
+        data = episode_dataset(episode, sampler.pool[source])
         for swap in swaps:
-            given = {} if sketches is None else {"sketch": sketches(episode, data, index, swap)}
+            given: dict[str, Any] = {}
+            if swap != "own":
+                swapper = swapper or Swapper(sampler.pool, sampler.config.sketch_per_class)
+                given["sketch"] = swapper.sketch(episode, data.class_names, index, swap, support)
+            elif model is not None:
+                given["sketch"] = episode.given(support)
             began = time.perf_counter()
             network = fit(data, **given)
             seconds = time.perf_counter() - began
@@ -245,20 +249,6 @@ def evaluate_fits(
             row = {"dataset": data.name, "episode": index, "value": 100 * float(right.float().mean())}
             rows.append(row | {"chance": 100 / len(episode.classes), "seconds": seconds, "swap": swap})
     return pd.DataFrame(rows)
-
-
-def _sketches(model: ParameterModel, swapper: Swapper | None, config: PredictConfig | None = None) -> Any:
-    """What gives the sketch of an episode that a model looks at, its own or a swapped one."""
-    support = (config or PredictConfig()).support(model)
-
-    def sketch(episode: Episode, data: ImageDataset, index: int, swap: Swap) -> tuple[Tensor, Tensor]:
-        if swap == "own":
-            return episode.given(support)
-        if swapper is None:
-            raise PudNetError(f"The {swap} swap needs a Swapper with all classes of the sources.")
-        return swapper.sketch(episode, data.class_names, index, swap, support)
-
-    return sketch
 
 
 def episode_dataset(episode: Episode, source: ImageDataset) -> ImageDataset:
@@ -292,18 +282,7 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
     sides = [side[common] for side in sides]
     if len(sides[0]) != len(sides[1]):  # the mean over seeds of the side that has several
         sides = [side.mean(axis="index").to_frame().T for side in sides]
-    # episodes of one index are averaged over sources, so that sources weigh the same and episodes stay independent
-    paired = pd.DataFrame(sides[0].to_numpy() - sides[1].to_numpy(), columns=sides[0].columns)
-    return crossed_interval(paired.T.groupby(level="episode").mean().T.to_numpy())
-
-
-class MeasureJob(NamedTuple):
-    """One method and seed, and on which episodes: an item of ``measure``."""
-
-    run: Run
-    controls: tuple[str, ...]
-    episodes: int
-    sources: tuple[int, ...]
+    return crossed_interval(_over_sources(sides[0] - sides[1].set_axis(sides[0].index)))
 
 
 def measure(
@@ -330,57 +309,45 @@ def measure(
     """
     swapper = Swapper(swap_from or episodes.pool, episodes.config.sketch_per_class)
     chosen = tuple(range(len(episodes.pool)) if sources is None else sources)
-    work = []
+    tables, missing, names = [], [], []
     for run in runs:
-        blind = run.recipe.options.get("embedding") == "constant" and not run.recipe.options.get("refine")
-        swaps = tuple(controls) if (run.recipe.kind.conditioned and not blind) or run.recipe.kind.derive else ()
-        number = (slow_count or count) if run.recipe.kind.slow else count
-        work.append(MeasureJob(run, swaps, number, chosen))
-    places = {i: table_file(job, episodes, swapper) for i, job in enumerate(work)}
-    missing = [i for i, path in places.items() if not path.is_file()]
+        kind, options = run.recipe.kind, run.recipe.options
+        blind = options.get("embedding") == "constant" and not options.get("refine")
+        swaps = tuple(controls) if (kind.conditioned and not blind) or kind.derive else ()
+        number = (slow_count or count) if kind.slow else count
+        facts = [
+            _code(), run.recipe.method, sorted(options.items()), run.recipe.lr, run.seed, asdict(run.target),
+            run_folder(run.training).name if run.training else "", swaps, number, chosen, asdict(episodes.config),
+            episodes.seed, episodes.images_and_classes(), [_digest(d) for d in episodes.pool],
+            [_digest(d) for d in episodes.query_pool or ()], [_digest(d) for d in swapper.sources],
+        ]  # fmt: skip
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+        tables.append((run, cache_folder() / "tables" / f"{digest}.csv"))
+        if not tables[-1][1].is_file():
+            missing.append((run, swaps, number, chosen, tables[-1][1]))
+            names.append(f"{run.name}, seed {run.seed}")
+    parallel(_measure, missing, jobs, "method" if progress else "", names, (episodes, swapper))
+    found = [pd.read_csv(path).assign(method=run.name) for run, path in tables]
+    table = pd.concat(found, ignore_index=True)
+    table["method"] += table["control"].astype(object).fillna("")
+    return table[["method", "dataset", "seed", "episode", "metric", "value", "chance", "seconds", "meta_seconds"]]
 
-    def keep(place: int, table: pd.DataFrame) -> None:
-        write_atomically(places[missing[place]], table.to_csv(index=False).encode())
 
-    names = [f"{work[i].run.name}, seed {work[i].run.seed}" for i in missing]
-    parallel(
-        measure_job, [work[i] for i in missing], jobs, "method" if progress else "", labels=names, on_result=keep,
-        shared=(episodes, swapper),
-    )  # fmt: skip
-    tables = []
-    for place, path in places.items():
-        table = pd.read_csv(path)
-        tables.append(table.assign(method=work[place].run.name + table["control"].astype(object).fillna("")))
-    order = ["method", "dataset", "seed", "episode", "metric", "value", "chance", "seconds", "meta_seconds"]
-    return pd.concat(tables, ignore_index=True)[order]
-
-
-def measure_job(job: MeasureJob, shared: tuple[EpisodeSampler, Swapper]) -> pd.DataFrame:
-    """Measure one run; see ``measure``."""
-    run, outcome, (sampler, swapper) = job.run, job.run.outcome(), shared
-    model, kind = outcome.model if outcome else None, run.recipe.kind
+def _measure(item: tuple[Run, tuple[str, ...], int, tuple[int, ...], Path], shared: tuple[Any, Swapper]) -> None:
+    """Measure one run and keep its table."""
+    (run, controls, number, sources, path), (sampler, swapper) = item, shared
+    outcome, kind = run.outcome(), run.recipe.kind
+    model = outcome.model if outcome else None
     given: dict[str, Any] = {"lr": run.recipe.lr} if kind.tuned else {}
     given |= {} if kind.model or kind.derive else run.recipe.options
     fit = partial(kind.fit, model=model, target=run.target, seed=run.seed, **given)
-    sketches = _sketches(model, swapper) if model is not None and (kind.conditioned or kind.derive) else None
-    swaps: list[Swap] = ["own", *("far" if control == "far swap" else "near" for control in job.controls)]
-    table = evaluate_fits(fit, sampler, job.episodes, job.sources, sketches, swaps)
+    looks = model if kind.conditioned or kind.derive else None
+    swaps: list[Swap] = ["own", *("far" if control == "far swap" else "near" for control in controls)]
+    table = evaluate_fits(fit, sampler, number, sources, looks, swapper, swaps)
     control = table.pop("swap").map({"own": "", "far": ", far swap", "near": ", near swap"})
     seconds = outcome.seconds if outcome else np.nan
-    return table.assign(control=control, seed=run.seed, metric="accuracy", meta_seconds=seconds)
-
-
-def table_file(job: MeasureJob, sampler: EpisodeSampler, swapper: Swapper) -> Path:
-    """Where the cache keeps a job's table; the name depends on run, episodes, images and the code that measures."""
-    run = job.run
-    facts = [
-        _code(), run.recipe.method, sorted(run.recipe.options.items()), run.recipe.lr, run.seed, asdict(run.target),
-        run_folder(run.training).name if run.training else "", job.controls, job.episodes, job.sources,
-        asdict(sampler.config), sampler.seed, sampler.images_and_classes(), [_digest(d) for d in sampler.pool],
-        [_digest(d) for d in sampler.query_pool or ()], [_digest(d) for d in swapper.sources],
-    ]  # fmt: skip
-    name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
-    return cache_folder().parent / "tables" / f"{name}.csv"
+    table = table.assign(control=control, seed=run.seed, metric="accuracy", meta_seconds=seconds)
+    write_atomically(path, table.to_csv(index=False).encode())
 
 
 @cache
@@ -421,12 +388,13 @@ class Crossing(NamedTuple):
 
     def text(self, digits: int = 0) -> str:
         """As text: "12 [8, 20]", "more than 60 [more than 60, …]", "at most 3 [at most 3, 5]"."""
-        return f"{self._place(self.at, digits)} [{self._place(self.low, digits)}, {self._place(self.high, digits)}]"
 
-    def _place(self, value: float, digits: int) -> str:
-        if math.isinf(value):
-            return f"more than {self.last:,.{digits}f}"
-        return f"{'at most ' if value <= self.first else ''}{value:,.{digits}f}"
+        def place(value: float) -> str:
+            if math.isinf(value):
+                return f"more than {self.last:,.{digits}f}"
+            return f"{'at most ' if value <= self.first else ''}{value:,.{digits}f}"
+
+        return f"{place(self.at)} [{place(self.low)}, {place(self.high)}]"
 
 
 def student_bounds(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,14 +24,7 @@ Config = TypeVar("Config")
 
 
 def current_profile() -> str:
-    """Read the profile from the environment variable ``PUDNET_PROFILE``; ``laptop`` where it is not set.
-
-    Returns:
-        One of ``PROFILE_NAMES``.
-
-    Raises:
-        PudNetError: If the variable names no profile.
-    """
+    """Read the profile from the environment variable ``PUDNET_PROFILE``; ``laptop`` where it is not set."""
     profile = os.environ.get(PROFILE_VARIABLE) or "laptop"
     return known_profile(profile, f"It comes from the environment variable {PROFILE_VARIABLE}.")
 
@@ -51,9 +45,6 @@ def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         The chosen profile's own copy.
-
-    Raises:
-        PudNetError: If the profile is unknown, one is missing, or their names differ.
     """
     if set(sizes) != set(PROFILE_NAMES):
         raise PudNetError(f"pick() got the profiles {sorted(sizes)}; expected {', '.join(PROFILE_NAMES)}.")
@@ -65,27 +56,21 @@ def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def replace_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
-    """Copy a frozen dataclass with some fields replaced, each name and type checked."""
-    if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise PudNetError(f"{config!r} is not a config; expected an instance of a frozen dataclass.")
+    """Copy a frozen dataclass with some fields replaced, by dotted name; each name and type checked, None left out."""
     hints = get_type_hints(type(config))
-    known = [field.name for field in dataclasses.fields(config) if field.init]
-    nested: dict[str, dict[str, Any]] = {}
     changes: dict[str, Any] = {}
+    nested: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, value in overrides.items():
-        if value is None:
-            continue
         head, _, rest = name.partition(".")
-        if head not in known:
-            raise unknown_name(f"parameter of {type(config).__name__}", head, known)
-        current = getattr(config, head)
-        if rest or (dataclasses.is_dataclass(current) and isinstance(value, Mapping)):
-            nested.setdefault(head, {}).update({rest: value} if rest else value)
-        else:
+        if head not in hints:
+            raise unknown_name(f"parameter of {type(config).__name__}", head, hints)
+        if value is not None and rest:
+            nested[head][rest] = value
+        elif value is not None:
             changes[head] = checked(f"{type(config).__name__}.{head}", value, hints[head])
     for head, fields in nested.items():
         changes[head] = replace_fields(getattr(config, head), fields)
-    return dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:

@@ -125,16 +125,13 @@ class CosineHead(nn.Module):
 class ScratchResult(NamedTuple):
     """What training gives.
 
-    Attributes:
-        network: The trained network in evaluation mode.
-        curve: One row an evaluation: step, epoch, seconds of training so far, value (accuracy on the test images in %),
-            and loss (mean of the training batches since the row before; none in row 0).
-        seconds: Seconds of training; the clock holds still while accuracy is measured.
+    A row of the curve holds step, epoch, seconds of training so far, value (accuracy on the test images in %), and loss
+    (mean of the training batches since the row before; none in row 0).
     """
 
-    network: ImageClassifier
+    network: ImageClassifier  # in evaluation mode
     curve: list[dict[str, float]]
-    seconds: float
+    seconds: float  # of training; the clock holds still while accuracy is measured
 
 
 def accuracy(network: nn.Module, images: ImageDataset, batch_size: int = 512) -> float:
@@ -184,30 +181,6 @@ class Batches:
     def __iter__(self) -> Iterator[Tensor]:
         for _ in range(self.epochs):
             yield from torch.randperm(self.images, generator=self.generator).split(self.size)[: self.per_epoch]
-
-
-class Clock:
-    """Seconds of training; waits for the GPU when it stops. With a limit, ``share`` of it is used up."""
-
-    def __init__(self, device: torch.device, limit: float = 0.0) -> None:
-        self.seconds, self._limit, self._cuda = 0.0, limit, device.type == "cuda"
-        self._began: float | None = None
-
-    def start(self) -> None:
-        """Let it run."""
-        self._began = time.perf_counter()
-
-    def stop(self) -> None:
-        """Hold it; nothing happens if it stands."""
-        if self._began is not None:
-            if self._cuda:
-                torch.cuda.synchronize()
-            self.seconds, self._began = self.seconds + time.perf_counter() - self._began, None
-
-    def share(self) -> float:
-        """Share of the limit that is used up; 0 without a limit."""
-        running = time.perf_counter() - self._began if self._began is not None else 0.0
-        return (self.seconds + running) / self._limit if self._limit else 0.0
 
 
 def train_from_scratch(
@@ -293,27 +266,18 @@ def train_network(
     """Train a network in place: the one loop behind training from scratch and fine-tuning."""
     if train.num_classes < 2:
         raise PudNetError(f"{train.name} has one class only; a classifier needs at least two.")
-    with hook("kept_memory", nullcontext)(), precise_statistics(network):
-        return _train(network, train, test, config, progress)
-
-
-def _train(
-    network: ImageClassifier, train: ImageDataset, test: ImageDataset | None, config: ScratchConfig, progress: bool
-) -> ScratchResult:
     fabric = fabric_lib.Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
     network.backbone.requires_grad_(config.trainable == "full")
     trained = [p for p in network.parameters() if p.requires_grad]
     wrapped, optimiser = fabric.setup(network, _optimiser(trained, config))
-    clock = Clock(fabric.device, config.max_seconds)
     batches = Batches(len(train), config.batch_size, config.epochs, config.seed)
     labels = train.labels.to(fabric.device)
     curve: list[dict[str, float]] = []
     losses: list[Tensor] = []
-    measured = step = 0
+    seconds, share, measured, step = 0.0, 0.0, 0, 0  # share of the time limit that is used up
 
     def measure() -> None:
-        clock.stop()
-        row: dict[str, float] = {"step": step, "epoch": step / batches.per_epoch, "seconds": clock.seconds}
+        row: dict[str, float] = {"step": step, "epoch": step / batches.per_epoch, "seconds": seconds}
         if losses:
             row["loss"] = float(torch.stack(losses).mean())
             losses.clear()
@@ -322,41 +286,45 @@ def _train(
                 raise PudNetError(f"{what}; lower learning_rate ({config.peak_rate}).")
         if test is not None:
             curve.append(row | {"value": accuracy(network.eval(), test)})
-        go_on()
+            train_mode()
 
-    def go_on() -> None:
+    def train_mode() -> None:
         network.train()
         if config.trainable == "probe":  # it keeps the backbone, its batch-norm statistics included, as it is
             network.backbone.eval()
-        clock.start()
 
-    bar = tqdm(total=batches.total, disable=not progress, desc="training")
-    measure() if config.evaluate_start else go_on()
-    for part in batches:
-        for group in optimiser.param_groups:
-            group["lr"] = config.peak_rate * _share(config.schedule, max(step / batches.total, clock.share()))
-        images = augment(train.images[part], config.flip, config.crop, batches.generator).to(fabric.device)
-        loss = F.cross_entropy(wrapped(images), labels[part.to(fabric.device)])
-        optimiser.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        if config.gradient_centralization:
-            centralise_gradients(trained)
-        optimiser.step()
-        losses.append(loss.detach())
-        step += 1
-        bar.update()
-        due = max(step * config.evaluations // batches.total, int(clock.share() * config.evaluations))
-        if due > measured or step == 1:
-            measured = due
-            measure()
-        if clock.share() >= 1:
-            break
-    if losses:
+    train_mode()
+    if config.evaluate_start:
         measure()
-    clock.stop()
-    bar.close()
+    bar = tqdm(total=batches.total, disable=not progress, desc="training")
+    with hook("kept_memory", nullcontext)(), precise_statistics(network), bar:
+        began = time.perf_counter()
+        for part in batches:
+            for group in optimiser.param_groups:
+                group["lr"] = config.peak_rate * _share(config.schedule, max(step / batches.total, share))
+            images = augment(train.images[part], config.flip, config.crop, batches.generator).to(fabric.device)
+            loss = F.cross_entropy(wrapped(images), labels[part.to(fabric.device)])
+            optimiser.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            if config.gradient_centralization:
+                centralise_gradients(trained)
+            optimiser.step()
+            losses.append(loss.detach())
+            step += 1
+            bar.update()
+            share = (time.perf_counter() - began) / config.max_seconds if config.max_seconds else 0.0
+            due = max(step * config.evaluations // batches.total, int(share * config.evaluations))
+            if due > measured or step == 1 or share >= 1:
+                measured = due
+                if fabric.device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds = time.perf_counter() - began
+                measure()
+                began = time.perf_counter() - seconds  # the clock holds still while accuracy is measured
+            if share >= 1:
+                break
     network.requires_grad_(True)
-    return ScratchResult(network.eval(), curve, clock.seconds)
+    return ScratchResult(network.eval(), curve, seconds)
 
 
 def _optimiser(parameters: list[nn.Parameter], config: ScratchConfig) -> Any:

@@ -18,7 +18,6 @@ from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.supervised import (
     Batches,
-    Clock,
     CosineHead,
     ImageClassifier,
     ScratchConfig,
@@ -187,12 +186,6 @@ def test_the_clock_holds_still_while_accuracy_is_measured(images, monkeypatch):
 
 
 def test_time_limit(images):
-    clock = Clock(torch.device("cpu"), 0.2)
-    clock.start()
-    time.sleep(0.1)
-    clock.stop()
-    assert 0.5 <= clock.share() <= clock.seconds / 0.2
-    assert Clock(torch.device("cpu"), 0).share() == 0
     result = train_from_scratch(images(), images(), changed(epochs=100_000, max_seconds=0.3, evaluations=3))
     assert 0.3 <= result.seconds < 3
     assert 2 <= len(result.curve) <= 5
