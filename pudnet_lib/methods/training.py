@@ -29,7 +29,7 @@ from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.export.models import load_state, save_model
 from pudnet_lib.files import load_tensors, lock, save_tensors, sweep
-from pudnet_lib.images.cache import cache_folder as user_cache
+from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.images.named import manifest
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.registry import Recipe, method
@@ -79,8 +79,7 @@ class Task(NamedTuple):
     validation: Any = None  # episodes to validate on
 
 
-@dataclass(frozen=True)
-class TrainOutcome:
+class TrainOutcome(NamedTuple):
     """What a run gives: the model, in evaluation mode on the CPU, and what it cost, its base included."""
 
     model: ParameterModel
@@ -114,7 +113,7 @@ def classify(config: TrainConfig, pool: Pool | None = None) -> Task:
 
 def train(
     config: TrainConfig, run_dir: Path | None = None, progress: bool = True, pool: Pool | None = None,
-    scale: ScaleConfig | None = None, task: Task | None = None, on_step: Callable[[int], None] | None = None,
+    scale: ScaleConfig | None = None, task: Task | None = None,
 ) -> TrainOutcome:  # fmt: skip
     """Meta-train, or load what a finished run left in its folder; one that was cut off goes on."""
     path, model = run_dir and run_dir / "model.safetensors", build_model(config)
@@ -135,7 +134,7 @@ def train(
                 step.auxiliary = auxiliary
             result = meta_train_model(
                 part, episodes, meta, task.validation if part is model else None, run_dir and run_dir / name, progress,
-                partial(lambda done, n: on_step(done + n), steps) if on_step else None, step, scale,
+                step_module=step, scale=scale,
             )  # fmt: skip
             if part is not model:
                 assert isinstance(model, PudNet)
@@ -184,32 +183,12 @@ def _stages(config: TrainConfig, model: ParameterModel) -> Iterator[tuple[str, P
         yield f"stage-{i}", model, replace(meta, steps=steps, weights=weights), seed
 
 
-def cache_folder() -> Path:
-    """Where meta-trained models are kept."""
-    return user_cache() / "models"
-
-
 def run_folder(config: TrainConfig) -> Path:
     """The folder of a run; its name depends on the configuration and on the embedded images' checksums."""
     sources = getattr(config.pool, "sources", config.pool)
     images = {name: entry["sha256"] for name, entry in manifest().items() if name in sources}
     identity = json.dumps([VERSION, asdict(config), images], sort_keys=True)
-    return cache_folder() / hashlib.sha256(identity.encode()).hexdigest()[:20]
-
-
-def train_config(
-    recipe: Recipe, target: TargetConfig, pool: PoolConfig, steps: int, seed: int = 0,
-    episodes: EpisodeConfig | None = None, **trainer: Any,
-) -> TrainConfig:  # fmt: skip
-    """Build the run of a recipe."""
-    base = min(steps - 1, round(recipe.base * steps))
-    meta = MetaConfig(
-        steps=max(1, steps - base), learning_rate=recipe.lr, direct_learning_rate=recipe.target_lr,
-        weights=recipe.losses, seed=seed, **(dict[str, Any](validate_every=0, accelerator="cpu") | trainer),
-    )  # fmt: skip
-    shared: dict[str, Any] = {"base_steps": base, "base_learning_rate": recipe.base_lr} if base else {}
-    model = recipe.config(target, seed)
-    return TrainConfig(recipe.method, model, pool, episodes or EpisodeConfig(), meta, seed, **shared)
+    return cache_folder() / "models" / hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
@@ -228,7 +207,7 @@ class Run:
             return None
         found = train(self.training, run_folder(self.training), False, pool)
         derive = self.recipe.kind.derive
-        return found if derive is None else replace(found, model=derive(found.model, **self.recipe.options))
+        return found if derive is None else found._replace(model=derive(found.model, **self.recipe.options))
 
     def log(self) -> pd.DataFrame:
         """One row a meta-training step: method, seed, step over all stages, loss, accuracy, and what was logged."""
@@ -247,12 +226,14 @@ class Runs(tuple[Run, ...]):
     """All methods of an experiment, each with its seeds; ``runs["PudNet (kit)", 0]`` is one of them."""
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple):
-            found = [run for run in self if (run.name, run.seed) == key]
-            if not found:
-                raise unknown_name("run", str(key), [str((run.name, run.seed)) for run in self])
-            return found[0]
-        return Runs(r for r in self if r.name == key) if isinstance(key, str) else super().__getitem__(key)
+        if isinstance(key, str):
+            return Runs(run for run in self if run.name == key)
+        if not isinstance(key, tuple):
+            return super().__getitem__(key)
+        found = {(run.name, run.seed): run for run in self}
+        if key not in found:
+            raise unknown_name("run", str(key), map(str, found))
+        return found[key]
 
     def log(self) -> pd.DataFrame:
         """The logs of all of them, below one another."""
@@ -267,15 +248,20 @@ def plan(
     target, config = target or TargetConfig(), pool if isinstance(pool, PoolConfig) else pool.config
     runs: list[Run] = []
     for name, recipe in methods.items():
-        origin = recipe
-        while origin.start:
-            if origin.start not in methods:
-                raise unknown_name(f"method that {name!r} starts from", origin.start, methods)
-            origin = methods[origin.start]
-        for seed in list(seeds)[: None if origin.kind.model else 1]:
+        first = recipe
+        while first.start:
+            if first.start not in methods:
+                raise unknown_name(f"method that {name!r} starts from", first.start, methods)
+            first = methods[first.start]
+        base = min(steps - 1, round(first.base * steps))
+        numbers = base, first.base_lr if base else TrainConfig.base_learning_rate
+        plain: dict[str, Any] = {"steps": max(1, steps - base), "weights": first.losses, "validate_every": 0}
+        plain |= {"learning_rate": first.lr, "direct_learning_rate": first.target_lr, "accelerator": "cpu"}
+        for seed in seeds if first.kind.model else seeds[:1]:
             training = None
-            if origin.kind.model:
-                training = train_config(origin, target, config, steps, seed, episodes, **trainer)
+            if first.kind.model:
+                own, meta = first.config(target, seed), MetaConfig(**(plain | {"seed": seed} | trainer))
+                training = TrainConfig(first.method, own, config, episodes or EpisodeConfig(), meta, seed, *numbers)
             runs.append(Run(name, recipe, seed, target, training))
     return Runs(runs)
 
@@ -286,8 +272,8 @@ def train_runs(runs: Sequence[Run], jobs: int = 1, progress: bool = True, pool: 
     for run in runs:
         if run.training and not (run_folder(run.training) / "model.safetensors").is_file():
             missing.setdefault(run.training, f"{run.name}, seed {run.seed}")
-    items = [(training, None if jobs > 1 else pool) for training in missing]
-    parallel(_train_item, items, jobs, "meta-training" if progress else "", labels=list(missing.values()))
+    one = partial(_train_one, pool=None if jobs > 1 else pool)
+    parallel(one, list(missing), jobs, "meta-training" if progress else "", list(missing.values()))
     return Runs(runs)
 
 
@@ -321,5 +307,5 @@ def _pool(config: PoolConfig) -> Pool:
     return Pool(config)
 
 
-def _train_item(item: tuple[TrainConfig, Pool | None]) -> None:
-    train(item[0], run_folder(item[0]), False, item[1] or _pool(item[0].pool))
+def _train_one(training: TrainConfig, pool: Pool | None) -> None:
+    train(training, run_folder(training), False, pool or _pool(training.pool))

@@ -9,7 +9,7 @@ from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.images.pool import PoolConfig
 from pudnet_lib.methods import PAPER_LOSSES, Recipe, method, recipe_table, register
-from pudnet_lib.methods.training import _stages, build_model, meta_train, plan, train_config
+from pudnet_lib.methods.training import _stages, build_model, meta_train, plan
 
 TARGET, SMALL, POOL = TargetConfig(width=4), EpisodeConfig(2, 2, 2, 2), PoolConfig(("fashion",))
 
@@ -49,7 +49,7 @@ def test_but_changes_what_it_names_alone():
 
 def test_nothing_is_multiplied_between_recipe_and_trainer():
     recipe = Recipe("pudnet", lr=1e-3, target_lr=2e-3, base=5 / 6, base_lr=2e-2, residual=True)
-    config = train_config(recipe, TARGET, POOL, 60)
+    config = plan({"mine": recipe}, POOL, 60, target=TARGET)[0].training
     assert (config.meta.learning_rate, config.meta.direct_learning_rate) == (1e-3, 2e-3)
     base, own = _stages(config, build_model(config))
     assert (base[2].steps, base[2].learning_rate, base[2].direct_learning_rate) == (50, 2e-2, 0.0)
@@ -59,7 +59,7 @@ def test_nothing_is_multiplied_between_recipe_and_trainer():
 
 @pytest.mark.parametrize("name", ["protonet", "matchingnet", "meta-baseline", "meta-deepbdc", "musml"])
 def test_stages_share_the_steps(name):
-    config = train_config(Recipe(name), TARGET, POOL, 7)
+    config = plan({"mine": Recipe(name)}, POOL, 7, target=TARGET)[0].training
     found = [meta for _, _, meta, _ in _stages(config, build_model(config))]
     assert sum(meta.steps for meta in found) == 7
     assert found[-1].weights == LossWeights(1, 0, 0)
