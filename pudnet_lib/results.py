@@ -30,6 +30,7 @@ import pandas as pd
 import psutil
 
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import write_atomically
 from pudnet_lib.profiles import known_profile
 
 SCHEMA_VERSION = 1
@@ -140,9 +141,8 @@ def git_commit() -> str:
     root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
-        return subprocess.check_output(
-            ["git", "-C", str(root), *arguments], text=True, stderr=subprocess.DEVNULL, timeout=20
-        ).strip()
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=20).strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
@@ -178,8 +178,8 @@ def device_name() -> str:
 
 def _proc(path: str, name: str) -> str:
     """Read a value of one of Linux's tables; empty where there is none."""
-    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+    found = re.search(rf"^{name}\s*: *(.*)", Path(path).read_text() if Path(path).exists() else "", re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def peak_memory_mb() -> float:
@@ -193,25 +193,15 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-@cache
-def _validator() -> Any:
-    schema = (Path(__file__).parent / "batch" / "result.schema.json").read_text(encoding="utf-8")
-    return fastjsonschema.compile(json.loads(schema))
+_fits = fastjsonschema.compile(json.loads((Path(__file__).parent / "batch" / "result.schema.json").read_bytes()))
 
 
 def _validate(result: Mapping[str, Any], source: str) -> None:
     try:
-        _validator()(result)
+        _fits(result)
     except fastjsonschema.JsonSchemaValueException as error:
         reason = error.message.replace("data", "result", 1)
         raise PudNetError(f"{source} is no valid result file: {reason}. Run the experiment again.") from None
-
-
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file so that the old or the whole new one stands there; a full disk is one clear line."""
-    from pudnet_lib.files import write_atomically
-
-    write_atomically(path, content.encode() if isinstance(content, str) else content)
 
 
 def publish(
@@ -339,10 +329,11 @@ def write_result(
         "figures": plain(list(figures)), "provenance": plain(provenance),
     }  # fmt: skip
     _validate(result, str(path))
-    atomic_write(Path(path).with_suffix(".csv"), pd.DataFrame(result["rows"]).to_csv(index=False))
+    write_atomically(Path(path).with_suffix(".csv"), pd.DataFrame(result["rows"]).to_csv(index=False).encode())
     for file, content in (drawings or {}).items():  # first: a result that exists names only figures that exist
-        atomic_write(Path(path).parent / file, content)
-    atomic_write(Path(path), json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomically(Path(path).parent / file, content)
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(Path(path), f"{text}\n".encode())
     return result
 
 

@@ -7,9 +7,6 @@ by bit as if it had never been cut off, on any devices.
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import json
 import os
 import signal
@@ -24,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import lightning_fabric as fabric_lib
+import pandas as pd
 import torch
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
@@ -50,23 +48,6 @@ def _names(module: nn.Module, optimiser: Any) -> list[str]:
     """Names of the parameters in the order in which the optimiser numbers them."""
     known = {id(p): n for n, p in module.named_parameters()}
     return [known[id(p)] for group in optimiser.param_groups for p in group["params"]]
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``log.csv``; a torn last line, NUL bytes and lines that are no numbers are left out."""
-    text = path.read_bytes().replace(b"\0", b"").decode(errors="replace")
-    rows = []
-    for row in csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])):
-        with contextlib.suppress(ValueError, AttributeError):
-            rows.append({k: float(v) for k, v in row.items() if k and v})
-    return [row for row in rows if "step" in row]
 
 
 class _RunFolder:
@@ -96,7 +77,8 @@ class _RunFolder:
         """Put the state back; fields that are ``free`` may differ from the run that was cut off."""
         path = self._dir / STATE
         tensors, description = load_tensors(path)
-        old, new = _flat(description["identity"]), _flat(json.loads(json.dumps(self._identity)))
+        identities = description["identity"], json.loads(json.dumps(self._identity))
+        old, new = (pd.json_normalize(identity).to_dict("records")[0] for identity in identities)
         if differing := sorted(k for k in {*old, *new} - free if old.get(k) != new.get(k)):
             first = differing[0]
             raise PudNetError(
@@ -151,15 +133,14 @@ class _RunFolder:
         if first_rank:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed with a folder
 
-            write_atomically(self._dir / "log.csv", f"{','.join(FIELDS)}\r\n{self._lines()}".encode())
+            write_atomically(self._dir / "log.csv", self._lines(header=True).encode())
             self._events = SummaryWriter(str(self._dir), purge_step=len(self.rows) + 1)
         return self
 
-    def _lines(self) -> str:
-        buffer = io.StringIO()
-        csv.DictWriter(buffer, FIELDS).writerows(self.rows[self._written :])
+    def _lines(self, header: bool = False) -> str:
+        table = pd.DataFrame(self.rows[self._written :], columns=FIELDS, dtype=object)
         self._written = len(self.rows)
-        return buffer.getvalue()
+        return str(table.to_csv(index=False, header=header, lineterminator="\r\n"))
 
     def add(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -193,17 +174,16 @@ class _RunFolder:
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Hold back a first Ctrl-C or SIGTERM until the block ends, then raise it; a second one is raised at once."""
-    pending = False
+    held: list[int] = []
 
     def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal pending
-        if pending:
+        held.append(number)
+        if len(held) > 1:
             raise KeyboardInterrupt
-        pending = True
 
     with _handled(hold):
         yield
-    if pending:
+    if held:
         raise KeyboardInterrupt
 
 
@@ -256,7 +236,17 @@ def explained(fabric: Any, config: MetaConfig, sampler: EpisodeSampler, step: in
         with interrupts_held():
             yield
     except torch.OutOfMemoryError as error:
-        raise PudNetError(_out_of_memory(config, sampler, step, error)) from error
+        names = ("ways", "sketch_per_class", "support_per_class", "query_per_class")
+        sizes = [f"episodes.{n} (now {getattr(sampler.config, n)})" for n in names if hasattr(sampler.config, n)]
+        pixels, reason = sampler.pool[0].size if sampler.pool else 0, str(error).partition("\n")[0][:120]
+        bf16 = "" if config.precision != "32-true" else "meta.precision to bf16-mixed (now 32-true), "
+        raise PudNetError(
+            f"The device ran out of memory in step {step + 1} ({reason or 'no details'}). "
+            f"Set {bf16}or lower one of: {', '.join(sizes)}, pool.size (now {pixels}), "
+            "pudnet.target.width; share_generators=True makes a deep target's hypernetwork smaller. episodes_per_step "
+            "and the number of ranks do not matter: a rank takes its episodes one at a time. The last checkpoint, if "
+            "there is one, is still good."
+        ) from error
     except RuntimeError as error:
         if fabric.world_size == 1 or not any(word in str(error).lower() for word in _LOST):
             raise
@@ -268,19 +258,7 @@ def explained(fabric: Any, config: MetaConfig, sampler: EpisodeSampler, step: in
         ) from error
 
 
-def _out_of_memory(config: MetaConfig, sampler: EpisodeSampler, step: int, error: BaseException) -> str:
-    names = ("ways", "sketch_per_class", "support_per_class", "query_per_class")
-    sizes = [f"episodes.{n} (now {getattr(sampler.config, n)})" for n in names if hasattr(sampler.config, n)]
-    pixels = sampler.pool[0].size if sampler.pool else 0
-    bf16 = "" if config.precision != "32-true" else "meta.precision to bf16-mixed (now 32-true), "
-    return (
-        f"The device ran out of memory in step {step + 1} ({str(error).splitlines()[0][:120] or 'no details'}). Set "
-        f"{bf16}or lower one of: {', '.join(sizes)}, pool.size (now {pixels}), pudnet.target.width; "
-        "share_generators=True makes a deep target's hypernetwork smaller. episodes_per_step and the number of ranks "
-        "do not matter: a rank takes its episodes one at a time. The last checkpoint, if there is one, is still good."
-    )
-
-
-#: SIGTERM raises KeyboardInterrupt, so that a run that is stopped leaves a checkpoint.
-terminated = partial(_handled, signal.default_int_handler, (signal.SIGTERM,))
-hooks.register(make_fabric=make_fabric, whole_step=explained, run_folder=_RunFolder, signals=terminated)
+hooks.register(
+    make_fabric=make_fabric, whole_step=explained, run_folder=_RunFolder,
+    signals=partial(_handled, signal.default_int_handler, (signal.SIGTERM,)),  # a stopped run leaves a checkpoint
+)  # fmt: skip

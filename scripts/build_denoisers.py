@@ -20,7 +20,7 @@ import torch
 
 from pudnet_lib.denoise.episodes import NoisyEpisodeConfig
 from pudnet_lib.denoise.train import BUNDLED, DENOISER_META, PHOTOGRAPHS, TEXTURES, DenoiserTrainConfig, train_denoiser
-from pudnet_lib.results import atomic_write
+from pudnet_lib.files import write_atomically
 from pudnet_lib.shipped import shipped_notes
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def main() -> None:
     for name in [] if arguments.cards else [arguments.train] if arguments.train else CONFIGS:
         train(name)
     for name in [] if arguments.train else CONFIGS:
-        atomic_write(SHIPPED / f"{name}.md", card(name))
+        write_atomically(SHIPPED / f"{name}.md", card(name).encode())
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import ALL, difference, interval_of, measure, summarise
 from pudnet_lib.export.models import load_model, save_model
+from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods import Recipe, recipe_table
 from pudnet_lib.methods.training import Runs, meta_train
-from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.results import device_name, git_commit
 
 SHIPPED = Path(__file__).parents[1] / "pudnet_lib" / "shipped"
 STEPS, EPISODES, WIDTH = 3500, 100, 16
@@ -160,7 +161,7 @@ def main() -> int:
     unseen = measure(runs, pool.unseen_episodes(drawn), options.episodes, swap_from=pool.train)
     held_out = measure(runs, pool.validation_episodes(drawn), options.episodes, ())
     for method, (name, _) in FILES.items():
-        atomic_write(SHIPPED / f"{name}.md", card(method, unseen, held_out, commit, options.seeds))
+        write_atomically(SHIPPED / f"{name}.md", card(method, unseen, held_out, commit, options.seeds).encode())
     print("\n".join(results(unseen)))
     return 0
 

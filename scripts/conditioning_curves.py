@@ -29,9 +29,10 @@ from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import Swapper, difference, evaluate_episodes, interval_of
+from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.class_attention import ClassAttention, ClassAttentionConfig
-from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.results import device_name, git_commit
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "reports" / "curves" / "conditioning_curves.json"
@@ -108,7 +109,7 @@ def run(design: str, width: int, seed: int, steps: int, episodes: int, pool: Poo
         if isinstance(model, PudNet):
             row |= liveness(model, unseen)
         rows.append(row)
-        atomic_write(notes, json.dumps(rows))
+        write_atomically(notes, json.dumps(rows).encode())
         model.train()
         print(time.strftime("%H:%M:%S"), name, step, {k: round(row[k], 3) for k in ("spread", "dead") if k in row})
 
@@ -157,7 +158,7 @@ def write(folder: Path, path: Path, device: str = "") -> None:
         "episodes": "5-way, 10 + 10 labelled images per class",
     }
     text = json.dumps({"study": "conditioning_curves", "provenance": facts, "rows": rows_of(collect(folder))}, indent=1)
-    atomic_write(path, text.replace("NaN", "null") + "\n")
+    write_atomically(path, f"{text.replace('NaN', 'null')}\n".encode())
 
 
 def main() -> int:

@@ -21,10 +21,11 @@ from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import ALL, difference, measure, summarise
+from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods import PAPER_LOSSES, Recipe
 from pudnet_lib.methods.training import meta_train
-from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.results import device_name, git_commit
 
 RESULTS = Path(__file__).parents[1] / "reports" / "results"
 REFERENCE = "shared network, lr 2e-2"
@@ -93,7 +94,7 @@ def main() -> int:
                 rows.append({"method": name, "metric": metric, **vars(difference(unseen, name, rival))})
     facts = {"device": device_name(), "commit": git_commit(), "steps": options.steps, "seeds": options.seeds}
     text = json.dumps({"study": "search", "provenance": facts, "rows": rows}, indent=1).replace("NaN", "null")
-    atomic_write(RESULTS / f"search.{options.target}.json", text + "\n")
+    write_atomically(RESULTS / f"search.{options.target}.json", f"{text}\n".encode())
     for row in rows:
         print(f"{row['method']:50} {row['metric']:22} {row['mean']:+6.1f} [{row['low']:+.1f}, {row['high']:+.1f}]")
     return 0

@@ -26,9 +26,10 @@ from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.evaluate import evaluate_episodes, interval
+from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.parallel import parallel
-from pudnet_lib.results import atomic_write, device_name, git_commit
+from pudnet_lib.results import device_name, git_commit
 
 OWN = "a user's own"
 NETWORKS: dict[str, Literal["resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small"]] = {
@@ -209,7 +210,8 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     table = run(config)
-    atomic_write(out, PAGE.format(table=markdown(table, config), commit=git_commit(), device=device_name()))
+    page = PAGE.format(table=markdown(table, config), commit=git_commit(), device=device_name())
+    write_atomically(out, page.encode())
     print(table.to_string())
 
 

@@ -29,8 +29,9 @@ from pygments.formatters import HtmlFormatter
 from pudnet_lib.batch.notebook import WIDGET_VIEW, experiment_id, read_notebook
 from pudnet_lib.batch.reproduce import all_notebooks, read_runs
 from pudnet_lib.errors import PudNetError
+from pudnet_lib.files import write_atomically
 from pudnet_lib.profiles import PROFILE_NAMES
-from pudnet_lib.results import atomic_write, below, duration, number, project_root, read_result, with_interval
+from pudnet_lib.results import below, duration, number, project_root, read_result, with_interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -171,10 +172,6 @@ def inline_figure(path: Path, alternative: str, name: str) -> str:
     return re.sub(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text.replace("<svg", start, 1), count=1)
 
 
-def _mean(row: Mapping[str, Any]) -> str:
-    return with_interval(row["mean"], row.get("low"), row.get("high"))
-
-
 def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Lay rows out as a table of the columns that hold something."""
     labels, named = words("labels"), dict.fromkeys(key for row in rows for key in row)
@@ -183,32 +180,29 @@ def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> Table:
     numeric = [not any(isinstance(row.get(key), str | bool) for row in rows) for key in keys]
     columns = [{"label": labels.get(k, k.replace("_", " ")), "numeric": n} for k, n in zip(keys, numeric, strict=True)]
 
-    def text(value: Any) -> str:
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        return value if isinstance(value, str) else number(value)
+    return columns, [[(_cell(row, key), row.get(key)) for key in keys] for row in rows]
 
-    return columns, [[(_mean(row) if k == "mean" else text(row.get(k)), row.get(k)) for k in keys] for row in rows]
+
+def _cell(row: Mapping[str, Any], key: str = "mean") -> str:
+    """Write one value of a row; its mean with the interval."""
+    if key == "mean":
+        return with_interval(row["mean"], row.get("low"), row.get("high"))
+    value = row.get(key)
+    return ("yes" if value else "no") if isinstance(value, bool) else value if isinstance(value, str) else number(value)
 
 
 def by_source(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     """Pivot rows: one column a dataset; None where there is one dataset, or a cell would hold two numbers."""
     sources = list(dict.fromkeys(row["dataset"] for row in rows if row.get("dataset")))
-    lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        line = lines.setdefault((str(row.get("method") or "—"), str(row["metric"])), {})
-        if row.get("dataset") in line:
-            return None
-        line[str(row.get("dataset"))] = row
-    if not 2 <= len(sources) <= 8:
+    names = [(row.get("method") or "—", row["metric"]) for row in rows]
+    found = {(*name, row.get("dataset")): (_cell(row), row["mean"]) for name, row in zip(names, rows, strict=True)}
+    if not 2 <= len(sources) <= 8 or len(found) < len(rows):
         return None
-    columns = [{"label": "Method", "numeric": False}, {"label": "Metric", "numeric": False}]
-    columns += [{"label": source, "numeric": True} for source in sources]
-    cells = []
-    for (method, metric), line in lines.items():
-        numbers = [(_mean(line[s]), line[s]["mean"]) if s in line else ("", None) for s in sources]
-        cells.append([(method, method), (metric, metric), *numbers])
-    return columns, cells
+    columns = [{"label": label, "numeric": label in sources} for label in ("Method", "Metric", *sources)]
+    return columns, [
+        [*((word, word) for word in name), *(found.get((*name, source), ("", None)) for source in sources)]
+        for name in dict.fromkeys(names)
+    ]
 
 
 def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -248,17 +242,13 @@ def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[
     return made
 
 
-def _fill(template: str, **given: Any) -> str:
+def _fill(template: str, **given: Any) -> bytes:
     """Fill in a template."""
     escape, loader = select_autoescape(["html"]), FileSystemLoader(TEMPLATES)
     environment = Environment(autoescape=escape, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters |= {"seconds": duration, "memory": _memory, "rich": rich, "sentence": first_sentence}
+    environment.filters |= {"seconds": duration, "rich": rich, "sentence": first_sentence}
     environment.globals |= {"table": rows_as_text, "pivot": by_source}
-    return environment.get_template(template).render(**given)
-
-
-def _memory(value: float | None) -> str:
-    return "—" if value is None else f"{value / 1000:.1f} GB" if value >= 1000 else f"{value:.0f} MB"
+    return environment.get_template(template).render(**given).encode()
 
 
 def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[Path, list[str]]:
@@ -267,7 +257,10 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
     runs_dir = runs_dir or root / "reports" / "runs"
     out = runs_dir / "smoke" if smoke else root / "reports"
     css, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("site.css", "site.js"))
-    look: Any = {"css": css, "code_css": _code_css()}
+    styles = (HtmlFormatter(style=name, nobackground=True) for name in ("friendly", "github-dark"))
+    light, dark = (style.get_style_defs(".highlight") for style in styles)
+    code_css = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
+    look: Any = {"css": css, "code_css": re.sub(r"^\s*pre \{[^}]*\}$", "", code_css, flags=re.MULTILINE)}
     pages: dict[str, str] = {}
     damaged, failed, sources = [], [], {} if smoke else {path.name: path for path in _committed(root)}
     runs = [found for name in (["smoke"] if smoke else PROFILE_NAMES[1:]) for found in read_runs(runs_dir / name)]
@@ -275,7 +268,7 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
         link = f"site/{run.profile}/{run.name}.html"
         try:
             body = notebook_body(folder / "executed.ipynb")
-            atomic_write(below(out, link), _fill("notebook.html", **look, run=run, body=body))
+            write_atomically(below(out, link), _fill("notebook.html", **look, run=run, body=body))
         except PudNetError as error:
             link = ""
             damaged.append(f"{error} `pudnet reproduce` runs it again.".replace(f"{root}/", ""))
@@ -294,13 +287,13 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
     lines = headline_lines([r for card in grouped for r in (card["main"], *card["others"])])
     look |= {"script": script, "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}
     found = {"cards": grouped, "headline": lines, "failed": failed, "damaged": damaged, "glossary": words("glossary")}
-    atomic_write(out / "index.html", _fill("index.html", **look, **found))
+    write_atomically(out / "index.html", _fill("index.html", **look, **found))
     return out / "index.html", damaged
 
 
 def write_readme(root: Path) -> Path:
     """Write ``reports/README.md`` from the committed results; the same results give the same text."""
-    atomic_write(root / "reports" / "README.md", readme_text(root))
+    write_atomically(root / "reports" / "README.md", readme_text(root).encode())
     return root / "reports" / "README.md"
 
 
@@ -313,7 +306,7 @@ def readme_text(root: Path) -> str:
         results.append({**result, "json": path.name, "csv": path.with_suffix(".csv").exists() and f"{path.stem}.csv"})
     grouped = cards(results, all_notebooks(root / "notebooks"))
     lines = headline_lines([card["main"] for card in grouped])
-    text = _fill("readme.md", cards=grouped, headline=lines, notebooks=notebooks)
+    text = _fill("readme.md", cards=grouped, headline=lines, notebooks=notebooks).decode()
     return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE).rstrip() + "\n"
 
 
@@ -331,10 +324,3 @@ def _prepare(path: Path, page: str, out: Path) -> dict[str, Any]:
         drawings.append({"drawn": drawn, "alt": figure["alt"], "link": os.path.relpath(file, out)})
     csv = _uri(pd.DataFrame(result["rows"]).to_csv(index=False).encode(), "csv", "text")
     return {**result, "page": page, "drawings": drawings, "stem": path.stem, "csv": csv}
-
-
-def _code_css() -> str:
-    light = HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight")
-    dark = HtmlFormatter(style="github-dark", nobackground=True).get_style_defs(".highlight")
-    css = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
-    return re.sub(r"^\s*pre \{[^}]*\}$", "", css, flags=re.MULTILINE)

@@ -13,7 +13,8 @@ import pytest
 
 from pudnet_lib import results as record
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.results import Headline, atomic_write, plain, provenance, read_result, read_results, write_result
+from pudnet_lib.files import write_atomically
+from pudnet_lib.results import Headline, plain, provenance, read_result, read_results, write_result
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,14 @@ def test_a_damaged_or_missing_file_is_a_clear_error(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "toy.json"
-    atomic_write(path, "old")
+    write_atomically(path, b"old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(PudNetError, match="No space"):
-        atomic_write(path, "new")
+        write_atomically(path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
