@@ -1,8 +1,7 @@
 """The right predictor by itself: candidates are compared on the user's own labelled images, the best one is taken.
 
-Our choice. Every candidate is cross-validated on the same images, predicted anew in each fold, with class means and
-with linear discriminant analysis (LDA) as its head; the time that this may take is given, and images and folds follow
-from it. All numbers are in the report.
+Every candidate is cross-validated on the same images, predicted anew in each fold, with class means and with linear
+discriminant analysis (LDA) as its head; images and folds follow from the time that is given. All numbers are reported.
 """
 
 from __future__ import annotations

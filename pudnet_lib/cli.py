@@ -444,7 +444,7 @@ def finetune(
 ) -> None:
     """Train a predicted network on with images of its classes, and say what it gained on the test part."""
     from pudnet_lib.core.predict import PredictedNetwork
-    from pudnet_lib.export.models import save_network
+    from pudnet_lib.export.models import save
     from pudnet_lib.images.folder import refuse_inside
     from pudnet_lib.supervised import accuracy
     from pudnet_lib.supervised import finetune as train_on
@@ -456,7 +456,7 @@ def finetune(
     head: Any = done.network.head
     facts = net.class_names, net.image_size, net.channels, net.target, net.origin
     tuned = PredictedNetwork(done.network.backbone, head.vectors, float(head.scale.detach()), *facts)
-    save_network(tuned, out / "network.safetensors")
+    save(tuned, out / "network.safetensors")
     typer.echo(
         f"{out / 'network.safetensors'}: {done.seconds:.1f} s of training; accuracy on {len(test)} test images "
         f"{accuracy(net, test):.1f} % before, {accuracy(tuned, test):.1f} % after"

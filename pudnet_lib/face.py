@@ -67,8 +67,8 @@ def to_images(images: Any, labels: Any, model: ParameterModel | None = None, siz
     """Make a dataset of what ``predict`` takes, with the size and channels of a predictor's training images."""
     if isinstance(images, ImageDataset):
         return images
+    channels = 3 if model is None else model.channels or 3
     size = size if size is not None else 32 if model is None else trained_size(model)
-    channels = (None if model is None else model.channels) or 3
     if labels is not None:
         return as_dataset(images, labels, size=size, channels=channels).with_channels(channels)
     if not isinstance(images, str | Path):
@@ -185,14 +185,12 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(X) == 0:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
         network, names = self.network_, [str(c) for c in range(len(self.classes_))]
-        data = as_dataset(X, [0] * len(X), names, size=network.image_size)
-        images = at_size(data.with_channels(network.channels), network.image_size).images
-        return classify_logits(network, images, self.batch_size)
+        data = as_dataset(X, [0] * len(X), names, size=network.image_size).with_channels(network.channels)
+        return classify_logits(network, at_size(data, network.image_size).images, self.batch_size)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Most probable label of each image, (N,)."""
-        best = self._logits(X).argmax(1).numpy()
-        return np.asarray(self.classes_[best])
+        return np.asarray(self.classes_[self._logits(X).argmax(1).numpy()])
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities (N, K), in the order of ``classes_``."""

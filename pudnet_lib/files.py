@@ -1,8 +1,7 @@
 """Files: safetensors with a JSON description and a checksum inside, written atomically, never a pickle.
 
-Our choice. One file holds everything, so that a crash cannot separate weights from their configuration; the checksum
-covers every byte of it, so that a damaged file is refused instead of answering. What a file says is checked against the
-schema of the dataclass that it becomes before anything is built.
+One file holds everything, so that a crash cannot separate weights from their configuration; the checksum covers every
+byte, so that a damaged file is refused. What it says is checked against a dataclass's schema before anything is built.
 """
 
 from __future__ import annotations
@@ -78,18 +77,16 @@ def sync_folder(folder: Path) -> None:
 def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, which a killed process releases; where it is held: wait after saying so, or raise ``busy``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path)
+    lock = FileLock(path)
     try:
-        held.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         if not wait:
             raise PudNetError(busy) from None
         print(busy, file=sys.stderr, flush=True)
-        held.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        held.release()
 
 
 def sweep(*folders: Path) -> None:
@@ -136,7 +133,14 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             )
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            _verify(path, metadata)
+            if given := metadata.get("checksum"):
+                content = bytearray(path.read_bytes())
+                where = content.find(b'"checksum":"' + given.encode() + b'"') + 12
+                content[where : where + len(given)] = _BLANK
+                if where < 12 or hashlib.sha256(content).hexdigest() != given:
+                    raise PudNetError(f"{path} is damaged: its checksum is not its content's. Copy or train it anew.")
+            elif "pudnet" in metadata:
+                warnings.warn(f"{path.name} has no checksum: whether it is whole can't be told.", stacklevel=3)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise PudNetError(f"{path} is damaged or no safetensors file ({error}). Copy or train it anew.") from error
@@ -148,23 +152,10 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         description = json.loads(metadata["pudnet"])
     except (ValueError, RecursionError) as error:
         raise PudNetError(f"{path}: its description is no JSON ({error}). Copy or train it anew.") from error
-    found = description.get("format") if isinstance(description, dict) else description
-    if not isinstance(description, dict) or found != FORMAT:
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
         raise PudNetError(f"{path} has format {found!r}; this version of the kit reads {FORMAT}.")
     return tensors, description
-
-
-def _verify(path: Path, metadata: Mapping[str, str]) -> None:
-    given = metadata.get("checksum")
-    if given is None:
-        if "pudnet" in metadata:
-            warnings.warn(f"{path.name} has no checksum: whether it is whole can't be told.", stacklevel=4)
-        return
-    content = bytearray(path.read_bytes())
-    where = content.find(b'"checksum":"' + given.encode() + b'"') + 12
-    content[where : where + len(given)] = _BLANK
-    if where < 12 or hashlib.sha256(content).hexdigest() != given:
-        raise PudNetError(f"{path} is damaged: its checksum is not that of its content. Copy or train it anew.")
 
 
 def config_from_dict(kind: type[Any], values: Any, where: str = "") -> Any:

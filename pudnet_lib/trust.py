@@ -1,10 +1,9 @@
 """When not to trust a prediction: accuracy, distance to the meta-training pool, and advice in words.
 
-Our choice; the paper has no counterpart. The accuracy is measured on the user's own test part where there is one, else
-by cross-validation in which *each fold is predicted anew*: a refined network has been fitted to its images' labels, and
-so any estimate from the finished network would praise itself (random labels give 100 %). Beside it: class means of raw
-pixels, which any useful network must beat, and how far the images' embedding is from those of pool episodes with the
-same number of classes and images. The thresholds of the advice are ours.
+The accuracy is measured on the user's own test part where there is one, else by cross-validation in which *each fold is
+predicted anew*: a refined network has been fitted to its images' labels, and any estimate from it would praise itself
+(random labels give 100 %). Beside it: class means of raw pixels, which any useful network must beat, and how far the
+images' embedding is from those of pool episodes of that size. The thresholds of the advice are our choice.
 """
 
 from __future__ import annotations
@@ -352,7 +351,7 @@ def pool_distance(
     if not isinstance(model, PudNet) or model.config.embedding == "constant":
         return None
     config = config or PredictConfig()
-    if not (pool := pool or default_pool(getattr(model, "notes", None), images.size, images.channels)):
+    if not (pool := pool or default_pool(model.notes, images.size, images.channels)):
         return None
     sketch, labels = images.sketch_with_labels(config.sketch_per_class, config.seed)
     per_class = max(1, round(float(np.median(torch.bincount(labels).numpy()))))

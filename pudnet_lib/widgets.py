@@ -1,8 +1,7 @@
 """Panels: controls over one figure, and a place to drop one's own images; they only call plain functions.
 
-Our choice; the paper has no counterpart. One image is updated in place, so the state saved into an executed notebook
-stays small. A call that a newer one has overtaken is dropped, so that the figure always shows the controls' values. An
-error stands directly under the controls, and the figure that it does not belong to goes.
+One image is updated in place, so the state saved into an executed notebook stays small. A call that a newer one has
+overtaken is dropped: the figure always shows the controls' values. An error stands under them, and the figure goes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from pudnet_lib.core.pudnet import PudNet, liveness
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.evaluate import ALL, difference, interval_of, measure, summarise
-from pudnet_lib.export.models import load_model, save_model
+from pudnet_lib.export.models import load_model, save
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods import Recipe, recipe_table
@@ -70,7 +70,8 @@ def ship(runs: Runs, pool: Pool, seed: int) -> None:
             alive = liveness(outcome.model, [(e.sketch, e.sketch_labels) for e in drawn])
             assert alive.spread >= 0.05, f"the plain design has collapsed: {alive}"
             notes = notes | {"liveness": alive._asdict()}
-        save_model(outcome.model, path, **notes)
+        outcome.model.notes = notes
+        save(outcome.model, path)
 
 
 def results(table: pd.DataFrame) -> list[str]:

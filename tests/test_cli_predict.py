@@ -13,7 +13,7 @@ from PIL import Image
 from pudnet_lib import predict
 from pudnet_lib.cli import main
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load_network, save_model
+from pudnet_lib.export.models import load_network, save
 from pudnet_lib.images import load_images
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def model_path(pudnet, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path / "cache"))
-    save_model(pudnet(), tmp_path / "model.safetensors")
+    save(pudnet(), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 

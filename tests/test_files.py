@@ -20,7 +20,7 @@ from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.pudnet import PudNet
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export import load_model, load_network, save_model, save_network
+from pudnet_lib.export import load_model, load_network, save
 from pudnet_lib.files import load_tensors, save_tensors, write_atomically
 
 VALUES: list[Any] = [
@@ -38,8 +38,9 @@ def data(images):
 def saved(pudnet, data, tmp_path_factory):
     """A predictor's and a network's file."""
     folder, model = tmp_path_factory.mktemp("files"), pudnet(refine=LastBlock(1), residual=True)
-    save_model(model, folder / "model.safetensors", seconds=1.0)
-    save_network(predict(model, data), folder / "network.safetensors")
+    model.notes = dict(seconds=1.0)
+    save(model, folder / "model.safetensors")
+    save(predict(model, data), folder / "network.safetensors")
     return folder / "model.safetensors", folder / "network.safetensors"
 
 

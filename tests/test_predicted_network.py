@@ -1,6 +1,5 @@
 """A predicted network is an ordinary module: it saves, loads, classifies, and refuses what it can't read."""
 
-import json
 import subprocess
 import sys
 
@@ -14,7 +13,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import PredictedNetwork, predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export import load_network, save_network
+from pudnet_lib.export import load_network, save
 from pudnet_lib.export.models import LinearNetwork
 from pudnet_lib.supervised import ImageClassifier, train_from_scratch
 
@@ -60,7 +59,7 @@ def test_bytes_and_floats_mean_the_same(network, images):
 
 
 def test_a_new_process_loads_it_and_gives_the_same_bits(network, images, tmp_path):
-    save_network(network, tmp_path / "n.safetensors")
+    save(network, tmp_path / "n.safetensors")
     script = (
         "import sys, torch; from safetensors.torch import load_file, save_file;"
         "from pudnet_lib import load; torch.set_num_threads(1);"
@@ -110,7 +109,7 @@ def test_own_backbones_need_the_module_to_load(images, tmp_path):
     own = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     dataset = ImageDataset(images, torch.arange(12) % 3, ("ant", "bee", "cat"))
     network = predict(PudNet(PudNetConfig(), target=own), dataset)
-    save_network(network, tmp_path / "own.safetensors")
+    save(network, tmp_path / "own.safetensors")
     with pytest.raises(PudNetError, match="network of your own"):
         load_network(tmp_path / "own.safetensors")
     again = load_network(tmp_path / "own.safetensors", own)
@@ -122,9 +121,9 @@ def test_own_backbones_need_the_module_to_load(images, tmp_path):
 
 
 def test_a_model_file_is_no_network(tmp_path):
-    from pudnet_lib.export.models import save_model
+    from pudnet_lib.export.models import save
 
-    save_model(PudNet(PudNetConfig(TargetConfig(width=2))), tmp_path / "m.safetensors", note=json.dumps(1))
+    save(PudNet(PudNetConfig(TargetConfig(width=2))), tmp_path / "m.safetensors")
     with pytest.raises(PudNetError, match="no predicted network"):
         load_network(tmp_path / "m.safetensors")
 

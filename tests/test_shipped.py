@@ -9,7 +9,7 @@ from pudnet_lib.core import PudNet
 from pudnet_lib.core.model import SharedNetwork
 from pudnet_lib.core.predict import predict
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export import save_model
+from pudnet_lib.export import save
 from pudnet_lib.images import load_images
 from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
@@ -57,7 +57,9 @@ def test_unknown_models_and_controls_are_refused():
 
 
 def test_load_pudnet_loads_what_pudnet_train_wrote(pudnet, tmp_path):
-    save_model(pudnet(), tmp_path / "run" / "model.safetensors", steps=3)
+    model = pudnet()
+    model.notes = dict(steps=3)
+    save(model, tmp_path / "run" / "model.safetensors")
     for name in (tmp_path / "run", str(tmp_path / "run" / "model.safetensors")):
         model = load_pudnet(name)
         assert model.config == pudnet().config

@@ -64,6 +64,7 @@ class ParameterModel(nn.Module):
         scale: τ, the learnable factor of the cosine, initially 10 ([code]).
         own_target: Whether the target is a module of the user's own.
         name: Of a predictor that comes with the kit; goes into the origin of what it predicts.
+        notes: How it was trained, kept in its file.
     """
 
     config: Any
@@ -72,6 +73,7 @@ class ParameterModel(nn.Module):
 
     def __init__(self, target: nn.Module, unsupported: Unsupported = "refuse") -> None:
         super().__init__()
+        self.notes: dict[str, Any] = {}
         self.layout = ParameterLayout.of(target, unsupported)
         # In a tuple, so that its meta tensors are no part of this module's state_dict.
         self._template = (batch_statistics_template(target),)

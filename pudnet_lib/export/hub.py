@@ -1,8 +1,7 @@
 """Model cards as Hugging Face reads them (YAML head, Markdown body), folders in the Hub's layout, and the Hub itself.
 
-Our choice; the paper has no counterpart. A card says what was measured and by what, and nothing else. Names of
-functions and files are those of huggingface_hub; what is written is the kit's own safetensors file with its description
-inside, so that a network of a user's own can come back too. A local folder needs neither the network nor the package.
+A card says what was measured and by what, and nothing else. Names of functions and files are those of huggingface_hub;
+what is written is the kit's own file, so that a user's own network comes back too. A local folder needs no package.
 """
 
 from __future__ import annotations
@@ -53,16 +52,15 @@ def card(
     parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
     by = plain(origin.get("predictor") or origin.get("model", "a hypernetwork"))
     terms = plain(licence or origin.get("licence", "unknown"))
-    how = f"from {origin.get('looked_at', 'a few')} images of the dataset"
-    if steps := origin.get("refinement_steps", 0):
-        how += f", then refined in {steps} gradient steps on the same images"
-    else:
-        how += " in one forward pass; it was not trained on them"
+    steps = origin.get("refinement_steps", 0)
+    refined = f", then refined in {steps} gradient steps on the same images"
+    how = refined if steps else " in one forward pass; it was not trained on them"
     trust = "\n".join(report.lines(plain)) if report else "No trust report was made for this network."
     chosen = "\n".join([*choice, "", ""]) if choice else ""
     return f"""{_HEAD}# Predicted network for {plain(origin.get("dataset", "an image dataset"))}
 
-All convolution weights of this network were predicted by {by}, {how}. A picture is classified by the cosine \
+All convolution weights of this network were predicted by {by}, from {origin.get("looked_at", "a few")} images \
+of the dataset{how}. A picture is classified by the cosine \
 of its features to each class's mean features.
 
 | | |
@@ -100,8 +98,8 @@ def plain(text: object) -> str:
 
 def predictor_card(model: ParameterModel) -> str:
     """Write the card of a predictor (PudNet, shared network) that ``save_pretrained`` puts beside it."""
-    layout, config = model.layout, model.config
-    target = "a user's own module" if model.own_target else f"{config.target.name}, width {config.target.width}"
+    layout, own = model.layout, model.own_target
+    target = "a user's own module" if own else f"{model.config.target.name}, width {model.config.target.width}"
     return f"""{_HEAD}# {type(model).__name__}: parameters of a ConvNet for a dataset that it has not seen
 
 | | |
@@ -115,7 +113,7 @@ def predictor_card(model: ParameterModel) -> str:
 from pudnet_lib import load_images, predict
 from pudnet_lib.export import from_pretrained
 
-model = from_pretrained("this folder or repository"{", target=YOUR_MODULE" if model.own_target else ""})
+model = from_pretrained("this folder or repository"{", target=YOUR_MODULE" if own else ""})
 network = predict(model, load_images("a folder of class folders"))
 ```
 

@@ -22,9 +22,7 @@ from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
 
-_KINDS: dict[str, tuple[type[Any], type[Any]]] = dict(
-    pudnet=(PudNet, PudNetConfig), shared=(SharedNetwork, SharedConfig)
-)
+_KINDS: dict[str, tuple[Any, Any]] = dict(pudnet=(PudNet, PudNetConfig), shared=(SharedNetwork, SharedConfig))
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,8 @@ def _about(path: Path | str) -> Iterator[None]:
         raise PudNetError(f"{path}: {error}") from error
 
 
-def save_model(model: ParameterModel, path: Path | str, **notes: Any) -> None:
-    """Save a model as one safetensors file: kind, config and the shapes that it predicts make it again."""
-    kind = next(name for name, (cls, _) in _KINDS.items() if type(model) is cls)
-    shapes = {t.name: list(t.shape) for t in model.layout.predicted}
-    about = dict(kind=kind, config=asdict(model.config), predicts=shapes, own_target=model.own_target)
-    save_tensors(path, model.state_dict(), {"model": about, "notes": notes})
-
-
 def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[ParameterModel, dict[str, Any]]:
-    """Load a model that ``save_model`` wrote; shapes are compared before anything large is made."""
+    """Load a predictor and its notes; shapes are compared before anything large is made."""
     tensors, description = load_tensors(path)
     if "model" not in description:
         raise PudNetError(f"{path} is no model file of the kit (a training state, perhaps?). Expected 'model'.")
@@ -96,10 +86,10 @@ def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[Param
             model: ParameterModel = cls(config, target, "keep")  # what is predicted is compared next
         own, theirs = {t.name: tuple(t.shape) for t in model.layout.predicted}, facts.predicts
         if differing := sorted(n for n in {*own, *theirs} if own.get(n) != theirs.get(n)):
+            first = differing[0]
             raise PudNetError(
-                f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first "
-                f"{differing[0]!r} with shape {theirs.get(differing[0])} there and {own.get(differing[0])} here. Build "
-                "the target as it was in training."
+                f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first {first!r} with "
+                f"shape {theirs.get(first)} there and {own.get(first)} here. Build the target as it was in training."
             )
         compare_shapes(model, tensors, "The checkpoint")
     model = cls(config) if target is None else model
@@ -111,7 +101,7 @@ def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[Param
 def compare_shapes(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Raise an error that names what does not match between a module and a file's tensors."""
     own = model.state_dict()
-    missing, extra = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    missing, extra = sorted(own.keys() - tensors), sorted(tensors.keys() - own)
     shapes = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
     if missing or extra or shapes:
         raise PudNetError(
@@ -128,8 +118,7 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> 
 
 def trained_size(model: ParameterModel) -> int:
     """Side in pixels of the images that a predictor was meta-trained with; 32 where its notes don't say."""
-    notes = getattr(model, "notes", {})
-    return int(notes.get("size") or notes.get("train", {}).get("pool", {}).get("size", 32))
+    return int(model.notes.get("size") or model.notes.get("train", {}).get("pool", {}).get("size", 32))
 
 
 class LinearNetwork(PredictedNetwork):
@@ -150,19 +139,8 @@ class LinearNetwork(PredictedNetwork):
         return F.linear(self.features(images), self.means, self.bias)
 
 
-def save_network(network: PredictedNetwork, path: Path | str) -> None:
-    """Save a predicted network as one safetensors file with its JSON description inside."""
-    about = dict(
-        class_names=network.class_names, image_size=network.image_size, channels=network.channels,
-        target=network.target and asdict(network.target), origin=network.origin, seconds=network.seconds,
-        head="LDA" if isinstance(network, LinearNetwork) else "class means",
-        features="efficientnet-lite0" if type(network.backbone).__name__ == "PretrainedBackbone" else "",
-    )  # fmt: skip
-    save_tensors(path, network.state_dict(), {"network": about})
-
-
 def load_network(path: Path | str, backbone: nn.Module | None = None) -> PredictedNetwork:
-    """Load what ``save_network`` wrote."""
+    """Load a predicted network."""
     tensors, description = load_tensors(path)
     if "network" not in description:
         raise PudNetError(f"{path} holds no predicted network; expected a file that save(network, path) wrote.")
@@ -174,12 +152,13 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
         backbone = PretrainedBackbone()
     if facts.target is None and backbone is None:
         raise PudNetError(f"{path} holds a network of your own; pass that module as backbone=....")
-    names, means = facts.class_names, tensors.get("means", torch.empty(0))
+    names, size, channels = facts.class_names, facts.image_size, facts.channels
+    means = tensors.get("means", torch.empty(0))
     if means.ndim != 2 or len(means) != len(names):
         raise PudNetError(f"{path}: class_names has {len(names)} names and the class means shape {tuple(means.shape)}.")
 
     def assemble(module: nn.Module, means: Tensor) -> PredictedNetwork:
-        about = (names, facts.image_size, facts.channels, facts.target, facts.origin, facts.seconds)
+        about = names, size, channels, facts.target, facts.origin, facts.seconds
         network = PredictedNetwork(module, means, 0.0, *about)
         return network if facts.head != "LDA" else LinearNetwork.of(network, means, means.new_zeros(len(means)))
 
@@ -189,12 +168,10 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
         compare_shapes(sketch, tensors, str(path))
         try:  # one picture without memory: channels, size and features must go together
             with torch.no_grad():
-                sketch.backbone(torch.zeros(1, facts.channels, facts.image_size, facts.image_size, device="meta"))
+                sketch.backbone(torch.zeros(1, channels, size, size, device="meta"))
         except (RuntimeError, ValueError) as error:
-            raise PudNetError(
-                f"{path}: image_size {facts.image_size} with {facts.channels} channels does not go through this "
-                f"network ({str(error).splitlines()[0]})."
-            ) from error
+            why = f"image_size {size} with {channels} channels does not go through this network"
+            raise PudNetError(f"{path}: {why} ({str(error).splitlines()[0]}).") from error
     module = build_target(facts.target) if facts.target is not None else copy.deepcopy(backbone)
     network = assemble(cast(nn.Module, module), torch.empty_like(means))
     load_state(network, tensors, str(path))
@@ -235,9 +212,18 @@ def save(thing: Any, path: Path | str) -> Path:
     """
     place = Path(path).expanduser()
     if isinstance(thing, PredictedNetwork):
-        save_network(thing, place)
+        about = dict(
+            class_names=thing.class_names, image_size=thing.image_size, channels=thing.channels,
+            target=thing.target and asdict(thing.target), origin=thing.origin, seconds=thing.seconds,
+            head="LDA" if isinstance(thing, LinearNetwork) else "class means",
+            features="efficientnet-lite0" if type(thing.backbone).__name__ == "PretrainedBackbone" else "",
+        )  # fmt: skip
+        save_tensors(place, thing.state_dict(), {"network": about})
     elif isinstance(thing, ParameterModel):
-        save_model(thing, place, **getattr(thing, "notes", {}))
+        kind = next(name for name, (cls, _) in _KINDS.items() if type(thing) is cls)
+        shapes = {t.name: list(t.shape) for t in thing.layout.predicted}
+        about = dict(kind=kind, config=asdict(thing.config), predicts=shapes, own_target=thing.own_target)
+        save_tensors(place, thing.state_dict(), {"model": about, "notes": thing.notes})
     elif hasattr(thing, "save"):
         thing.save(place)
     else:

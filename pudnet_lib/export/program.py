@@ -1,8 +1,7 @@
 """A predicted network as a program: ``torch.export`` (loads with PyTorch alone) and ONNX, checked before it is kept.
 
-Our choice; the paper has no counterpart. Both take any number of floating-point images in [0, 1]; normalisation and
-class means are inside, class names, image size and the preparation of pictures in the file's metadata. With
-``any_size`` an ONNX file prepares a picture itself.
+Both take any number of floating-point images in [0, 1]; normalisation and class means are inside, class names, image
+size and the preparation of pictures in the file's metadata. With ``any_size`` an ONNX file prepares a picture itself.
 """
 
 from __future__ import annotations
@@ -44,13 +43,12 @@ def preparation(network: PredictedNetwork) -> list[str]:
 
 def facts(network: PredictedNetwork) -> dict[str, Any]:
     """What a user of an exported file must know, as JSON can hold it."""
-    told = {"input": "float32 (N, C, H, W) in [0, 1]", "prepare": preparation(network), "output": "logits (N, K)"}
-    size, channels = network.image_size, network.channels
-    return dict(class_names=network.class_names, image_size=size, channels=channels, origin=network.origin, **told)
+    told = {name: getattr(network, name) for name in ("class_names", "image_size", "channels", "origin")}
+    told |= {"input": "float32 (N, C, H, W) in [0, 1]", "prepare": preparation(network), "output": "logits (N, K)"}
+    return told
 
 
-def _example_images(network: PredictedNetwork, count: int) -> Tensor:
-    """Images to trace with: (count, C, H, H) float in [0, 1], always the same, on the network's device."""
+def _example_images(network: PredictedNetwork, count: int) -> Tensor:  # always the same
     shape = (count, network.channels, network.image_size, network.image_size)
     return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(network.means)
 
@@ -132,26 +130,23 @@ def onnx_bytes(network: PredictedNetwork) -> bytes:
 def _with_facts(proto: Any, about: dict[str, Any]) -> bytes:
     del proto.metadata_props[:]
     proto.metadata_props.add(key="pudnet", value=json.dumps(about))
-    content: bytes = proto.SerializeToString()
-    return content
+    return bytes(proto.SerializeToString())
 
 
 #: One picture as the network wants it, in ONNX's own syntax; C, S and ``coloured`` are put in.
 _PREPARATION = """
 preparation (uint8[height, width, channels] picture) => (float[1, C, S, S] prepared)
-<int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4},
- int64[2] axes = {0, 1}, int64[4] shape = {1, C, S, S}, float full = {255}, float half = {0.5}>
+<int64[1] zero = {0}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4},
+ int64[2] axes = {0, 1}, int64[2] three_more = {0, 3}, int64[4] shape = {1, C, S, S},
+ float full = {255}, float half = {0.5}>
 {
     floats = Cast <to = 1> (picture)
     sides = Shape <start = 0, end = 2> (picture)
     # Transparent pixels on white: a missing alpha channel is opaque.
     colours = Slice (floats, zero, three, two)
-    alphas = Slice (floats, three, four, two)
-    plane = Concat <axis = 0> (sides, one)
-    opaque = Expand (full, plane)
-    with_opaque = Concat <axis = 2> (alphas, opaque)
-    first = Slice (with_opaque, zero, one, two)
-    alpha = Div (first, full)
+    padded = Pad (floats, three_more, full, two)
+    fourth = Slice (padded, three, four, two)
+    alpha = Div (fourth, full)
     below_white = Sub (colours, full)
     shaded = Mul (below_white, alpha)
     on_white = Add (shaded, full)
@@ -170,14 +165,12 @@ preparation (uint8[height, width, channels] picture) => (float[1, C, S, S] prepa
     prepared = Div (whole, full)
 }
 """
-_RGB = """square_sides = Shape <start = 0, end = 2> (square)
-    rgb = Concat <axis = 0> (square_sides, three)
+_RGB = """rgb = Concat <axis = 0> (short, short, three)
     coloured = Expand (square, rgb)"""
 _GRAY = "coloured = ReduceMean <keepdims = 1> (square, two)"
 
 
 def _with_preparation(content: bytes, network: PredictedNetwork) -> bytes:
-    """Put the preparation of one picture, (H, W, 1, 3 or 4) uint8, before an ONNX network."""
     from onnx import compose, helper, load_model_from_string, parser
 
     model, size, channels = load_model_from_string(content), network.image_size, network.channels

@@ -27,7 +27,7 @@ from pudnet_lib.core.meta import meta_train as meta_train_model
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.export.models import load_state, save_model
+from pudnet_lib.export.models import load_state, save
 from pudnet_lib.files import load_tensors, lock, save_tensors, sweep
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.images.named import manifest
@@ -145,11 +145,11 @@ def train(
         model.to("cpu").eval()
         seconds = round(seconds, 2)
         if path is not None and is_first_rank():
-            notes = {"train": plain, "steps": steps, "seconds": seconds, "validation": last}
+            model.notes = {"train": plain, "steps": steps, "seconds": seconds, "validation": last}
             if config.method in ("pudnet", "shared"):
-                save_model(model, path, **notes)
+                save(model, path)
             else:
-                save_tensors(path, model.state_dict(), {"notes": notes})
+                save_tensors(path, model.state_dict(), {"notes": model.notes})
     return TrainOutcome(model, path, steps, seconds, last)
 
 

@@ -1,14 +1,13 @@
 """The predictors that come with the kit, so that prediction works offline from the first minute.
 
-Our choice. Each is a safetensors file made by ``pudnet train``, with a model card beside it that holds the command, the
-data, the seconds and the measured results with all controls.
+Each is a file made by ``pudnet train``; the card beside it has the command, the data, the seconds and the results.
 """
 
 from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -19,8 +18,8 @@ from pudnet_lib.export.models import load_model
 
 def shipped_models() -> list[str]:
     """List the names of the models that come with the kit."""
-    found = (entry.name for entry in files(__package__).iterdir())
-    return sorted(name.removesuffix(".safetensors") for name in found if name.endswith(".safetensors"))
+    names = [Path(entry.name) for entry in files(__package__).iterdir()]
+    return sorted(name.stem for name in names if name.suffix == ".safetensors")
 
 
 def load_shipped(name: str) -> ParameterModel:
@@ -35,7 +34,7 @@ def load_shipped(name: str) -> ParameterModel:
 
 def shipped_notes(name: str) -> dict[str, Any]:
     """Read a shipped model's notes: its whole training configuration, steps, seconds, validation accuracy."""
-    return cast(dict[str, Any], load_shipped(name).notes)
+    return load_shipped(name).notes
 
 
 def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) -> ParameterModel:
@@ -50,7 +49,6 @@ def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) ->
         PudNetError: If there is no such model.
     """
     path = Path(name).expanduser()
-    folder = path / "model.safetensors"
-    if path.is_file() or folder.is_file() or path.suffix == ".safetensors":
-        return load_model(folder if folder.is_file() else path, target)[0]
-    return load_shipped(str(name))
+    path = folder if (folder := path / "model.safetensors").is_file() else path
+    known = path.is_file() or path.suffix == ".safetensors"
+    return load_model(path, target)[0] if known else load_shipped(str(name))

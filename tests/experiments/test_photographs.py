@@ -12,7 +12,7 @@ from pudnet_lib import load_pudnet
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.predict import predict
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load_model, load_network, save_network
+from pudnet_lib.export.models import load_model, load_network, save
 from pudnet_lib.files import load_tensors
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_photographs.py"
@@ -60,7 +60,7 @@ def test_what_ships_tells_disks_from_squares_and_is_equal_after_saving(tmp_path)
     with torch.no_grad():
         logits = network(test.images)
         assert float((logits.argmax(1) == test.labels).float().mean()) > 0.7
-        save_network(network, tmp_path / "drawn.safetensors")
+        save(network, tmp_path / "drawn.safetensors")
         assert torch.equal(load_network(tmp_path / "drawn.safetensors")(test.images), logits)
 
 

@@ -19,7 +19,7 @@ from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import ConvNet3, TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import save_model
+from pudnet_lib.export.models import save
 
 SKETCH = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -98,7 +98,7 @@ def test_two_datasets_get_different_parameters_in_both_modes(pudnet, training: b
 def test_saved_loaded_in_a_new_process_and_predicts_the_same_bits(pudnet, tmp_path: Path):
     """Fault 2 of the released code: a_0 was not saved."""
     model = pudnet(seed=11)
-    save_model(model, tmp_path / "model.safetensors")
+    save(model, tmp_path / "model.safetensors")
     torch.save({n: p.detach() for n, p in model(SKETCH).items()}, tmp_path / "here.pt")
     torch.save(SKETCH, tmp_path / "sketch.pt")
     script = (

@@ -16,7 +16,7 @@ from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.predict import PredictConfig, predict
 from pudnet_lib.core.targets import TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load_model, load_network, save_model, save_network
+from pudnet_lib.export.models import load_model, load_network, save
 
 NAMES = ("resnet18", "resnet34", "resnet50", "vgg11_bn", "mobilenet_v3_small")
 THEIRS = {
@@ -75,8 +75,8 @@ def test_all_parameters_are_predicted_and_a_few_steps_lower_the_loss(name, image
 def test_saved_and_reloaded_networks_give_the_same_logits(name, images, tmp_path):
     model, data = small(name), images(3, 6, 32)
     network = predict(model, data)
-    save_network(network, tmp_path / "network.safetensors")
-    save_model(model, tmp_path / "model.safetensors")
+    save(network, tmp_path / "network.safetensors")
+    save(model, tmp_path / "model.safetensors")
     assert torch.equal(load_network(tmp_path / "network.safetensors")(data.images), network(data.images))
     again = predict(load_model(tmp_path / "model.safetensors")[0], data)
     assert torch.equal(again(data.images), network(data.images))
@@ -155,7 +155,7 @@ def test_shared_generators_take_less_memory_and_still_tell_layers_apart(residual
     same = [t.name for t in shared.layout.predicted if t.shape == shared.layout.predicted[1].shape]
     assert len(same) == 6
     assert len({round(float(weights[name].detach().abs().sum()), 6) for name in same}) == 6
-    save_model(shared, tmp_path / "model.safetensors")
+    save(shared, tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")[0]
     assert isinstance(loaded, PudNet)
     assert len({id(g.basis) for g in loaded.generators}) == len(shapes)

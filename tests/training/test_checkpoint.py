@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save, save_file
+from safetensors.torch import save as to_bytes
+from safetensors.torch import save_file
 
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load_model, save_model
+from pudnet_lib.export.models import load_model, save
 from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, write_atomically
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
@@ -134,7 +135,7 @@ def test_damaged_missing_and_foreign_files_are_named(tmp_path: Path):
     save_file(TENSORS, path)
     with pytest.raises(PudNetError, match="not written by this kit"):
         load_tensors(path)
-    path.write_bytes(save(TENSORS, {"pudnet": '{"format": 99}'}))
+    path.write_bytes(to_bytes(TENSORS, {"pudnet": '{"format": 99}'}))
     with pytest.raises(PudNetError, match="format 99"):
         load_tensors(path)
 
@@ -144,7 +145,8 @@ def test_damaged_missing_and_foreign_files_are_named(tmp_path: Path):
 )
 def test_models_come_back_with_their_config(pudnet, tmp_path: Path, switches: dict[str, object]):
     model = pudnet(**switches)
-    save_model(model, tmp_path / "m", seconds=1.5)
+    model.notes = dict(seconds=1.5)
+    save(model, tmp_path / "m")
     loaded, notes = load_model(tmp_path / "m")
     assert notes == {"seconds": 1.5}
     assert isinstance(loaded, PudNet)
@@ -155,7 +157,7 @@ def test_models_come_back_with_their_config(pudnet, tmp_path: Path, switches: di
 
 def test_a_shared_network_comes_back(tmp_path: Path):
     model = SharedNetwork(SharedConfig(TargetConfig(width=4), seed=2))
-    save_model(model, tmp_path / "m")
+    save(model, tmp_path / "m")
     loaded, _ = load_model(tmp_path / "m")
     assert isinstance(loaded, SharedNetwork)
     assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())
@@ -163,7 +165,7 @@ def test_a_shared_network_comes_back(tmp_path: Path):
 
 def test_another_architecture_is_named(pudnet, tmp_path: Path):
     own = PudNet(PudNetConfig(dim=8), target=ConvNet3(width=3))
-    save_model(own, tmp_path / "own")
+    save(own, tmp_path / "own")
     assert load_model(tmp_path / "own", target=ConvNet3(width=3))[0](torch.zeros(2, 3, 8, 8)).keys()
     with pytest.raises(PudNetError, match="network of your own"):
         load_model(tmp_path / "own")
@@ -171,7 +173,7 @@ def test_another_architecture_is_named(pudnet, tmp_path: Path):
         load_model(tmp_path / "own", target=ConvNet3(width=4))
     with pytest.raises(PudNetError, match="another architecture"):
         load_model(tmp_path / "own", target=build_target(TargetConfig("resnet18", 2)))
-    save_model(pudnet(), tmp_path / "whole")
+    save(pudnet(), tmp_path / "whole")
     save_tensors(tmp_path / "less", {"scale": torch.tensor(1.0)}, load_tensors(tmp_path / "whole")[1])
     with pytest.raises(PudNetError, match="does not fit this PudNet: missing"):
         load_model(tmp_path / "less")
