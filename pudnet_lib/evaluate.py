@@ -24,13 +24,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 from torch import Tensor, nn
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.core.predict import PredictConfig, predict
+from pudnet_lib.core.predict import PredictConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.cache import cache_folder
@@ -91,9 +91,8 @@ def percent_interval(values: np.ndarray) -> Interval:
     if not 0 < share < 1:
         return replace(found, low=max(0.0, found.low), high=min(100.0, found.high)) if 0 <= share <= 1 else found
     half = (found.high - found.mean) / 100 / (share * (1 - share))  # the delta method: half a width, in logits
-    centre = np.log(share / (1 - share))
-    low, high = (float(100 / (1 + np.exp(-(centre + sign * half)))) for sign in (-1, 1))
-    return replace(found, low=low, high=high)
+    low, high = 100 * special.expit(special.logit(share) + np.array([-half, half]))
+    return replace(found, low=float(low), high=float(high))
 
 
 #: The mean over sources, each with the same weight.
@@ -213,14 +212,6 @@ class Swapper:
         return data.images[torch.from_numpy(np.concatenate(picks))], torch.from_numpy(labels)
 
 
-def evaluate_episodes(
-    model: ParameterModel, sampler: EpisodeSampler, episodes: int, swapper: Swapper | None = None,
-    swaps: Sequence[Swap] = ("own",),
-) -> pd.DataFrame:  # fmt: skip
-    """Predict for episodes, also from swapped sketches, and classify their queries: one row an episode and swap."""
-    return evaluate_fits(partial(predict, model), sampler, episodes, None, model, swapper, swaps)
-
-
 def evaluate_fits(
     fit: Callable[..., nn.Module], sampler: EpisodeSampler, episodes: int, sources: Sequence[int] | None = None,
     model: ParameterModel | None = None, swapper: Swapper | None = None, swaps: Sequence[Swap] = ("own",),
@@ -329,7 +320,7 @@ def measure(
     parallel(_measure, missing, jobs, "method" if progress else "", names, (episodes, swapper))
     found = [pd.read_csv(path).assign(method=run.name) for run, path in tables]
     table = pd.concat(found, ignore_index=True)
-    table["method"] += table["control"].astype(object).fillna("")
+    table["method"] += (", " + table["control"].astype(str)).where(table["control"].notna(), "")
     return table[["method", "dataset", "seed", "episode", "metric", "value", "chance", "seconds", "meta_seconds"]]
 
 
@@ -342,9 +333,10 @@ def _measure(item: tuple[Run, tuple[str, ...], int, tuple[int, ...], Path], shar
     given |= {} if kind.model or kind.derive else run.recipe.options
     fit = partial(kind.fit, model=model, target=run.target, seed=run.seed, **given)
     looks = model if kind.conditioned or kind.derive else None
-    swaps: list[Swap] = ["own", *("far" if control == "far swap" else "near" for control in controls)]
+    names: dict[Swap, str] = {"own": "", "far": "far swap", "near": "near swap"}
+    swaps = [swap for swap, name in names.items() if name in ("", *controls)]
     table = evaluate_fits(fit, sampler, number, sources, looks, swapper, swaps)
-    control = table.pop("swap").map({"own": "", "far": ", far swap", "near": ", near swap"})
+    control = table.pop("swap").map(names)
     seconds = outcome.seconds if outcome else np.nan
     table = table.assign(control=control, seed=run.seed, metric="accuracy", meta_seconds=seconds)
     write_atomically(path, table.to_csv(index=False).encode())
@@ -417,9 +409,8 @@ def first_reach(places: ArrayLike, values: ArrayLike, log: bool = False, stay: b
     index = int(there.argmax())
     if index == 0:
         return float(x[0])
-    share = -y[index - 1] / (y[index] - y[index - 1])
-    ends = np.log(x[index - 1 : index + 1]) if log else x[index - 1 : index + 1]
-    place = ends[0] + share * (ends[1] - ends[0])
+    ends = slice(index - 1, index + 1)
+    place = np.interp(0, y[ends], np.log(x[ends]) if log else x[ends])
     return float(np.exp(place) if log else place)
 
 

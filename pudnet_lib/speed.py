@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -55,17 +56,11 @@ def parts(step: MetaStep, episodes: Sequence[Any]) -> list[Any]:
     if not episodes or not isinstance(episodes[0], Episode):  # another task's
         return list(episodes)
     found: list[list[Episode]] = []
-    for episode in episodes:
-        room = episodes_at_once(step.model, episode.images)
-        if found and len(found[-1]) < room and _shapes(found[-1][0]) == _shapes(episode):
-            found[-1].append(episode)
-        else:
-            found.append([episode])
+    for _, alike in groupby(episodes, lambda e: (e.sketch.shape, e.support.shape, e.query.shape)):
+        same = list(alike)
+        room = episodes_at_once(step.model, same[0].images)
+        found += [same[i : i + room] for i in range(0, len(same), room)]
     return [part if len(part) > 1 else part[0] for part in found]
-
-
-def _shapes(episode: Episode) -> list[torch.Size]:
-    return [tensor.shape for tensor in (episode.sketch, episode.support, episode.query)]
 
 
 def together(step: MetaStep, episodes: list[Episode]) -> EpisodeLosses:
@@ -191,42 +186,32 @@ def record(call: Call) -> Call:
     return replay
 
 
-class RecordedForward:
-    """One model's forward pass, recorded for each shape of sketch that it is given."""
-
-    def __init__(self, recorder: Callable[[Call], Call] = record, kept: int = 4) -> None:
-        self.recorder, self.kept = recorder, kept  # records a call whose inputs stay where they are
-        self.recordings: dict[Any, tuple[tuple[Tensor, ...], Call]] = {}
-
-    def __call__(self, model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
-        """Predict parameters, as ``model(sketch, labels)`` does."""
-        if sketch.dtype != torch.uint8:
-            raise PudNetError(f"The sketch has dtype {sketch.dtype}; a CUDA graph reads uint8. Leave cuda_graph off.")
-        given = (sketch,) if labels is None else (sketch, labels)
-        places = tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
-        key = (tuple((t.shape, t.dtype, t.device) for t in given), places)
-        if key not in self.recordings:
-            while len(self.recordings) >= self.kept:
-                del self.recordings[next(iter(self.recordings))]
-            own = tuple(t.clone() for t in given)
-            with torch.no_grad():
-                self.recordings[key] = (own, self.recorder(lambda: model(*own)))
-        own, replay = self.recordings[key]
-        for tensor, new in zip(own, given, strict=True):
-            tensor.copy_(new)
-        with torch.no_grad():
-            return {name: tensor.detach().clone() for name, tensor in replay().items()}
+KEPT = 4  # recordings of one model
+_RECORDINGS: WeakKeyDictionary[ParameterModel, dict[Any, tuple[tuple[Tensor, ...], Call]]] = WeakKeyDictionary()
 
 
-_FORWARDS: WeakKeyDictionary[ParameterModel, RecordedForward] = WeakKeyDictionary()
-
-
-def recorded_forward(model: ParameterModel, sketch: Tensor, labels: Tensor | None) -> Parameters:
-    """Predict parameters through the model's recorded forward pass; see ``RecordedForward``."""
-    if model.device.type != "cuda":
+def recorded_forward(
+    model: ParameterModel, sketch: Tensor, labels: Tensor | None, recorder: Callable[[Call], Call] = record
+) -> Parameters:
+    """Predict parameters, as ``model(sketch, labels)`` does; its forward pass is recorded for each shape of sketch."""
+    if recorder is record and model.device.type != "cuda":
         what = f"PredictConfig.cuda_graph is on and the model is on {model.device}; a CUDA graph needs a CUDA device."
         raise PudNetError(f"{what} Move it with model.to('cuda'), or leave cuda_graph off.")
-    return _FORWARDS.setdefault(model, RecordedForward())(model, sketch, labels)
+    if sketch.dtype != torch.uint8:
+        raise PudNetError(f"The sketch has dtype {sketch.dtype}; a CUDA graph reads uint8. Leave cuda_graph off.")
+    given, recordings = (sketch,) if labels is None else (sketch, labels), _RECORDINGS.setdefault(model, {})
+    places = tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
+    key = (tuple((t.shape, t.dtype, t.device) for t in given), places)
+    with torch.no_grad():
+        if key not in recordings:
+            while len(recordings) >= KEPT:
+                del recordings[next(iter(recordings))]
+            own = tuple(t.clone() for t in given)  # inputs of a recording stay where they are
+            recordings[key] = (own, recorder(lambda: model(*own)))
+        own, replay = recordings[key]
+        for tensor, new in zip(own, given, strict=True):
+            tensor.copy_(new)
+        return {name: tensor.detach().clone() for name, tensor in replay().items()}
 
 
 hooks.register(

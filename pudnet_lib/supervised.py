@@ -153,18 +153,15 @@ def centralise_gradients(parameters: list[nn.Parameter]) -> None:
 def augment(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
     """Flip images (N, C, H, W) with probability 1/2, shift them by up to ``crop`` pixels, borders repeated."""
     n, _, height, width = images.shape
-    rows = torch.arange(height)[None].expand(n, -1)
-    columns = torch.arange(width)[None].expand(n, -1)
+    if not crop and not flip:
+        return images
+    rows, columns = torch.arange(height).expand(n, -1), torch.arange(width).expand(n, -1)
     if crop:
         shift = torch.randint(-crop, crop + 1, (2, n, 1), generator=generator)
         rows, columns = (rows + shift[0]).clamp(0, height - 1), (columns + shift[1]).clamp(0, width - 1)
     if flip:
-        mirrored = torch.rand(n, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    if not crop and not flip:
-        return images
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    picked = torch.arange(n, device=images.device)[:, None, None]
+        columns = torch.where(torch.rand(n, 1, generator=generator) < 0.5, columns.flip(1), columns)
+    picked, rows, columns = (x.to(images.device) for x in (torch.arange(n)[:, None, None], rows, columns))
     # advanced indices around a slice put their dimensions first: (N, H, W, C)
     return images[picked, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -269,7 +266,11 @@ def train_network(
     fabric = fabric_lib.Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
     network.backbone.requires_grad_(config.trainable == "full")
     trained = [p for p in network.parameters() if p.requires_grad]
-    wrapped, optimiser = fabric.setup(network, _optimiser(trained, config))
+    decayed, others = ([p for p in trained if (p.ndim > 1) is wide] for wide in (True, False))
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    momentum: dict[str, Any] = {"momentum": config.momentum, "nesterov": config.momentum > 0}
+    kind, more = (torch.optim.AdamW, {}) if config.optimiser == "adam" else (torch.optim.SGD, momentum)
+    wrapped, optimiser = fabric.setup(network, kind(groups, lr=config.peak_rate, **more))
     batches = Batches(len(train), config.batch_size, config.epochs, config.seed)
     labels = train.labels.to(fabric.device)
     curve: list[dict[str, float]] = []
@@ -325,14 +326,6 @@ def train_network(
                 break
     network.requires_grad_(True)
     return ScratchResult(network.eval(), curve, seconds)
-
-
-def _optimiser(parameters: list[nn.Parameter], config: ScratchConfig) -> Any:
-    decayed, others = ([p for p in parameters if (p.ndim > 1) is wide] for wide in (True, False))
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if config.optimiser == "adam":
-        return torch.optim.AdamW(groups, lr=config.peak_rate)
-    return torch.optim.SGD(groups, lr=config.peak_rate, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
 def _share(schedule: str, progress: float) -> float:

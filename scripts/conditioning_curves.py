@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaConfig, meta_train
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.evaluate import Swapper, difference, evaluate_episodes, interval_of
+from pudnet_lib.evaluate import Swapper, difference, evaluate_fits, interval_of
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.class_attention import ClassAttention, ClassAttentionConfig
@@ -81,7 +83,7 @@ def measured(model: ParameterModel, pool: Pool, episodes: int) -> list[dict[str,
     """Accuracy per source, episode and swap."""
     swaps = ("own",) if isinstance(model, SharedNetwork) else ("own", "far", "near")
     sampler, swapper = pool.unseen_episodes(EpisodeConfig()), Swapper(pool.train, 10)
-    table = evaluate_episodes(model, sampler, episodes, swapper, swaps)
+    table = evaluate_fits(partial(predict, model), sampler, episodes, None, model, swapper, swaps)
     wide = table.pivot(index=["dataset", "episode"], columns="swap", values="value").reset_index()
     return json.loads(wide.round(2).to_json(orient="records"))
 

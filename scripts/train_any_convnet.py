@@ -11,6 +11,7 @@ training works, not what it can reach.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,9 +24,10 @@ from pudnet_lib.cli import with_options
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.episodes import EpisodeConfig
 from pudnet_lib.core.meta import MetaConfig, meta_train
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError, unknown_name
-from pudnet_lib.evaluate import evaluate_episodes, interval
+from pudnet_lib.evaluate import evaluate_fits, interval
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.parallel import parallel
@@ -128,13 +130,13 @@ def _run_one(task: tuple[Config, str]) -> dict[str, Any]:
         torch.manual_seed(config.seed)
         model, pool = build(config, name), Pool(PoolConfig(config.sources))
     unseen = pool.unseen_episodes(config.episodes, config.seed)
-    before = evaluate_episodes(model, unseen, config.unseen)
+    before = evaluate_fits(partial(predict, model), unseen, config.unseen, model=model)
     meta = MetaConfig(
         steps=config.steps, learning_rate=config.learning_rate, validate_every=0, seed=config.seed,
         accelerator=config.accelerator,
     )  # fmt: skip
     result = meta_train(model, pool.training_episodes(config.episodes, config.seed), meta, progress=False)
-    after = evaluate_episodes(model.to("cpu"), unseen, config.unseen)
+    after = evaluate_fits(partial(predict, model.to("cpu")), unseen, config.unseen, model=model)
     losses, tenth = [row["loss"] for row in result.history], config.steps // 10
     first, last = interval(losses[:tenth]), interval(losses[-tenth:])
     half = float(((first.high - first.mean) ** 2 + (last.high - last.mean) ** 2) ** 0.5)  # independent episodes

@@ -1,5 +1,7 @@
 """The recorded forward pass gives what the model gives, in copies of its own, and never waits for the GPU."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -12,7 +14,7 @@ from pudnet_lib.core.predict import PredictConfig, predict
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.speed import RecordedForward
+from pudnet_lib.speed import recorded_forward
 
 LABELS = torch.tensor([0, 0, 0, 1, 1])
 
@@ -49,7 +51,7 @@ class Recorder:
 @pytest.mark.parametrize("refine", [0, 2])
 def test_equals_the_model_and_records_once_a_shape(refine):
     model, recorder = model_with(refine), Recorder()
-    forward = RecordedForward(recorder)
+    forward = partial(recorded_forward, recorder=recorder)
     one, other = (forward(model, sketch(seed), LABELS) for seed in (2, 3))
     with torch.no_grad():
         for found, seed in ((one, 2), (other, 3)):  # the first is no tensor that the second call wrote over
@@ -61,9 +63,10 @@ def test_equals_the_model_and_records_once_a_shape(refine):
     assert recorder.recorded == 2
 
 
-def test_weights_that_moved_are_recorded_anew_and_old_recordings_go():
+def test_weights_that_moved_are_recorded_anew_and_old_recordings_go(monkeypatch):
     model, recorder = model_with(0), Recorder()
-    forward = RecordedForward(recorder, kept=1)
+    monkeypatch.setattr(cuda_graph, "KEPT", 1)
+    forward = partial(recorded_forward, recorder=recorder)
     forward(model, sketch(), LABELS)
     with torch.no_grad():
         model.scale.mul_(2)  # in place: the recording reads the new value
@@ -73,7 +76,7 @@ def test_weights_that_moved_are_recorded_anew_and_old_recordings_go():
         parameter.data = parameter.data + 1
     found = forward(model, sketch(), LABELS)
     assert recorder.recorded == 2
-    assert len(forward.recordings) == 1
+    assert len(cuda_graph._RECORDINGS[model]) == 1
     with torch.no_grad():
         assert all(torch.equal(found[name], t) for name, t in model(sketch(), LABELS).items())
 
@@ -81,7 +84,7 @@ def test_weights_that_moved_are_recorded_anew_and_old_recordings_go():
 def test_only_whole_pixels_and_only_on_cuda():
     model = model_with(0)
     with pytest.raises(PudNetError, match="reads uint8"):
-        RecordedForward(Recorder())(model, sketch() / 255, LABELS)
+        recorded_forward(model, sketch() / 255, LABELS, Recorder())
     data = ImageDataset(sketch(), LABELS, ("a", "b"))
     with pytest.raises(PudNetError, match=r"needs a CUDA device.*leave cuda_graph off"):
         predict(model, data, PredictConfig(cuda_graph=True))
@@ -114,7 +117,7 @@ def test_on_a_gpu(refine):
     model = model_with(refine).to("cuda")
     for seed in (2, 3):
         images, labels = sketch(seed).to("cuda"), LABELS.to("cuda")
-        found = cuda_graph.recorded_forward(model, images, labels)
+        found = recorded_forward(model, images, labels)
         with torch.no_grad():
             wanted = model(images, labels)
         for name in wanted:

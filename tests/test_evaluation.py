@@ -1,5 +1,7 @@
 """Intervals by hand and by simulation, swaps that keep their promise, paired differences."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.evaluate import (
@@ -16,7 +19,6 @@ from pudnet_lib.evaluate import (
     crossed_interval,
     difference,
     episode_dataset,
-    evaluate_episodes,
     evaluate_fits,
     gains,
     interval,
@@ -114,7 +116,9 @@ def test_the_same_episodes_for_all_methods_and_no_gain_for_a_network_that_sees_n
     sampler, target = EpisodeSampler(sources, EpisodeConfig(2, 1, 1, 2)), TargetConfig(width=2)
     found = {}
     for name, model in {"PudNet": PudNet(PudNetConfig(target)), "shared": SharedNetwork(SharedConfig(target))}.items():
-        table = evaluate_episodes(model, sampler, 2, Swapper(sources, 1), ("own", "far", "near"))
+        table = evaluate_fits(
+            partial(predict, model), sampler, 2, None, model, Swapper(sources, 1), ("own", "far", "near")
+        )
         assert len(table) == 2 * 2 * 3  # sources, episodes, swaps
         found[name] = table.pivot(index=["dataset", "episode"], columns="swap", values="value")
     assert (found["shared"]["own"] == found["shared"]["far"]).all()

@@ -302,9 +302,7 @@ def meta_train(
     return train_runs(runs, jobs, progress, pool if isinstance(pool, Pool) else None)
 
 
-@lru_cache(maxsize=2)
-def _pool(config: PoolConfig) -> Pool:
-    return Pool(config)
+_pool = lru_cache(maxsize=2)(Pool)  # of a worker
 
 
 def _train_one(training: TrainConfig, pool: Pool | None) -> None:
