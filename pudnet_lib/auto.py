@@ -4,8 +4,6 @@ Every candidate is cross-validated on the same images, predicted anew in each fo
 discriminant analysis (LDA) as its head; images and folds follow from the time that is given. All numbers are reported.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import NamedTuple

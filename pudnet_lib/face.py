@@ -1,7 +1,5 @@
 """What a user does: predict a network for images of any kind, for a folder with all that it needs, in scikit-learn."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from pudnet_lib.auto import Choice, choose_predictor
+from pudnet_lib.auto import choose_predictor
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork
@@ -142,10 +140,6 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         network_: The predicted network.
         choice_: With ``"auto"``: all numbers of the comparison.
     """
-
-    classes_: np.ndarray
-    network_: PredictedNetwork
-    choice_: Choice
 
     def __init__(
         self, predictor: str = "auto", *, seconds: float = 20.0, size: int | None = None, batch_size: int = 256,

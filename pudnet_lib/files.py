@@ -4,14 +4,13 @@ One file holds everything, so that a crash cannot separate weights from their co
 byte, so that a damaged file is refused. What it says is checked against a dataclass's schema before anything is built.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
+import reprlib
 import shutil
 import sys
 import tempfile
@@ -169,14 +168,14 @@ def config_from_dict(kind: type[Any], values: Any, where: str = "") -> Any:
         first = error.errors()[0]
         text = first["msg"].removeprefix("Value error, ")
         field = ".".join(map(str, first["loc"])) or kind.__name__
-        raise PudNetError(f"{where}{field}: {text} (found {_short(first['input'])}).") from None
+        raise PudNetError(f"{where}{field}: {text} (found {reprlib.repr(first['input'])}).") from None
 
 
 def _check(kind: Any, values: Any, where: str) -> None:
     """Refuse unknown fields, and numbers that would fill the memory, run for ever or are no number."""
     if not isinstance(values, Mapping):
         name = where.rstrip(".") or getattr(kind, "__name__", "")
-        raise PudNetError(f"{name} is {_short(values)}; expected an object of fields.")
+        raise PudNetError(f"{name} is {reprlib.repr(values)}; expected an object of fields.")
     hints = get_type_hints(kind) if kind else {}
     for name, value in values.items():
         if kind and name not in hints:
@@ -190,11 +189,6 @@ def _check(kind: Any, values: Any, where: str) -> None:
             most = MOST_DEEP if name in _DEEP else MOST
             if not -1 <= value <= most:
                 raise PudNetError(f"{where}{name} is {value}; expected at most {most}.")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 class _ShapesOnly(torch.overrides.TorchFunctionMode):

@@ -6,8 +6,6 @@ predicted anew*: a refined network has been fitted to its images' labels, and an
 images' embedding is from those of pool episodes of that size. The thresholds of the advice are our choice.
 """
 
-from __future__ import annotations
-
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +97,14 @@ class TrustReport:
                 f"source: {escape(self.nearest)}."
             )
         return [*lines, f"Advice: {self.advice}. {' '.join(self.reasons)}"]
+
+
+class PoolDistance(NamedTuple):
+    """Mean distance of images' embedding to the nearest pool episodes, in units of what pool episodes have."""
+
+    ratio: float  # the distance over the pool's own median
+    nearest: str  # the source of the nearest episode
+    share: float  # of the pool's episodes that are as far or farther from the others
 
 
 def trust_report(
@@ -281,14 +287,6 @@ def cross_validate(
             right[head][held] = logits.argmax(1) == data.labels[held]
         done |= held
     return right, done, took
-
-
-class PoolDistance(NamedTuple):
-    """Mean distance of images' embedding to the nearest pool episodes, in units of what pool episodes have."""
-
-    ratio: float  # the distance over the pool's own median
-    nearest: str  # the source of the nearest episode
-    share: float  # of the pool's episodes that are as far or farther from the others
 
 
 class _Embedded(NamedTuple):

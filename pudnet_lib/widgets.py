@@ -4,8 +4,6 @@ One image is updated in place, so the state saved into an executed notebook stay
 overtaken is dropped: the figure always shows the controls' values. An error stands under them, and the figure goes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import html

@@ -21,7 +21,7 @@ import torch
 from pudnet_lib.denoise.episodes import NoisyEpisodeConfig
 from pudnet_lib.denoise.train import BUNDLED, DENOISER_META, PHOTOGRAPHS, TEXTURES, DenoiserTrainConfig, train_denoiser
 from pudnet_lib.files import write_atomically
-from pudnet_lib.shipped import shipped_notes
+from pudnet_lib.shipped import load_shipped
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "pudnet_lib" / "shipped"
@@ -68,7 +68,7 @@ def table() -> list[str]:
 
 
 def card(name: str) -> str:
-    notes = shipped_notes(name)
+    notes = load_shipped(name).notes
     lines = [
         f"# {TITLES[name]}",
         "",

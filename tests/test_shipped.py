@@ -12,7 +12,7 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import save
 from pudnet_lib.images import load_images
 from pudnet_lib.images.pool import default_class_split
-from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models, shipped_notes
+from pudnet_lib.shipped import load_pudnet, load_shipped, shipped_models
 from pudnet_lib.supervised import accuracy
 
 FOLDER = files("pudnet_lib.shipped")
@@ -34,7 +34,7 @@ def test_pudnet_and_its_control_predict_the_same_architecture_from_the_same_clas
     assert isinstance(shared, SharedNetwork)
     assert pudnet.layout == shared.layout
     assert not pudnet.training
-    ours, theirs = shipped_notes("pudnet"), shipped_notes("shared")
+    ours, theirs = load_shipped("pudnet").notes, load_shipped("shared").notes
     assert ours["train"]["pool"] == theirs["train"]["pool"]
     assert ours["steps"] == theirs["steps"]  # the same number of episodes
 

@@ -4,13 +4,12 @@ A card says what was measured and by what, and nothing else. Names of functions 
 what is written is the kit's own file, so that a user's own network comes back too. A local folder needs no package.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile
 from collections.abc import Sequence
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,10 @@ better = pudnet_lib.finetune(network, pudnet_lib.load_images("FOLDER")).network 
 
 
 def card(
-    network: PredictedNetwork, report: TrustReport | None = None, licence: str | None = None, choice: Sequence[str] = ()
+    network: PredictedNetwork,
+    report: "TrustReport | None" = None,
+    licence: str | None = None,
+    choice: Sequence[str] = (),
 ) -> str:
     """Write a predicted network's card."""
     origin = network.origin
@@ -167,7 +169,6 @@ def push_to_hub(model: Any, repo_id: str, *, private: bool = False, token: Any =
 
 def _hub() -> Any:
     try:
-        import huggingface_hub
+        return import_module("huggingface_hub")
     except ImportError:
         raise PudNetError("The Hub needs the package huggingface_hub: pip install 'pudnet-kit[hub]'.") from None
-    return huggingface_hub

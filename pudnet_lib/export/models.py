@@ -1,14 +1,12 @@
 """Save and load predictors (PudNet, shared network) and predicted networks, each as one checked file. Our choice."""
 
-from __future__ import annotations
-
 import copy
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +125,7 @@ class LinearNetwork(PredictedNetwork):
     bias: Tensor
 
     @classmethod
-    def of(cls, network: PredictedNetwork, weight: Tensor, bias: Tensor) -> LinearNetwork:
+    def of(cls, network: PredictedNetwork, weight: Tensor, bias: Tensor) -> Self:
         """The same backbone and facts with another head."""
         about = (network.class_names, network.image_size, network.channels, network.target)
         made = cls(network.backbone, weight, float(network.scale), *about, network.origin, network.seconds)

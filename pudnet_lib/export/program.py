@@ -4,8 +4,6 @@ Both take any number of floating-point images in [0, 1]; normalisation and class
 size and the preparation of pictures in the file's metadata. With ``any_size`` an ONNX file prepares a picture itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import io

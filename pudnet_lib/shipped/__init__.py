@@ -3,11 +3,8 @@
 Each is a file made by ``pudnet train``; the card beside it has the command, the data, the seconds and the results.
 """
 
-from __future__ import annotations
-
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -30,11 +27,6 @@ def load_shipped(name: str) -> ParameterModel:
         model = load_model(path)[0]
     model.name = name  # goes into the origin of what it predicts
     return model
-
-
-def shipped_notes(name: str) -> dict[str, Any]:
-    """Read a shipped model's notes: its whole training configuration, steps, seconds, validation accuracy."""
-    return load_shipped(name).notes
 
 
 def load_pudnet(name: str | Path = "pudnet", target: nn.Module | None = None) -> ParameterModel:
