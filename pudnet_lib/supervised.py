@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
 import lightning_fabric as fabric_lib
@@ -166,18 +167,11 @@ def augment(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -
     return images[picked, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class Batches:
-    """Shuffled indices of every batch of every epoch; a last batch of one image is left out (batch norm needs two)."""
-
-    def __init__(self, images: int, size: int, epochs: int, seed: int) -> None:
-        self.images, self.size, self.epochs = images, size, epochs
-        self.generator = torch.Generator().manual_seed(seed)  # shuffles, and may be used for augmentation, too
-        self.per_epoch = max(1, images // self.size + (images % self.size > 1 if self.size > 1 else 0))
-        self.total = self.epochs * self.per_epoch
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for _ in range(self.epochs):
-            yield from torch.randperm(self.images, generator=self.generator).split(self.size)[: self.per_epoch]
+def batches(images: int, size: int, epochs: int, generator: torch.Generator) -> tuple[int, Iterator[Tensor]]:
+    """Batches an epoch, and the shuffled indices of each; a last one of one image goes (batch norm needs two)."""
+    count = max(1, images // size + (images % size > 1 if size > 1 else 0))
+    orders = (torch.randperm(images, generator=generator) for _ in range(epochs))
+    return count, chain.from_iterable(order.split(size)[:count] for order in orders)
 
 
 def train_from_scratch(
@@ -271,14 +265,16 @@ def train_network(
     momentum: dict[str, Any] = {"momentum": config.momentum, "nesterov": config.momentum > 0}
     kind, more = (torch.optim.AdamW, {}) if config.optimiser == "adam" else (torch.optim.SGD, momentum)
     wrapped, optimiser = fabric.setup(network, kind(groups, lr=config.peak_rate, **more))
-    batches = Batches(len(train), config.batch_size, config.epochs, config.seed)
+    generator = torch.Generator().manual_seed(config.seed)  # shuffles and augments
+    per_epoch, parts = batches(len(train), config.batch_size, config.epochs, generator)
+    total = config.epochs * per_epoch
     labels = train.labels.to(fabric.device)
     curve: list[dict[str, float]] = []
     losses: list[Tensor] = []
     seconds, share, measured, step = 0.0, 0.0, 0, 0  # share of the time limit that is used up
 
     def measure() -> None:
-        row: dict[str, float] = {"step": step, "epoch": step / batches.per_epoch, "seconds": seconds}
+        row: dict[str, float] = {"step": step, "epoch": step / per_epoch, "seconds": seconds}
         if losses:
             row["loss"] = float(torch.stack(losses).mean())
             losses.clear()
@@ -291,19 +287,18 @@ def train_network(
 
     def train_mode() -> None:
         network.train()
-        if config.trainable == "probe":  # it keeps the backbone, its batch-norm statistics included, as it is
-            network.backbone.eval()
+        network.backbone.train(config.trainable == "full")  # a probe leaves batch norm's statistics as they are
 
     train_mode()
     if config.evaluate_start:
         measure()
-    bar = tqdm(total=batches.total, disable=not progress, desc="training")
+    bar = tqdm(total=total, disable=not progress, desc="training")
     with hook("kept_memory", nullcontext)(), precise_statistics(network), bar:
         began = time.perf_counter()
-        for part in batches:
+        for part in parts:
             for group in optimiser.param_groups:
-                group["lr"] = config.peak_rate * _share(config.schedule, max(step / batches.total, share))
-            images = augment(train.images[part], config.flip, config.crop, batches.generator).to(fabric.device)
+                group["lr"] = config.peak_rate * _share(config.schedule, max(step / total, share))
+            images = augment(train.images[part], config.flip, config.crop, generator).to(fabric.device)
             loss = F.cross_entropy(wrapped(images), labels[part.to(fabric.device)])
             optimiser.zero_grad(set_to_none=True)
             fabric.backward(loss)
@@ -314,7 +309,7 @@ def train_network(
             step += 1
             bar.update()
             share = (time.perf_counter() - began) / config.max_seconds if config.max_seconds else 0.0
-            due = max(step * config.evaluations // batches.total, int(share * config.evaluations))
+            due = max(step * config.evaluations // total, int(share * config.evaluations))
             if due > measured or step == 1 or share >= 1:
                 measured = due
                 if fabric.device.type == "cuda":

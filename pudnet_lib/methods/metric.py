@@ -11,41 +11,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pudnet_lib.core.dataset import ImageDataset, normalise
+from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, extract_features, predict_backbone
+from pudnet_lib.supervised import ImageClassifier
 
 #: First a classifier over all training classes, then episodes; half of the steps each.
 CLASSES_THEN_EPISODES = (LossWeights(0, 1, 0), LossWeights(1, 0, 0))
 
 
-class MetricClassifier(nn.Module):
-    """A backbone with a rule and the labelled features that the rule compares with."""
+class Rule(nn.Module):
+    """A head: a model's rule, and the labelled features that it compares with."""
 
     support: Tensor
     labels: Tensor
 
-    def __init__(
-        self, backbone: nn.Module, model: ParameterModel, support: Tensor, labels: Tensor, num_classes: int
-    ) -> None:
+    def __init__(self, model: ParameterModel, support: Tensor, labels: Tensor, num_classes: int) -> None:
         super().__init__()
-        self.backbone, self.num_classes = backbone, num_classes
-        self._model = (model,)  # in a tuple: its parameters are no part of this network
+        self._model, self.num_classes = (model,), num_classes  # in a tuple: its parameters are no part of this network
         self.register_buffer("support", support)
         self.register_buffer("labels", labels)
-        self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images (N, C, H, W), uint8 or floating point in [0, 1], to logits (N, K)."""
-        query = self.backbone(normalise(images))  # (N, F)
-        return self._model[0].class_logits(self.support, self.labels, query, self.num_classes)
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, F) to logits (N, K)."""
+        return self._model[0].class_logits(self.support, self.labels, features, self.num_classes)
 
 
-def fit(dataset: ImageDataset, model: ParameterModel, config: PredictConfig | None = None, **_: Any) -> nn.Module:
+def fit(dataset: ImageDataset, model: ParameterModel, **_: Any) -> nn.Module:
     """Let a meta-trained rival learn a dataset: batch norm and labelled features, no gradient step."""
-    config = config or PredictConfig()
+    config = PredictConfig()
     sketch, sketch_labels = dataset.sketch_with_labels(config.sketch_per_class, config.seed)
     backbone = predict_backbone(model, sketch, sketch_labels, dataset.images, config)[0]
     support = extract_features(backbone, dataset.images, config.batch_size)  # (M, F)
-    return MetricClassifier(backbone, model, support, dataset.labels.to(model.device), dataset.num_classes)
+    rule = Rule(model, support, dataset.labels.to(model.device), dataset.num_classes)
+    return ImageClassifier(backbone, rule).eval()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -142,22 +142,18 @@ class Recipe:
 
 def recipe_table(methods: Mapping[str, Recipe]) -> str:
     """Write a dict of recipes as a text table: every rate, loss and option as it is used."""
-    rows: list[tuple[str, ...]] = [("method", "built by", "lr", "target lr", "losses", "also")]
-    rows += [(name, recipe.method, *_cells(recipe)) for name, recipe in methods.items()]
+    rows = [("method", "built by", "lr", "target lr", "losses", "also")]
+    for name, recipe in methods.items():
+        trained, kind = recipe.kind.model is not None, recipe.kind
+        rate = f"{recipe.lr:g}" if trained or kind.tuned else "-"
+        of_target = f"{recipe.target_lr or recipe.lr:g}" if trained else "-"
+        losses = [f"{w.cosine:g}/{w.auxiliary:g}/{w.consistency:g}" for w in kind.stages or (recipe.losses,)]
+        also = [f"from {recipe.start}"] if recipe.start else []
+        also += [f"base {recipe.base:.3g} of the steps at {recipe.base_lr:g}"] if recipe.base else []
+        also += [f"{option}={_short(value)}" for option, value in recipe.options.items()]
+        rows.append((name, recipe.method, rate, of_target, " then ".join(losses) if trained else "-", ", ".join(also)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def _cells(recipe: Recipe) -> Iterator[str]:
-    trained, kind = recipe.kind.model is not None, recipe.kind
-    yield f"{recipe.lr:g}" if trained or kind.tuned else "-"
-    yield f"{recipe.target_lr or recipe.lr:g}" if trained else "-"
-    stages = kind.stages or (recipe.losses,)
-    losses = [f"{w.cosine:g}/{w.auxiliary:g}/{w.consistency:g}" for w in stages]
-    yield " then ".join(losses) if trained else "-"
-    also = [f"from {recipe.start}"] if recipe.start else []
-    also += [f"base {recipe.base:.3g} of the steps at {recipe.base_lr:g}"] if recipe.base else []
-    yield ", ".join(also + [f"{name}={_short(value)}" for name, value in recipe.options.items()])
 
 
 def _short(value: Any) -> str:

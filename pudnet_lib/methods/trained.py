@@ -6,18 +6,18 @@ one training loop; batches of 32, because an episode holds a hundred images, not
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 
 from pudnet_lib.core.dataset import ImageDataset
-from pudnet_lib.core.model import ParameterModel, seeded
+from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import predict
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.methods.registry import register
-from pudnet_lib.supervised import ImageClassifier, ScratchConfig, finetune, train_from_scratch, train_network
+from pudnet_lib.supervised import Head, ScratchConfig, finetune, train_from_scratch
 
 OPTIMISERS = {"GC": "sgd", "SGD": "sgd", "Adam": "adam"}
 
@@ -40,25 +40,14 @@ def scratch(
     return train_from_scratch(dataset, None, training(target=target, **options)).network
 
 
-def head(
-    dataset: ImageDataset, model: ParameterModel, target: TargetConfig, seed: int = 0, **options: Any
-) -> nn.Module:
-    """Train a linear head on the features of a meta-trained network ("pretrained")."""
-    backbone = predict(model, dataset).backbone
-    with seeded(seed), torch.device(model.device):
-        layer = nn.Linear(model.feature_dim, dataset.num_classes)
-    config = training(trainable="probe", seed=seed, **options)
-    return train_network(ImageClassifier(backbone, layer), dataset, None, config).network
-
-
 def tuned(
-    dataset: ImageDataset, model: ParameterModel, target: TargetConfig, seed: int = 0, **options: Any
+    dataset: ImageDataset, model: ParameterModel, target: TargetConfig, head: Head = "means", **options: Any
 ) -> nn.Module:
-    """Predict a network for a dataset and go on training it there."""
-    return finetune(predict(model, dataset), dataset, None, training(seed=seed, **options)).network
+    """Predict a network for a dataset and go on training it there; ``options`` as for ``training``."""
+    return finetune(predict(model, dataset), dataset, None, training(**options), head=head).network
 
 
 _OPTIONS = ("optimiser", "epochs", "batch_size", "accelerator")
 register("scratch", scratch, options=_OPTIONS, slow=True)
-register("linear head", head, options=_OPTIONS, slow=True)
+register("linear head", partial(tuned, head="random", trainable="probe"), options=_OPTIONS, slow=True)
 register("fine-tuned", tuned, options=_OPTIONS, slow=True)
