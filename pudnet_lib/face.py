@@ -184,7 +184,8 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Most probable label of each image, (N,)."""
-        return np.asarray(self.classes_[self._logits(X).argmax(1).numpy()])
+        best = self._logits(X).argmax(1).numpy()  # says first that nothing was fitted
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Probabilities (N, K), in the order of ``classes_``."""
