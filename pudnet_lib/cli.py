@@ -114,9 +114,11 @@ def with_options(config: type | Any, parameter: str = "config") -> Callable[[Com
         kept = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own if p.name != parameter]
 
         def run(**given: Any) -> None:
-            changes = {name: _split(given.pop(option.name)) for name, option in options.items()}
+            changes = {name: given.pop(option.name) for name, option in options.items()}
             for name, value in changes.items():
-                for number in value if isinstance(value, list) else [value]:
+                if isinstance(value, list):  # --seeds 0,1 --seeds 2 is three seeds
+                    changes[name] = [parse_value(part) for text in value for part in text.split(",")]
+                for number in changes[name] if isinstance(value, list) else [value]:
                     if isinstance(number, int | float) and not 0 <= number < 2**63:
                         raise PudNetError(f"{_flag(name)} is {number}; expected 0 or more, below 2^63.")
             function(**given, **{parameter: replace_fields(base, changes)})
@@ -182,11 +184,6 @@ def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
     return grid
 
 
-def _split(value: Any) -> Any:
-    """Split the texts of a tuple's option at commas: ``--seeds 0,1 --seeds 2`` is three seeds."""
-    return [parse_value(part) for text in value for part in text.split(",")] if isinstance(value, list) else value
-
-
 def attribute_docs(config: type) -> dict[str, str]:
     """Read the Attributes sections of a Google-style docstring and those of its bases: attribute → one line."""
     pattern, found = r"^    (\w+)(?: \([^)]*\))?: (.*?)(?=^    \w|\Z)", {}
@@ -217,20 +214,18 @@ def show_progress(names: list[str]) -> Iterator[Callable[[str, str], None]]:
     from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 
     console, started = Console(stderr=True), time.monotonic()
-    if not console.is_terminal:
-        yield lambda name, word: print(f"[{time.monotonic() - started:5.0f} s] {name or 'batch'}: {word}", flush=True)
-        return
     columns = SpinnerColumn(), "{task.description}", "{task.fields[word]}", TimeElapsedColumn()
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         tasks = {name: bar.add_task(name, start=False, total=1, word="waiting") for name in names}
 
         def tell(name: str, word: str) -> None:
-            if name not in tasks:
-                return console.print(word)
-            bar.start_task(tasks[name])
-            over = word.startswith(("done", "FAILED"))
-            bar.update(tasks[name], word=word, completed=int(over))
-            return bar.stop_task(tasks[name]) if over else None
+            if not console.is_terminal:
+                print(f"[{time.monotonic() - started:5.0f} s] {name or 'batch'}: {word}", flush=True)
+            elif name not in tasks:
+                console.print(word)
+            else:
+                bar.start_task(tasks[name])
+                bar.update(tasks[name], word=word, completed=int(word.startswith(("done", "FAILED"))))
 
         yield tell
 
@@ -275,9 +270,7 @@ def reproduce(
     notebooks: Annotated[list[str] | None, typer.Argument(help="Paths, names or numbers; by default all.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="Fan out over values.", metavar="NAME=VALUE,…")] = None,
     out_dir: Annotated[Path | None, typer.Option(help="Where runs are kept; by default reports/runs.")] = None,
-    commit: Annotated[
-        bool, typer.Option("--commit", help="Write results to reports/results, outputs into the notebooks, cleaned.")
-    ] = False,
+    commit: Annotated[bool, typer.Option("--commit", help="Write reports/results and the notebooks' outputs.")] = False,
 ) -> None:
     """Run all or some notebooks, keep their results and build the report; a killed batch goes on where it was."""
     from pudnet_lib.batch import reproduce as batch
@@ -358,9 +351,7 @@ def predict(
     images: Images,
     out: Annotated[Path, typer.Option(help="Folder for the network.")],
     task: Annotated[str, typer.Option(help="What the network is for.", metavar="classify|denoise")] = "classify",
-    model: Annotated[
-        str | None, typer.Option(help="A model that comes with the kit, or a .safetensors file. [default: by task]")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A shipped model or .safetensors file. [default: by task]")] = None,
     classify: Annotated[list[Path] | None, typer.Option(help="Pictures to classify at once; repeatable.")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write OUT/network.onnx, checked with onnxruntime.")] = False,
     export: Annotated[bool, typer.Option("--export", help="Write OUT/network.pt2 (torch.export).")] = False,

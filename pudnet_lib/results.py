@@ -108,20 +108,18 @@ def file_stem(name: str, variant: str = "") -> str:
 def plain(value: Any) -> Any:
     """Turn a value into plain JSON: tuples to lists, NumPy scalars to numbers, floats to 7 digits, NaN to None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if value is None or value is pd.NA or value is pd.NaT:
-        return None
-    if isinstance(value, bool | int | str):
-        return value
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None
-    return str(value)
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    return value if isinstance(value, bool | int | str) else str(value)
 
 
 def provenance(config: Any, seconds: float, seed: int | None = None, **extra: Any) -> dict[str, Any]:

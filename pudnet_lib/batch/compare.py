@@ -21,7 +21,7 @@ KEY = ["experiment", "run", "what", "metric"]
 def _rows(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise PudNetError(f"{folder} is no folder of result files; expected one such as reports/results.")
-    found = {}
+    rows = []
     for result in read_results(folder):
         for row in result["rows"]:
             names = {k: v for k, v in row.items() if k not in MEASURED and isinstance(v, str | bool | int)}
@@ -29,13 +29,11 @@ def _rows(folder: Path) -> pd.DataFrame:
             run = " ".join(filter(None, [result["profile"], result["variant"]]))
             bounds = row.get("low"), row.get("high")
             low, high = (row["mean"], row["mean"]) if None in bounds else bounds
-            found[result["experiment"], run, what, str(row["metric"])] = (row["mean"], low, high)
-    if not found:
+            rows.append((result["experiment"], run, what, row["metric"], row["mean"], low, high))
+    if not rows:
         raise PudNetError(f"{folder} holds no result files (*.json).")
-    rows = [(*key, *values) for key, values in found.items()]
-    return pd.DataFrame(rows, columns=[*KEY, "mean", "low", "high"]).astype(
-        dict.fromkeys(("mean", "low", "high"), float)
-    )
+    table = pd.DataFrame(rows, columns=[*KEY, "mean", "low", "high"]).drop_duplicates(KEY, keep="last")
+    return table.astype(dict.fromkeys(("mean", "low", "high"), float))
 
 
 def compare(before: Path, after: Path) -> pd.DataFrame:
@@ -48,7 +46,6 @@ def compare(before: Path, after: Path) -> pd.DataFrame:
     table = table.rename(columns={"mean": "before", "mean_b": "after"})
     table["change"] = table["after"] - table["before"]
     order = table["status"].map({"moved": 0, "gone": 1, "new": 2, "within": 3})
-    size = table["before"].abs()
-    sizes = (table["change"].abs() / size.where(size > 0, 1.0)).fillna(0.0)
+    sizes = (table["change"] / table["before"].where(table["before"] != 0, 1.0)).abs().fillna(0.0)
     table = table.assign(_o=order, _r=-sizes).sort_values(["_o", "_r"], kind="stable")
     return table[[*KEY, "before", "after", "change", "status"]]

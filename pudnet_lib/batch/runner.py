@@ -37,7 +37,7 @@ GRACE = 20.0
 #: An environment variable that all descendants of a job carry, so that also its orphans are found.
 JOB_VARIABLE = "PUDNET_JOB"
 
-_running: dict[str, subprocess.Popen[bytes]] = {}
+_running: dict[str, subprocess.Popen[bytes]] = {}  # by the job's tag
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,16 @@ def run_dask(
     except ImportError:
         raise PudNetError("The dask engine needs the package distributed: pip install 'pudnet-kit[dask]'.") from None
     except (OSError, ValueError) as error:
-        raise PudNetError(
-            f"No dask scheduler answers at {scheduler} ({error}); start one with `dask scheduler`."
-        ) from None
+        answer = f"No dask scheduler answers at {scheduler} ({error})"
+        raise PudNetError(f"{answer}; start one with `dask scheduler`.") from None
     with connected as client:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         offers = sorted((float(worker["resources"].get("GPU", 0)) for worker in workers), reverse=True)
         if max(offers, default=0) < gpus:
             offered = ", ".join(f"{offer:g}" for offer in offers[:8]) or "no worker is there"
-            raise PudNetError(
-                f"No dask worker at {scheduler} offers GPU={gpus}; the {len(offers)} workers offer: {offered}. "
-                f"Start some with `dask worker {scheduler} --resources GPU={gpus}`, or leave --gpus out."
-            )
+            start = f"Start some with `dask worker {scheduler} --resources GPU={gpus}`, or leave --gpus out."
+            there = f"the {len(offers)} workers offer: {offered}"
+            raise PudNetError(f"No dask worker at {scheduler} offers GPU={gpus}; {there}. {start}")
         left = {}
         for job in jobs:  # impure: a second batch runs again what the first one failed at
             how = {"key": f"{job.name}-{job.digest[:12]}", "resources": {"GPU": gpus} if gpus else None}
@@ -242,12 +240,15 @@ def own_kernel(folder: Path) -> dict[str, str]:
     return {"JUPYTER_PATH": os.pathsep.join(searched)}
 
 
-def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Run ``source.ipynb`` of a folder with papermill."""
+def execute(place: Path) -> None:
+    """Run ``source.ipynb`` beside a ``job.json`` with papermill, and write ``outcome.json``."""
+    import resource  # there is none on Windows
+
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
-    started, limit = time.monotonic(), job["time_limit"]
+    started, folder, job = time.monotonic(), place.parent, json.loads(place.read_text(encoding="utf-8"))
+    limit = job["time_limit"]
 
     def cell_started(cell: Any, cell_index: int) -> None:
         if cell.cell_type == "code":
@@ -269,7 +270,11 @@ def execute(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         status, error = "timeout", f"not done after {limit:g} s"
     except DeadKernelError:
         status, error = "failed", "the kernel died; was there enough memory?"
-    return {"status": status, "error": error, "seconds": round(time.monotonic() - started, 2)}
+    # The kernel is this process's only child, and it has ended.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    outcome = {"status": status, "error": error, "seconds": round(time.monotonic() - started, 2)}
+    outcome["peak_memory_mb"] = round(peak, 1)
+    write_atomically(place.with_name("outcome.json"), json.dumps(outcome).encode())
 
 
 def _stop() -> None:
@@ -278,13 +283,5 @@ def _stop() -> None:
 
 
 if __name__ == "__main__":
-    import resource  # there is none on Windows
-
     end_with_parent(_stop)
-    place = Path(sys.argv[1])
-    outcome = execute(json.loads(place.read_text(encoding="utf-8")), place.parent)
-    # The kernel is this process's only child, and it has ended.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1e6
-    outcome["peak_memory_mb"] = round(peak, 1)
-    write_atomically(place.with_name("outcome.json"), json.dumps(outcome).encode())
+    execute(Path(sys.argv[1]))

@@ -81,9 +81,7 @@ def rich(text: str) -> str:
 
 def first_sentence(text: str, longest: int = 240) -> str:
     """Take the first sentence of a Markdown text, cut at a clause where it is very long."""
-    plain = " ".join(text.split())
-    match = re.match(r".+?[.!?](?=\s+[A-Z*_`(]|\s*$)", plain)
-    sentence = match[0] if match else plain
+    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z*_`(])", " ".join(text.split()), maxsplit=1)[0]
     if len(sentence) <= longest:
         return sentence
     cut = next((at for mark in ("; ", " ") if (at := sentence.rfind(mark, 0, longest)) > 0), longest)
@@ -220,10 +218,9 @@ def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
                 "scratch_seconds": duration(line["scratch_seconds"]), "predicted_seconds": duration(took),
                 "ratio": f"{number(ratio)} ×" if ratio else "—", "chance": number(line["chance"]),
             })  # fmt: skip
-    lines: list[dict[str, Any]] = []
-    for claim in words("claims"):
-        lines += [{**claim, "claimed": True}, *(line for line in measured if line["claim"] == claim["claim"])]
-    return lines + [line for line in measured if not line["claim"]]
+    claims = [{**claim, "claimed": True} for claim in words("claims")]
+    order = [*(claim["claim"] for claim in claims), ""]
+    return sorted(claims + measured, key=lambda line: order.index(line["claim"]))  # stable: a claim leads its lines
 
 
 def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[dict[str, Any]]:
@@ -235,11 +232,8 @@ def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[
         place = order.index(name) if name in order else len(order)
         return place, name, bool(result["variant"]), -profile, result["variant"]
 
-    made = []
-    for name, group in groupby(sorted(results, key=rank), key=lambda result: result["experiment"]):
-        main, *others = group
-        made.append({"main": main, "others": others, "notebook": name in order})
-    return made
+    groups = groupby(sorted(results, key=rank), key=lambda result: result["experiment"])
+    return [{"main": main, "others": others, "notebook": name in order} for name, (main, *others) in groups]
 
 
 def _fill(template: str, **given: Any) -> bytes:
@@ -262,7 +256,8 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
     code_css = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
     look: Any = {"css": css, "code_css": re.sub(r"^\s*pre \{[^}]*\}$", "", code_css, flags=re.MULTILINE)}
     pages: dict[str, str] = {}
-    damaged, failed, sources = [], [], {} if smoke else {path.name: path for path in _committed(root)}
+    committed = () if smoke else (root / "reports" / "results").glob("*.json")
+    damaged, failed, sources = [], [], {path.name: path for path in committed}
     runs = [found for name in (["smoke"] if smoke else PROFILE_NAMES[1:]) for found in read_runs(runs_dir / name)]
     for folder, run in runs:
         link = f"site/{run.profile}/{run.name}.html"
@@ -272,11 +267,12 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
         except PudNetError as error:
             link = ""
             damaged.append(f"{error} `pudnet reproduce` runs it again.".replace(f"{root}/", ""))
+        found = {path.name: path for path in (folder / "results").glob("*.json")}
+        pages |= dict.fromkeys(found, link)
         if run.status == "ok":
-            sources |= {path.name: path for path in (folder / "results").glob("*.json")}
+            sources |= found
         else:
             failed.append({**vars(run), "page": link})
-        pages |= {path.name: link for path in (folder / "results").glob("*.json")}
     results = []
     for name, path in sorted(sources.items()):
         try:
@@ -286,8 +282,8 @@ def build_site(profile: str = "laptop", runs_dir: Path | None = None) -> tuple[P
     grouped = cards(results, all_notebooks(root / "notebooks"))
     lines = headline_lines([r for card in grouped for r in (card["main"], *card["others"])])
     look |= {"script": script, "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}
-    found = {"cards": grouped, "headline": lines, "failed": failed, "damaged": damaged, "glossary": words("glossary")}
-    write_atomically(out / "index.html", _fill("index.html", **look, **found))
+    look |= {"cards": grouped, "headline": lines, "failed": failed, "damaged": damaged, "glossary": words("glossary")}
+    write_atomically(out / "index.html", _fill("index.html", **look))
     return out / "index.html", damaged
 
 
@@ -300,18 +296,14 @@ def write_readme(root: Path) -> Path:
 def readme_text(root: Path) -> str:
     """Make the text of ``reports/README.md``: headline, answers, one figure each, links."""
     notebooks = {experiment_id(path): path.name for path in all_notebooks(root / "notebooks")}
-    results = []
-    for path in _committed(root):
-        result = read_result(path)
-        results.append({**result, "json": path.name, "csv": path.with_suffix(".csv").exists() and f"{path.stem}.csv"})
+    results = [
+        {**read_result(path), "json": path.name, "csv": path.with_suffix(".csv").exists() and f"{path.stem}.csv"}
+        for path in sorted((root / "reports" / "results").glob("*.json"))
+    ]
     grouped = cards(results, all_notebooks(root / "notebooks"))
     lines = headline_lines([card["main"] for card in grouped])
     text = _fill("readme.md", cards=grouped, headline=lines, notebooks=notebooks).decode()
     return re.sub(r"[ \t]+$", "", re.sub(r"\n{3,}", "\n\n", text), flags=re.MULTILINE).rstrip() + "\n"
-
-
-def _committed(root: Path) -> list[Path]:
-    return sorted((root / "reports" / "results").glob("*.json"))
 
 
 def _prepare(path: Path, page: str, out: Path) -> dict[str, Any]:
