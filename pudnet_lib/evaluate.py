@@ -92,7 +92,7 @@ def percent_interval(values: np.ndarray) -> Interval:
         return replace(found, low=max(0.0, found.low), high=min(100.0, found.high)) if 0 <= share <= 1 else found
     half = (found.high - found.mean) / 100 / (share * (1 - share))  # the delta method: half a width, in logits
     low, high = 100 * special.expit(special.logit(share) + np.array([-half, half]))
-    return replace(found, low=float(low), high=float(high))
+    return replace(found, low=min(float(low), found.mean), high=max(float(high), found.mean))  # whatever rounding does
 
 
 #: The mean over sources, each with the same weight.

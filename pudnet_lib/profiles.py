@@ -75,8 +75,6 @@ def replace_fields(config: Config, overrides: Mapping[str, Any]) -> Config:
 
 def checked(name: str, value: Any, hint: Any) -> Any:
     """Check a JSON-like value against a type, strictly: ``"8"`` and ``True`` are no int, ``8`` is a float."""
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
-        return value
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:

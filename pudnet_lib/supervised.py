@@ -241,10 +241,8 @@ def finetune(
         if head == "random":
             start: nn.Module = nn.Linear(features, train.num_classes).to(network.means.device)
         elif classes != train.num_classes:
-            raise PudNetError(
-                f"The network tells {classes} classes apart and {train.name} has {train.num_classes}; predict a "
-                'network for these images, or pass head="random".'
-            )
+            what = f"The network tells {classes} classes apart and {train.name} has {train.num_classes}"
+            raise PudNetError(f'{what}; predict a network for these images, or pass head="random".')
         else:
             start = CosineHead(network.means, float(network.scale))
     return train_network(ImageClassifier(backbone, start), train, test, config, progress)

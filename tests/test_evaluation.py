@@ -143,6 +143,9 @@ def test_intervals_of_percentages_stay_within_0_and_100():
     narrow, straight = (f(np.array([[50.0, 51, 49, 50]])) for f in (percent_interval, crossed_interval))
     assert (narrow.low, narrow.high) == pytest.approx((straight.low, straight.high), abs=0.01)
     assert percent_interval(np.array([[100.0, 100, 100]])).high == 100
+    for percent in np.arange(0.2, 100, 0.2):  # values that are all the same: no end on the wrong side by rounding
+        same = percent_interval(np.full((1, 4), percent))
+        assert same.low <= same.mean <= same.high
 
 
 def test_summarise_by_hand():

