@@ -19,7 +19,7 @@ from PIL import Image
 
 import pudnet_lib
 from pudnet_lib.batch.notebook import read_notebook, strip
-from pudnet_lib.studies.explore import Cell, Study, explorer_data
+from pudnet_lib.studies.explore import Cell, Study
 
 ROOT = Path(__file__).parents[2]
 #: Milliseconds to wait for anything; a test that passes never waits that long on an idle machine.
@@ -309,8 +309,8 @@ def test_the_figure_as_a_page_needs_no_kernel(browser, screenshots, tmp_path, mo
     study = Study(("fashion", "glyphs"), ("same",), 16, 8, permutations=20)
     own = study.zoos["glyphs", "same"].episodes.dataset("held-out", 0)
     path = tmp_path / "page.html"
-    page = notebook_functions("01_parameter_correlations").page
-    path.write_text(page(explorer_data(study, Cell("all sources", components=2), [own])))
+    notebook = notebook_functions("01_parameter_correlations")
+    path.write_text(notebook.page(notebook.explorer_data(study, Cell("all sources", components=2), [own])))
     tab = browser.new_page(viewport={"width": 1100, "height": 560})
     faults = []
     tab.on("pageerror", lambda error: faults.append(str(error)))

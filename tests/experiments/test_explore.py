@@ -8,7 +8,7 @@ import pytest
 from pudnet_lib import load_pudnet
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.explore import POOLED, WITHIN, Cell, Study, explorer_data
+from pudnet_lib.studies.explore import POOLED, WITHIN, Cell, Study
 
 GLYPHS = Cell("glyphs", feature="pixel statistics", components=2)
 
@@ -21,8 +21,13 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data(study):
-    return explorer_data(study, GLYPHS)
+def notebook(notebook_functions):
+    return notebook_functions("01_parameter_correlations")
+
+
+@pytest.fixture(scope="module")
+def data(study, notebook):
+    return notebook.explorer_data(study, GLYPHS)
 
 
 def test_pooled_values_are_those_of_the_strict_null(study):
@@ -68,11 +73,6 @@ def test_the_figure_holds_every_cell_and_one_scale(study, data):
     assert len(data["episodes"]) == 8
 
 
-@pytest.fixture(scope="module")
-def notebook(notebook_functions):
-    return notebook_functions("01_parameter_correlations")
-
-
 def test_the_page_is_one_file_that_asks_for_nothing(data, notebook):
     text = notebook.page(data | {"layers": [*data["layers"], "</script><b>"]}, "a < b")
     assert "<title>a &lt; b</title>" in text
@@ -81,17 +81,17 @@ def test_the_page_is_one_file_that_asks_for_nothing(data, notebook):
     assert 'src="http' not in text
 
 
-def test_an_episode_of_the_zoo_is_placed_where_it_lies(study):
+def test_an_episode_of_the_zoo_is_placed_where_it_lies(study, notebook):
     """Held-out episode 2, given as a data set of one's own: the same description, the same training, the same point."""
     own = study.zoos["glyphs", "same"].episodes.dataset("held-out", 2)
-    placed = study.place(GLYPHS, own)
+    placed = notebook.place(study, GLYPHS, own)
     np.testing.assert_allclose(placed, study.canonical(GLYPHS).scores[2], atol=0.05)  # shipped in float16
-    shown = explorer_data(study, GLYPHS, [own])
+    shown = notebook.explorer_data(study, GLYPHS, [own])
     assert shown["added"] == ["glyphs, episode 2"]
     assert np.shape(shown["cells"]["batch norms|HOG"]["added"]) == (2, 2, 1)
     single = ImageDataset(own.images[:20], own.labels[:20], own.class_names[:1], "one")
     with pytest.raises(PudNetError, match="one: expected RGB images of two classes or more"):
-        study.place(GLYPHS, single)
+        notebook.place(study, GLYPHS, single)
 
 
 def test_every_control_of_the_panel_changes_the_figure(study, notebook):
