@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from timing import alternate, row
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.model import seeded
@@ -26,7 +27,6 @@ from pudnet_lib.studies.zoo import (
     ZooTraining,
     image_orders,
     initial_parameters,
-    learning_rate,
     train_networks,
 )
 
@@ -69,12 +69,13 @@ def train_vmap(images: Tensor, labels: Tensor, seeds: list[int]) -> dict[str, Te
         return F.cross_entropy(functional_call(network, weights, (batch,)), target)
 
     parts = [part for epoch in orders.unbind(1) for part in epoch.split(TRAINING.batch_size, 1)]
-    for step, part in enumerate(parts):
-        optimiser.param_groups[0]["lr"] = learning_rate(TRAINING, step, len(parts))
+    schedule = CosineAnnealingLR(optimiser, len(parts))
+    for part in parts:
         losses = torch.vmap(loss)(parameters, pixels[rows, part], labels[part])
         optimiser.zero_grad(set_to_none=True)
         losses.sum().backward()
         optimiser.step()
+        schedule.step()
     return parameters
 
 
@@ -87,15 +88,15 @@ def train_one(
         head = nn.Linear(config.width, int(labels.max()) + 1)
     network = nn.Sequential(backbone, head).to(dtype).train()
     optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
-    pixels, steps, step = normalise(images).to(dtype), config.epochs * -(-len(images) // config.batch_size), 0
+    schedule = CosineAnnealingLR(optimiser, config.epochs * -(-len(images) // config.batch_size))
+    pixels = normalise(images).to(dtype)
     for order in image_orders(config, len(images), [seed])[0]:
         for part in order.split(config.batch_size):
-            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
             loss = F.cross_entropy(network(pixels[part]), labels[part])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
-            step += 1
+            schedule.step()
     modules = {"": backbone, "head.": head}
     return {p + n: t.detach() for p, m in modules.items() for n, t in m.named_parameters()}
 

@@ -103,10 +103,11 @@ def colour_of(method: str, position: int = 0) -> str:
 
 
 def intervals(
-    rows: pd.DataFrame, axes: Axes, unit: str = "accuracy (%)", colours: Callable[[str, int], str] = colour_of
-) -> Axes:
-    """Draw means with their 95 % intervals as labelled dots, one line a row; chance as a dashed line."""
-    methods = [str(name) for name in rows["method"]]
+    rows: pd.DataFrame, axes: Axes, unit: str = "accuracy (%)", colours: Callable[[str, int], str] = colour_of,
+    order: Sequence[str] = (),
+) -> Axes:  # fmt: skip
+    """Draw means with their 95 % intervals as labelled dots, one line a method; chance as a dashed line."""
+    methods = [*order] or [str(name) for name in rows["method"]]
     _dots(axes, rows, methods, "{:.1f}", colours=colours)
     if "chance" in rows and rows["chance"].notna().any():
         axes.axvline(float(rows["chance"].mean()), color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1)
@@ -116,11 +117,11 @@ def intervals(
     return axes
 
 
-def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[str] = (), height: float = 0.3) -> Figure:
+def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[str] = ()) -> Figure:
     """Draw every method's accuracy: episodes as faint points, mean and 95 % interval, the numbers in the margin."""
     panels = [*datasets] or [*dict.fromkeys(summary["dataset"])]
     methods = [*dict.fromkeys(summary["method"])]
-    drawn, axes = figure(2.6 + 2.3 * len(panels), 0.9 + height * len(methods), 1, len(panels))
+    drawn, axes = figure(2.6 + 2.3 * len(panels), 0.9 + 0.3 * len(methods), 1, len(panels))
     palette = {method: colour_of(method, place) for place, method in enumerate(methods)}
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
         points = table if dataset not in set(table["dataset"]) else table[table["dataset"] == dataset]
@@ -129,12 +130,9 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
             means.reset_index(), x="value", y="method", hue="method", order=methods, palette=palette, ax=ax,
             size=2.5, alpha=0.25, legend=False, jitter=0.2,
         )  # fmt: skip
-        own = summary[summary["dataset"] == dataset]
-        _dots(ax, own, methods, "{:.1f}")
-        if "chance" in summary:
-            ax.axvline(float(own["chance"].mean()), color=METHOD_COLOURS["chance"], linestyle="--", linewidth=1)
-        ax.set(title=dataset, xlabel="accuracy, %", ylabel="", xlim=(0, 101), ylim=(len(methods) - 0.4, -0.6))
-        ax.set_yticks(range(len(methods)), methods if place == 0 else [""] * len(methods))
+        intervals(summary[summary["dataset"] == dataset], ax, "accuracy, %", order=methods)
+        ax.set(title=dataset, ylabel="", xlim=(0, 101))
+        ax.tick_params(labelleft=place == 0)
     return drawn
 
 
@@ -171,10 +169,10 @@ def _dots(
         ax.annotate(text.format(mean), (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=8)
 
 
-def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accuracy"), smooth: int = 0) -> Figure:
+def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accuracy")) -> Figure:
     """Draw what meta-training logged against its steps: one panel a column, one colour a method, seeds as a band."""
     shown = [c for c in columns if c in log and log.loc[log[c].notna(), "step"].nunique() > 1]
-    width = smooth or max(1, int(log["step"].max()) // 20)
+    width = max(1, int(log["step"].max()) // 20)
     drawn, axes = figure(3.2 * len(shown) + 2.2, 3.0, 1, len(shown))
     palette = dict(zip(dict.fromkeys(log["method"]), cycle(PALETTE), strict=False))
     binned = log.assign(step=(np.ceil(log["step"] / width) * width).astype(int))
@@ -198,14 +196,11 @@ def accuracy_against_seconds(summary: pd.DataFrame, dataset: str, title: str = "
         colour = colour_of(str(row["method"]), place)
         if np.isfinite(row["low"]):
             ax.plot([row["seconds"]] * 2, [row["low"], row["high"]], color=colour, linewidth=2, alpha=0.4)
-        ax.plot(row["seconds"], row["mean"], marker=MARKERS[place % len(MARKERS)], color=colour, linestyle="",
+        ax.plot(row["seconds"], row["mean"], marker="os^Dv<>PX*hp"[place % 12], color=colour, linestyle="",
                 markersize=7, label=f"{row['method']}: {row['mean']:.1f} %, {row['seconds']:.2g} s")  # fmt: skip
     ax.set(xscale="log", xlabel="seconds to learn a data set (CPU, one thread)", ylabel="accuracy, %", title=title)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), frameon=False, fontsize=8)
     return drawn
-
-
-MARKERS = "os^Dv<>PX*hp"
 
 
 def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> Figure:
@@ -228,13 +223,10 @@ def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> 
     return drawn
 
 
-def heatmap(values: pd.DataFrame, title: str = "", unit: str = "", centre: float | None = None) -> Figure:
+def heatmap(values: pd.DataFrame, title: str = "", unit: str = "") -> Figure:
     """Draw a table as a heat map with its numbers."""
     drawn, axes = figure(2.0 + 1.1 * values.shape[1], 1.1 + 0.55 * values.shape[0])
-    sns.heatmap(
-        values, annot=True, fmt=".1f", ax=axes[0, 0], cmap="cividis" if centre is None else "PuOr", center=centre,
-        cbar_kws={"label": unit}, linewidths=1,
-    )  # fmt: skip
+    sns.heatmap(values, annot=True, fmt=".1f", ax=axes[0, 0], cmap="cividis", cbar_kws={"label": unit}, linewidths=1)
     axes[0, 0].set(title=title)
     axes[0, 0].tick_params(axis="y", rotation=0)
     return drawn

@@ -5,10 +5,13 @@ python scripts/build_zoo.py          # goes on where it was cut off; about three
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
+from pudnet_lib.files import save_tensors
 from pudnet_lib.images.cache import cache_folder
-from pudnet_lib.studies.zoo import PARTS, SHIPPED, ZooConfig, load_zoo, read_tensors, write_rows, zoo_name
+from pudnet_lib.studies.zoo import PARTS, SHIPPED, ZooConfig, load_zoo, read_tensors, zoo_name
 
 ROWS = {"train": 120, "held-out": 60}
 
@@ -19,7 +22,7 @@ def pack(config: ZooConfig) -> str:
     name = zoo_name(config)
     for part in PARTS:
         tensors = read_tensors(cache_folder() / "zoo" / name, part, ROWS[part])
-        write_rows(SHIPPED / name, part, 0, ROWS[part], tensors, config)
+        save_tensors(SHIPPED / name / f"{part}-{0:06d}-{ROWS[part]:06d}.safetensors", tensors, {"zoo": asdict(config)})
     return name
 
 

@@ -70,15 +70,15 @@ def clean_folder(
 ) -> CleanedFolder:  # fmt: skip
     """Predict a denoiser for a folder of noisy pictures and clean them all."""
     folder, out, config = Path(folder), Path(out), config or DenoiserConfig()
+    skipped: list[tuple[str, str]] = []
     if folder.suffix.lower() == ".zip" and folder.is_file():
         with tempfile.TemporaryDirectory() as unpacked:
-            skipped: list[tuple[str, str]] = []
             root = unpack_zip(folder, Path(unpacked) / "pictures", name=folder.name, skipped=skipped)
             return _clean(model, root, folder.stem, out, config, skipped, on_error)
     if not folder.is_dir():
         raise PudNetError(f"{folder} is not a folder; expected a folder, or a zip, with noisy pictures.")
     refuse_inside(out, folder)
-    return _clean(model, folder, folder.name, out, config, [], on_error)
+    return _clean(model, folder, folder.name, out, config, skipped, on_error)
 
 
 def _clean(

@@ -25,17 +25,11 @@ from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shape
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """How a denoiser is predicted.
+    """How a denoiser is predicted."""
 
-    Attributes:
-        sketch_images: Noisy images that the hypernetwork looks at ([code]: 50).
-        patch: Side in pixels of the patches that are cut from larger images.
-        seed: Seed of the draw.
-    """
-
-    sketch_images: int = 50
-    patch: int = 32
-    seed: int = 0
+    sketch_images: int = 50  # noisy images that the hypernetwork looks at ([code]: 50)
+    patch: int = 32  # side in pixels of the patches that are cut from larger images
+    seed: int = 0  # of the draw
 
     def __post_init__(self) -> None:
         if self.sketch_images < 1 or self.patch < 8:

@@ -1,20 +1,12 @@
-"""Notebook 01's working parts: any cell of its correlations, computed once, and the linked figure.
-
-Our choice; the paper has no counterpart. The figure is a small widget of the kit's own (``explore.js``, drawn by the
-browser, so that hovering, selecting, zooming and the choice of a cell ask no kernel); what it shows, the controls above
-it and the data sets of one's own are the notebook's.
-"""
+"""Notebook 01's working part: the value of any cell of its correlations, computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-import anywidget
 import numpy as np
-import traitlets
 
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.studies import correlation, features
@@ -23,7 +15,6 @@ from pudnet_lib.studies.features import DatasetFeature, ParameterFeature
 from pudnet_lib.studies.zoo import PARTS, Initialisation, Part, Zoo, ZooConfig, ZooTraining, load_zoo, parameter_shapes
 
 POOLED, WITHIN = "all sources", "all sources, shuffled within"
-SCRIPT = Path(__file__).with_name("explore.js")
 Side = Literal["dataset", "parameters", "strata", "class set"]
 
 
@@ -54,7 +45,6 @@ class Study:
         self.load(train, held_out)
         self.canonical = lru_cache(maxsize=4096)(self._canonical)
         self.reduced = lru_cache(maxsize=4096)(self._reduce)
-        self._of_datasets = lru_cache(maxsize=None)(self._describe)
 
     def load(self, train: int, held_out: int) -> None:
         """Load so many episodes of every zoo; what is lacking is trained."""
@@ -76,11 +66,6 @@ class Study:
         names = self.names if cell.source in (POOLED, WITHIN) else (cell.source,)
         return [(name, self.zoos[name, cell.initialisation]) for name in names]
 
-    def locate(self, cell: Cell, number: int) -> tuple[str, int]:
-        """Find a held-out episode by its place among the cell's: its source, and its row in that zoo's part."""
-        places = [(name, row) for name, zoo in self.members(cell) for row in range(len(zoo.held_out.indices))]
-        return places[number % len(places)]
-
     def side(self, cell: Cell, side: Side) -> tuple[np.ndarray, np.ndarray]:
         """One description of all of a cell's episodes: rows to fit on, rows to test on."""
         fit, test = (
@@ -93,18 +78,16 @@ class Study:
         kept = slice(None, cell.episodes or None) if part == "train" else slice(None)
         indices = zoo.part(part).indices[kept]
         if side == "dataset":
-            rows: np.ndarray = self._of_datasets(source, cell.feature, part, int(indices.max()) + 1)[indices]
-            return rows
+            episodes = self.zoos[source, self.starts[0]].episodes  # the same ones for every initialisation
+            return features.dataset_features(cell.feature, episodes, part, int(zoo.part(part).indices.max()) + 1)[
+                indices
+            ]
         if side == "parameters":
             found = zoo.part(part).parameters[kept]
             return features.parameter_features(found, self.shapes, cell.layer, cell.parameters)
         if side == "strata":
             return np.full(len(indices), self.names.index(source))
         return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.drawn(part, indices)[0]])
-
-    def _describe(self, source: str, feature: DatasetFeature, part: Part, count: int) -> np.ndarray:
-        episodes = self.zoos[source, self.starts[0]].episodes  # the same ones for every initialisation
-        return features.dataset_features(feature, source, episodes, part, np.arange(count))
 
     def _reduce(self, cell: Cell, side: Side) -> Reduced:
         what = cell.feature if side == "dataset" else f"{cell.parameters} of the {cell.layer}"
@@ -120,15 +103,3 @@ class Study:
         fit, test = (tuple(rows.tolist()) for rows in self.side(cell, "strata"))
         strata, clusters = (fit, test) if cell.source == WITHIN else None, self.side(cell, "class set")[1]
         return correlation.canonical(*self.sides(cell), self.permutations, clusters, strata, self.seed)
-
-
-class Explorer(anywidget.AnyWidget):
-    """The linked figure; ``layer``, ``feature``, ``pair``, ``episode`` and ``selected`` follow what is clicked."""
-
-    _esm = SCRIPT
-    data = traitlets.Dict().tag(sync=True)
-    layer = traitlets.Unicode("whole network").tag(sync=True)
-    feature = traitlets.Unicode("HOG").tag(sync=True)
-    pair = traitlets.Int(0).tag(sync=True)
-    episode = traitlets.Int(0).tag(sync=True)
-    selected = traitlets.List(traitlets.Int()).tag(sync=True)

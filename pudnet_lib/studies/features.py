@@ -20,7 +20,7 @@ from torch import Tensor
 from pudnet_lib.core import PudNet
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.shipped import load_pudnet
-from pudnet_lib.studies.zoo import Part, ZooEpisodes, source_images
+from pudnet_lib.studies.zoo import Part, ZooEpisodes
 
 DatasetFeature = Literal["HOG", "pixel statistics", "PudNet's embedding", "untrained embedding"]
 DATASET_FEATURES: tuple[DatasetFeature, ...] = get_args(DatasetFeature)
@@ -29,24 +29,17 @@ PARAMETER_FEATURES: tuple[ParameterFeature, ...] = get_args(ParameterFeature)
 LAYERS: dict[str, tuple[str, ...]] = {f"convolution {b + 1}": (f"blocks.{b}.0.weight",) for b in range(3)}
 LAYERS["batch norms"] = tuple(f"blocks.{b}.1.{t}" for b in range(3) for t in ("weight", "bias"))
 LAYERS["whole network"] = tuple(name for names in LAYERS.values() for name in names)
-_tables: dict[str, np.ndarray] = {}
 
 
-def dataset_features(
-    feature: DatasetFeature, source: str, episodes: ZooEpisodes, part: Part, rows: np.ndarray
-) -> np.ndarray:
-    """Describe episodes by their training images, (G, p) float64; single images' descriptions are kept by source."""
-    ids = episodes.drawn(part, rows)[1]  # (G, M)
+@lru_cache(maxsize=128)
+def dataset_features(feature: DatasetFeature, episodes: ZooEpisodes, part: Part, count: int) -> np.ndarray:
+    """Describe the first G episodes by their training images, (G, p) float64; a recurring image once."""
+    ids = torch.from_numpy(episodes.drawn(part, np.arange(count))[1])  # (G, M)
     if feature not in OF_IMAGES:
-        images = (episodes.train.images[torch.from_numpy(row)] for row in ids)
-        return np.stack([describe_images(feature, i, episodes.labels) for i in images])
-    describe, columns = OF_IMAGES[feature]
-    empty = np.full((len(episodes.train), columns), np.nan, np.float32)
-    table, asked = _tables.setdefault(f"{feature} {source_images(source)[2]}", empty), np.unique(ids)
-    missing = asked[np.isnan(table[asked, 0])]
-    if len(missing):
-        table[missing] = describe(episodes.train.images[torch.from_numpy(missing)])
-    return np.concatenate([table[ids].mean(1), table[ids].std(1)], 1).astype(float)
+        return np.stack([describe_images(feature, episodes.train.images[row], episodes.labels) for row in ids])
+    asked, places = ids.unique(return_inverse=True)
+    codes = OF_IMAGES[feature](episodes.train.images[asked])[places]  # (G, M, p / 2)
+    return np.concatenate([codes.mean(1), codes.std(1)], 1).astype(float)
 
 
 def describe_images(feature: DatasetFeature, images: Tensor, labels: Tensor) -> np.ndarray:
@@ -54,7 +47,7 @@ def describe_images(feature: DatasetFeature, images: Tensor, labels: Tensor) -> 
     if feature not in DATASET_FEATURES:
         raise unknown_name("dataset feature", feature, DATASET_FEATURES)
     if feature in OF_IMAGES:
-        codes = OF_IMAGES[feature][0](images)
+        codes = OF_IMAGES[feature](images)
         return np.concatenate([codes.mean(0), codes.std(0)]).astype(float)
     with torch.no_grad():
         return _predictor(feature == "PudNet's embedding").embed(images, labels).flatten().numpy().astype(float)
@@ -85,8 +78,7 @@ def pixel_statistics(images: Tensor) -> np.ndarray:
     return torch.cat([pixels.mean((2, 3)), pixels.std((2, 3)), edges, shares], 1).numpy()
 
 
-#: What describes single images, and by how many numbers.
-OF_IMAGES = {"HOG": (image_hog, 128), "pixel statistics": (pixel_statistics, 16)}
+OF_IMAGES = {"HOG": image_hog, "pixel statistics": pixel_statistics}  # what describes single images
 
 
 def layer_tensors(rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer: str) -> list[np.ndarray]:

@@ -69,24 +69,24 @@ class StepCost(NamedTuple):
         return 20 * self.parameters + self.activation_bytes
 
 
-def made_up_episode(episodes: EpisodeConfig, size: int, channels: int, device: str) -> Episode:
+def made_up_episode(episodes: EpisodeConfig, size: int, channels: int) -> Episode:
     """An episode of gray images."""
 
     def images(per_class: int) -> tuple[Tensor, Tensor]:
         labels = torch.arange(episodes.ways).repeat_interleave(per_class)
-        return torch.full((len(labels), channels, size, size), 128, dtype=torch.uint8, device=device), labels.to(device)
+        return torch.full((len(labels), channels, size, size), 128, dtype=torch.uint8), labels
 
     numbers = episodes.sketch_per_class, episodes.support_per_class, episodes.query_per_class
-    classes = torch.arange(episodes.ways).to(device)
+    classes = torch.arange(episodes.ways)
     return Episode("made up", 0, classes, classes, *(tensor for number in numbers for tensor in images(number)))
 
 
 def step_cost(run: TrainConfig, episodes: EpisodeConfig | None = None) -> StepCost:
     """Count one episode of a run; nothing is computed."""
     step = MetaStep(build_model(run).train(), TRAINING_CLASSES, run.meta.weights).to("meta")
-    episode = made_up_episode(episodes or run.episodes, run.pool.size, run.model.target.channels, "meta")
-    real = made_up_episode(episodes or run.episodes, 1, 1, "cpu")  # labels say which images a design looks at: numbers
-    episode = episode._replace(sketch_labels=real.sketch_labels, support_labels=real.support_labels)
+    real = made_up_episode(episodes or run.episodes, run.pool.size, run.model.target.channels)
+    labels = {"sketch_labels": real.sketch_labels, "support_labels": real.support_labels}
+    episode = real.to("meta")._replace(**labels)  # which images a design looks at must be numbers
     own = {p.untyped_storage()._cdata for p in step.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -122,7 +122,7 @@ def measured_rate(run: TrainConfig, seconds: float = 3.0) -> float:
     episodes = EpisodeConfig(3, 2, 2, 2) if device == "cpu" else run.episodes
     step = MetaStep(build_model(run), TRAINING_CLASSES, run.meta.weights).to(device)
     optimiser = make_optimiser(step, run.meta)
-    episode = made_up_episode(episodes, run.pool.size, run.model.target.channels, device)
+    episode = made_up_episode(episodes, run.pool.size, run.model.target.channels).to(device)
     best, began, steps = float("inf"), time.perf_counter(), 0
     while steps < 2 or time.perf_counter() - began < seconds:
         start = time.perf_counter()

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm.auto import tqdm
 
 from pudnet_lib.core.dataset import ImageDataset, normalise
@@ -95,11 +96,6 @@ def image_orders(config: ZooTraining, images: int, seeds: Sequence[int]) -> Tens
     return torch.stack([drawn[seed] for seed in seeds])
 
 
-def learning_rate(config: ZooTraining, step: int, steps: int) -> float:
-    """Half a cosine from the peak rate to zero."""
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def grouped_logits(parameters: Parameters, images: Tensor) -> Tensor:
     """Run G ConvNet-3 with heads on (G, N, C, H, W) normalised images to (G, N, K); batch norms on own statistics."""
     g, n = images.shape[:2]
@@ -135,21 +131,20 @@ def train_networks(
     orders = image_orders(config, m, seeds).to(device)
     optimiser = torch.optim.Adam(parameters.values(), config.learning_rate)
     rows, labels = torch.arange(episodes, device=device)[:, None], labels.to(device)
-    steps, step = config.epochs * math.ceil(m / config.batch_size), 0
+    schedule = CosineAnnealingLR(optimiser, config.epochs * math.ceil(m / config.batch_size))
     finite, loss = torch.ones(episodes, dtype=torch.bool, device=device), torch.zeros(episodes, device=device)
     for epoch in range(config.epochs):
         if keep_going is not None and not keep_going():
             raise TrainingCancelledError("Training of the zoo was cancelled.")
         loss = torch.zeros(episodes, device=device, dtype=dtype)
         for part in orders[:, epoch].split(config.batch_size, 1):  # (G, B)
-            optimiser.param_groups[0]["lr"] = learning_rate(config, step, steps)
             logits = grouped_logits(parameters, pixels[rows, part])
             losses = F.cross_entropy(logits.transpose(1, 2), labels[part], reduction="none").mean(1)  # (G,)
             optimiser.zero_grad(set_to_none=True)
             losses.sum().backward()  # an episode's loss reaches its own parameters only
             optimiser.step()
+            schedule.step()
             loss += losses.detach() * part.shape[1] / m
-            step += 1
         finite &= loss.isfinite()
     trained = {name: t.detach() for name, t in parameters.items()}
     for tensor in trained.values():
@@ -234,11 +229,6 @@ def _checksum(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def predictor_width() -> int:
-    """Width of the ConvNet-3 that the shipped predictor predicts."""
-    return int(load_pudnet().config.target.width)
-
-
 def predict_episodes(episodes: ZooEpisodes, part: Part, rows: np.ndarray) -> Parameters:
     """Predict the parameters of episodes, one after the other, each in one forward pass; name to (G, *shape)."""
     model = load_pudnet()
@@ -251,10 +241,11 @@ def predict_episodes(episodes: ZooEpisodes, part: Part, rows: np.ndarray) -> Par
 
 def predicted_mean(episodes: ZooEpisodes, width: int) -> Parameters:
     """Average the predictions for the first training episodes; refuses another width than the predictor's."""
-    if width != predictor_width():
+    own = load_pudnet().config.target.width
+    if width != own:
         raise PudNetError(
-            f"The shipped PudNet predicts a ConvNet-3 of width {predictor_width()}, not {width}; a zoo that starts "
-            f"from its predictions needs training.width = {predictor_width()}."
+            f"The shipped PudNet predicts a ConvNet-3 of width {own}, not {width}; a zoo that starts from its "
+            f"predictions needs training.width = {own}."
         )
     return {name: t.mean(0) for name, t in predict_episodes(episodes, "train", np.arange(MEAN_OF)).items()}
 
@@ -349,7 +340,7 @@ def load_zoo(
             except TrainingCancelledError as error:
                 kept = f"{done} of {total} episodes are kept; the next run goes on there."
                 raise TrainingCancelledError(f"{error} {kept}") from None
-            write_rows(folder, part, start, stop, tensors, config)
+            save_tensors(folder / f"{part}-{start:06d}-{stop:06d}.safetensors", tensors, {"zoo": asdict(config)})
             done += stop - start
             tell(done, total)
     return Zoo(config, episodes, *(_read(folder, part, wanted[part], config) for part in PARTS))
@@ -374,11 +365,6 @@ def _train_chunk(
         "loss": trained.loss,
         "seconds": torch.full((len(rows),), (time.perf_counter() - began) / len(rows)),
     }
-
-
-def write_rows(folder: Path, part: Part, start: int, stop: int, tensors: dict[str, Tensor], config: ZooConfig) -> None:
-    """Write rows ``start`` to ``stop`` of a part: the whole file, or none."""
-    save_tensors(folder / f"{part}-{start:06d}-{stop:06d}.safetensors", tensors, {"zoo": asdict(config)})
 
 
 def _chunks(folder: Path, part: Part) -> list[tuple[int, int, Path]]:
