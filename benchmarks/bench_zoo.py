@@ -130,7 +130,7 @@ def timed(device: str) -> dict[str, np.ndarray]:
 
 
 def widget_row() -> dict[str, Any]:
-    from pudnet_lib.studies.explore import Study
+    from pudnet_lib.studies.study import Study
 
     names: dict[str, Any] = {"np": np, "pd": pd, "torch": torch}
     for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:

@@ -186,7 +186,7 @@ def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
 
 def attribute_docs(config: type) -> dict[str, str]:
     """Read the Attributes sections of a Google-style docstring and those of its bases: attribute → one line."""
-    pattern, found = r"^    (\w+)(?: \([^)]*\))?: (.*?)(?=^    \w|\Z)", {}
+    pattern, found = r"^    (\w+)(?: \([^)]*\))?: (.*?)(?=^    \w|\Z)", dict[str, str]()
     for kind in reversed(config.__mro__):
         section = re.search(r"^Attributes:\n(.*?)(?=^\S|\Z)", inspect.getdoc(kind) or "", re.DOTALL | re.MULTILINE)
         found |= dict(re.findall(pattern, section[1] if section else "", re.DOTALL | re.M))

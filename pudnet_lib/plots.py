@@ -205,10 +205,9 @@ def accuracy_against_seconds(summary: pd.DataFrame, dataset: str, title: str = "
 
 def show_episode(episode: Episode, names: Sequence[str] = (), each: int = 6) -> Figure:
     """Show an episode: one row a class; sketch, support and query side by side."""
-    parts = ("sketch", "support", "query")
     ways = len(episode.classes)
     drawn, axes = figure(9.0, 0.4 + 0.48 * ways, 1, 3)
-    for part, ax in zip(parts, axes[0], strict=True):
+    for part, ax in zip(("sketch", "support", "query"), axes[0], strict=True):
         images, labels = getattr(episode, part), getattr(episode, f"{part}_labels")
         rows = [images[labels == k][:each].float().cpu().numpy().transpose(0, 2, 3, 1) for k in range(ways)]
         tiles = [np.concatenate([*row, *[np.full_like(row[0], 255)] * (each - len(row))], 1) for row in rows]

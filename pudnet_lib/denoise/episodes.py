@@ -1,4 +1,8 @@
-"""Noisy episodes: what a meta-training step of the denoising task sees, and the loss that it takes.
+"""Noise, its metrics, and noisy episodes: what a meta-training step of the denoising task sees, and its loss.
+
+Paper [code]: σ = 25, 50, 75, in 8-bit units. Deviations: the released code adds noise after its normalisation, which
+turns σ = 25 into about 5.7 on pixels, and takes the metrics there, too; here both are on pixels in [0, 1], noise is not
+clipped, as is usual in the literature, and every estimate is clipped alike.
 
 Paper [code]: episodes as in classification, U-Net, Noise2Void loss (Krull, Buchholz and Jug, CVPR 2019). Deviations:
 the released code's masks lie on the wrong axes; here a mask is (N, 1, H, W) and hides one pixel in each cell of a grid,
@@ -9,26 +13,75 @@ one noise level, drawn at random, so that one hypernetwork serves all; the loss 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from pudnet_lib.core.dataset import PIXEL_STD, normalise
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.heads import LossWeights
 from pudnet_lib.core.meta import MetaStep
 from pudnet_lib.core.model import ParameterModel
-from pudnet_lib.denoise.noise import add_noise, is_gray, to_unit
 from pudnet_lib.errors import PudNetError, unknown_name
 
 Loss = Literal["blind_spot", "supervised"]
-CELL, RADIUS = 4, 2  # one hidden pixel in 4×4; replacements from the 5×5 window around it
 
 
-def grid_mask(images: int, height: int, width: int, generator: torch.Generator, cell: int = CELL) -> Tensor:
+def is_gray(images: Tensor) -> bool:
+    """Tell whether (N, C, H, W) images are gray: one channel, or equal ones in the first 64 images."""
+    return bool((images[:64] == images[:64, :1]).all())
+
+
+def to_unit(images: Tensor, noisy: bool = False) -> Tensor:
+    """Bring images to floating point about [0, 1] (noisy: beyond it as far as noise explains), or refuse them."""
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    expected = "expected uint8 in 0..255, or floating point in [0, 1]: divide by the largest value a pixel can have"
+    if not images.is_floating_point():
+        raise PudNetError(f"The images have dtype {str(images.dtype).removeprefix('torch.')}; {expected}.")
+    rows = images.reshape(-1, images.shape[-1])
+    some = rows[:: -(-len(rows) // 256)] if noisy else rows  # of noisy images a sample of rows
+    if not bool(torch.isfinite(images).all()):
+        raise PudNetError(f"The images hold NaN or infinite pixels; {expected}.")
+    low, high, room = float(some.min()), float(some.max()), 1e-3
+    if noisy and (low < 0 or high > 1):
+        low, high = (float(v) for v in torch.quantile(some.flatten()[:100_000].float(), torch.tensor([0.01, 0.99])))
+        sigma = float(some.diff(dim=1).abs().median()) / (0.6745 * math.sqrt(2))  # of neighbours' differences
+        room = 0.25 + 3 * sigma  # estimates of filters and networks overshoot a little, too
+    if low < -room or high > 1 + room:
+        raise PudNetError(f"The images' pixels range over [{low:.3g}, {high:.3g}]; {expected}.")
+    return images
+
+
+def add_noise(images: Tensor, sigma: float, generator: torch.Generator, gray: bool = False) -> Tensor:
+    """Add white Gaussian noise."""
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise PudNetError(f"The noise level is {sigma}; expected a σ of 0 or more, in 8-bit units (25, 50, 75).")
+    clean = to_unit(images)
+    shape = (len(clean), 1 if gray else clean.shape[1], *clean.shape[2:])
+    noise = torch.randn(shape, generator=generator) * (sigma / 255)  # (N, 1 or C, H, W)
+    return clean + noise.to(clean.device)
+
+
+def scores(estimate: Tensor, clean: Tensor) -> dict[str, Tensor]:
+    """Measure each image."""
+    if estimate.shape != clean.shape:
+        raise PudNetError(f"The estimate has shape {tuple(estimate.shape)}, the clean images {tuple(clean.shape)}.")
+    estimate, clean = to_unit(estimate, noisy=True).clamp(0, 1), to_unit(clean)
+    psnr = peak_signal_noise_ratio(estimate, clean, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    if bool(psnr.isinf().any()):
+        raise PudNetError(f"{int(psnr.isinf().sum())} estimates equal the clean images exactly: PSNR is infinite.")
+    ssim = structural_similarity_index_measure(estimate, clean, data_range=1.0, reduction="none")
+    assert isinstance(ssim, Tensor)
+    return {"PSNR": psnr, "SSIM": ssim.reshape(len(clean))}
+
+
+def grid_mask(images: int, height: int, width: int, generator: torch.Generator, cell: int = 4) -> Tensor:
     """Draw one pixel to hide in every cell of a grid: (N, 1, H, W) bool; cells that the border cuts may draw none."""
     rows, columns = -(-height // cell), -(-width // cell)
     chosen = torch.randint(cell * cell, (images, rows, columns, 1), generator=generator)
@@ -37,7 +90,7 @@ def grid_mask(images: int, height: int, width: int, generator: torch.Generator, 
     return grid.reshape(images, 1, rows * cell, columns * cell)[..., :height, :width]
 
 
-def hide(noisy: Tensor, mask: Tensor, generator: torch.Generator, radius: int = RADIUS) -> Tensor:
+def hide(noisy: Tensor, mask: Tensor, generator: torch.Generator, radius: int = 2) -> Tensor:
     """Replace hidden pixels by another pixel near by, never by themselves; a new (N, C, H, W) tensor."""
     n, channels, height, width = noisy.shape
     least, side = 2 * radius, 2 * radius + 1

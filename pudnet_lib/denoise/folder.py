@@ -31,7 +31,6 @@ from pudnet_lib.images.decode import MAX_PIXELS, quiet_bombs
 from pudnet_lib.images.folder import refuse_inside, walk
 
 TILE, MARGIN = 512, 40  # pixels; a U-Net of depth 2 and its local means look less than 40 pixels far
-DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's 16-bit file may really hold
 
 
 class Picture(NamedTuple):
@@ -108,7 +107,8 @@ def _clean(
     if not usable:
         why = f": {skipped[0][0]}: {skipped[0][1]}" if skipped else "; expected noisy pictures (PNG, JPEG, …)"
         raise PudNetError(f"{name} holds no picture that can be cleaned{why}.")
-    levels = next(2.0**bits - 1 for bits in DEPTHS if highest < 2**bits)  # one scale for the whole folder
+    # One scale for the whole folder; a camera's 16-bit file may really hold fewer bits.
+    levels = next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
     drawn = [cut[i] for i in torch.randperm(len(cut), generator=generator)[: config.sketch_images].tolist()]
     sketch = torch.stack([p / levels if p.is_floating_point() else p / 255 for p in drawn])
     network = predict_denoiser(model, sketch, config)

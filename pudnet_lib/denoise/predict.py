@@ -18,7 +18,7 @@ from pudnet_lib.core.dataset import PIXEL_MEAN, PIXEL_STD, normalise
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import Stopwatch, predict_backbone
 from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.denoise.noise import to_unit
+from pudnet_lib.denoise.episodes import to_unit
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import config_from_dict, load_tensors, save_tensors, shapes_only
 

@@ -20,8 +20,6 @@ from sklearn.preprocessing import StandardScaler
 
 from pudnet_lib.errors import PudNetError
 
-BLOCK = 250  # permutations at a time, to bound memory
-
 
 def standard(train: np.ndarray, what: str) -> Pipeline:
     """Fit on the columns of (n, p): constant ones go, the others get mean 0 and spread 1; errors name the features."""
@@ -63,8 +61,7 @@ def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str)
     scores = pca.fit_transform(scale.transform(train))
     if pca.explained_variance_[-1] < 1e-10 * pca.explained_variance_[0]:
         raise PudNetError(f"{what} varies in fewer than {components} directions; take fewer components.")
-    steps = make_pipeline(scale, pca)  # both are fitted
-    return Reduced(scores, steps.transform(test), steps)
+    return Reduced(scores, pca.transform(scale.transform(test)), make_pipeline(scale, pca))  # both are fitted
 
 
 class Against(NamedTuple):
@@ -82,21 +79,17 @@ class Against(NamedTuple):
     @property
     def p(self) -> float:
         """One-sided p-value: how often a shuffled pairing does as well, the observed one counted."""
-        return _share_above(self.null, self.value)
+        return float((1 + (self.null >= self.value - 1e-12).sum()) / (1 + len(self.null)))
 
     @property
     def p_transfer(self) -> float:
         """The same against the null of shuffled training pairs; NaN where nothing was fitted."""
-        return _share_above(self.transfer_null, self.value) if len(self.transfer_null) else np.nan
+        return self._replace(null=self.transfer_null).p if len(self.transfer_null) else np.nan
 
     @property
     def null_high(self) -> float:
         """The value that 95 % of the null stay below."""
         return float(np.quantile(self.null, 0.95))
-
-
-def _share_above(null: np.ndarray, value: float) -> float:
-    return float((1 + (null >= value - 1e-12).sum()) / (1 + len(null)))
 
 
 class Shuffled(NamedTuple):
@@ -169,7 +162,7 @@ def canonical(
     in_train, in_test = strata or (None, None)
     train_orders = shuffles(permutations, len(x.train), seed, in_train)
     test_orders = shuffles(permutations, len(x.test), seed + 1, in_test)
-    blocks = [slice(start, start + BLOCK) for start in range(0, permutations, BLOCK)]  # to bound memory
+    blocks = [slice(start, start + 250) for start in range(0, permutations, 250)]  # to bound memory
     nulls = [shuffled_canonical(x, y, train_orders[block], test_orders[block]) for block in blocks]
     null = Shuffled(*(np.concatenate(parts) for parts in zip(*nulls, strict=True)))
     low, high = _bootstrap(u, v, np.arange(len(u)) if clusters is None else clusters, permutations, seed)

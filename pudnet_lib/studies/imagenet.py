@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pudnet_lib.core.episodes import Episode, EpisodeConfig
-from pudnet_lib.core.meta import MetaConfig, MetaStep, make_optimiser
+from pudnet_lib.core.meta import MetaStep, make_optimiser
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.methods.training import Run, Runs, TrainConfig, build_model
 from pudnet_lib.profiles import PROFILE_VARIABLE
@@ -63,11 +62,6 @@ class StepCost(NamedTuple):
     activation_bytes: int
     parameters: int
 
-    @property
-    def memory(self) -> float:
-        """Bytes a rank: weights, gradients, Adam's two moments, DDP's buckets, activations."""
-        return 20 * self.parameters + self.activation_bytes
-
 
 def made_up_episode(episodes: EpisodeConfig, size: int, channels: int) -> Episode:
     """An episode of gray images."""
@@ -85,8 +79,8 @@ def step_cost(run: TrainConfig, episodes: EpisodeConfig | None = None) -> StepCo
     """Count one episode of a run; nothing is computed."""
     step = MetaStep(build_model(run).train(), TRAINING_CLASSES, run.meta.weights).to("meta")
     real = made_up_episode(episodes or run.episodes, run.pool.size, run.model.target.channels)
-    labels = {"sketch_labels": real.sketch_labels, "support_labels": real.support_labels}
-    episode = real.to("meta")._replace(**labels)  # which images a design looks at must be numbers
+    episode = real.to("meta")  # but labels say which images a design looks at: they stay numbers
+    episode = episode._replace(sketch_labels=real.sketch_labels, support_labels=real.support_labels)
     own = {p.untyped_storage()._cdata for p in step.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -107,12 +101,12 @@ def work(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Count every meta-training run: run, steps, flops, memory in GB a rank."""
     rows, costs = [], dict[str, StepCost]()
     for name, run in trainings(runs).items():
-        plain = replace(run, meta=MetaConfig(weights=run.meta.weights), episode_seed=0)
-        key = repr(plain).replace(f"seed={run.meta.seed}", "")  # seeds cost the same
-        costs[key] = found = costs.get(key) or step_cost(run)
+        method = name.rpartition(", seed ")[0]  # seeds cost the same
+        costs[method] = found = costs.get(method) or step_cost(run)
         steps = run.meta.steps + run.base_steps
         flops = run.meta.episodes_per_step * steps * found.flops
-        rows.append({"run": name, "steps": steps, "flops": flops, "memory_gb": found.memory / 1e9})
+        memory = 20 * found.parameters + found.activation_bytes  # weights, gradients, Adam's moments, DDP's buckets
+        rows.append({"run": name, "steps": steps, "flops": flops, "memory_gb": memory / 1e9})
     return rows
 
 

@@ -163,11 +163,10 @@ def accuracies(parameters: Parameters, images: Tensor, labels: Tensor) -> Tensor
 class ZooEpisodes:
     """Draws the episodes of one source, from its training and test images; refuses where classes are too few."""
 
-    def __init__(
-        self, train: ImageDataset, test: ImageDataset, ways: int, per_class: int, test_per_class: int, seed: int
-    ) -> None:
-        self.train, self.test, self.seed = train, test, seed
-        self.per_class, self.test_per_class = per_class, test_per_class
+    def __init__(self, config: ZooConfig, images: tuple[ImageDataset, ImageDataset] | None = None) -> None:
+        self.train, self.test = train, test = images or source_images(config.source)[:2]
+        self.per_class, self.test_per_class = per_class, test_per_class = config.per_class, config.test_per_class
+        self.seed = config.seed
         self.indices = lru_cache(maxsize=1 << 16)(self._indices)
         self._train_ids, self._test_ids = ([ids.numpy() for ids in d.indices_by_class()] for d in (train, test))
         split = default_class_split(train.name, train.num_classes)
@@ -176,7 +175,7 @@ class ZooEpisodes:
         enough = [c for c, (m, n) in enumerate(counts) if m >= per_class and n >= test_per_class]
         self.classes = {p: np.intersect1d(enough, classes) for p, classes in zip(PARTS, parts, strict=True)}
         fewest = min(len(c) for c in self.classes.values())
-        self.ways = ways or (5 if fewest >= 10 else 3)
+        self.ways = config.ways or (5 if fewest >= 10 else 3)
         if fewest < self.ways or self.ways < 2:
             numbers = " and ".join(str(len(classes)) for classes in self.classes.values())
             raise PudNetError(
@@ -290,12 +289,6 @@ class Zoo(NamedTuple):
         return self.train if part == "train" else self.held_out
 
 
-def zoo_episodes(config: ZooConfig) -> ZooEpisodes:
-    """Build the sampler of a zoo's episodes."""
-    train, test, _ = source_images(config.source)
-    return ZooEpisodes(train, test, config.ways, config.per_class, config.test_per_class, config.seed)
-
-
 def zoo_name(config: ZooConfig) -> str:
     """Name a zoo's folder; another configuration, or other images, give another name."""
     train, _, fingerprint = source_images(config.source)
@@ -323,7 +316,7 @@ def load_zoo(
     if min(train, held_out) < 2:
         raise PudNetError(f"A zoo of {train} training and {held_out} held-out episodes tells nothing; take at least 2.")
     folder = (cache_folder() / "zoo" if root is None else root) / zoo_name(config)
-    episodes, wanted = zoo_episodes(config), dict(zip(PARTS, (train, held_out), strict=True))
+    episodes, wanted = ZooEpisodes(config), dict(zip(PARTS, (train, held_out), strict=True))
     missing = [
         (part, start, min(start + CHUNK, wanted[part]))
         for part in PARTS

@@ -19,7 +19,7 @@ from PIL import Image
 
 import pudnet_lib
 from pudnet_lib.batch.notebook import read_notebook, strip
-from pudnet_lib.studies.explore import Cell, Study
+from pudnet_lib.studies.study import Cell, Study
 
 ROOT = Path(__file__).parents[2]
 #: Milliseconds to wait for anything; a test that passes never waits that long on an idle machine.

@@ -11,8 +11,17 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.meta import MetaConfig
 from pudnet_lib.core.targets import TargetConfig
-from pudnet_lib.denoise.episodes import DenoisingStep, blind_spot_loss, grid_mask, hide, noisy_episode
-from pudnet_lib.denoise.noise import add_noise, is_gray, scores, to_unit
+from pudnet_lib.denoise.episodes import (
+    DenoisingStep,
+    add_noise,
+    blind_spot_loss,
+    grid_mask,
+    hide,
+    is_gray,
+    noisy_episode,
+    scores,
+    to_unit,
+)
 from pudnet_lib.denoise.predict import Denoiser, DenoiserConfig, predict_denoiser
 from pudnet_lib.denoise.train import DenoiserTrainConfig, train_denoiser
 from pudnet_lib.errors import PudNetError

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies import features as described
-from pudnet_lib.studies.features import (
+from pudnet_lib.studies.study import (
     LAYERS,
     dataset_features,
     describe_images,
@@ -15,7 +14,7 @@ from pudnet_lib.studies.features import (
     parameter_features,
     pixel_statistics,
 )
-from pudnet_lib.studies.zoo import ZooConfig, parameter_shapes, zoo_episodes
+from pudnet_lib.studies.zoo import ZooConfig, ZooEpisodes, parameter_shapes
 
 SHAPES = {name: tuple(shape) for name, shape in parameter_shapes(ZooConfig()).items()}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
@@ -24,7 +23,6 @@ SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
 @pytest.fixture
 def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PUDNET_CACHE", str(tmp_path))
-    monkeypatch.setattr(described, "_tables", {})
     return tmp_path
 
 
@@ -47,7 +45,7 @@ def test_hog_sees_the_direction_of_edges():
 
 
 def test_an_episode_is_described_by_mean_and_spread_over_its_images(fresh_cache):
-    episodes = zoo_episodes(ZooConfig("glyphs", per_class=3))
+    episodes = ZooEpisodes(ZooConfig("glyphs", per_class=3))
     found = dataset_features("pixel statistics", episodes, "train", 8)
     rows = pixel_statistics(episodes.images("train", np.array([7]))[0][0])
     np.testing.assert_allclose(found[7], np.concatenate([rows.mean(0), rows.std(0)]), atol=1e-6)
@@ -58,7 +56,7 @@ def test_an_episode_is_described_by_mean_and_spread_over_its_images(fresh_cache)
 
 
 def test_embeddings_are_of_the_shipped_predictor_and_of_an_untrained_one(fresh_cache):
-    episodes = zoo_episodes(ZooConfig("glyphs", per_class=3))
+    episodes = ZooEpisodes(ZooConfig("glyphs", per_class=3))
     names = ("PudNet's embedding", "untrained embedding")
     trained, untrained = (dataset_features(name, episodes, "held-out", 2) for name in names)
     assert trained.shape == untrained.shape
@@ -70,7 +68,7 @@ def test_embeddings_are_of_the_shipped_predictor_and_of_an_untrained_one(fresh_c
 
 
 def test_unknown_features_and_layers_are_named():
-    episodes = zoo_episodes(ZooConfig("glyphs"))
+    episodes = ZooEpisodes(ZooConfig("glyphs"))
     with pytest.raises(PudNetError, match="Did you mean 'HOG'"):
         dataset_features("Hogg", episodes, "train", 1)  # type: ignore[arg-type]
     rows = np.zeros((2, SIZE))

@@ -8,7 +8,7 @@ import pytest
 from pudnet_lib import load_pudnet
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.studies.explore import POOLED, WITHIN, Cell, Study
+from pudnet_lib.studies.study import POOLED, WITHIN, Cell, Study
 
 GLYPHS = Cell("glyphs", feature="pixel statistics", components=2)
 

@@ -17,7 +17,6 @@ from pudnet_lib.studies.zoo import (
     ZooTraining,
     load_zoo,
     parameter_shapes,
-    zoo_episodes,
     zoo_name,
 )
 
@@ -151,7 +150,7 @@ def test_a_shipped_network_is_trained_again_from_its_seed(tmp_path, monkeypatch)
 
 
 def test_held_out_episodes_hold_no_training_class():
-    episodes = zoo_episodes(TINY)
+    episodes = ZooEpisodes(TINY)
     split = default_class_split("glyphs", episodes.train.num_classes)
     unseen = set(split.unseen)
     assert set(episodes.drawn("held-out", np.arange(30))[0].flat) <= unseen
@@ -159,7 +158,7 @@ def test_held_out_episodes_hold_no_training_class():
 
 
 def test_an_episode_is_a_function_of_its_number():
-    episodes, again = zoo_episodes(TINY), zoo_episodes(TINY)
+    episodes, again = ZooEpisodes(TINY), ZooEpisodes(TINY)
     classes, train, test = episodes.indices("train", 3)
     assert all(np.array_equal(a, b) for a, b in zip((classes, train, test), again.indices("train", 3), strict=True))
     assert episodes.train.labels[train].tolist() == np.repeat(classes, 3).tolist()
@@ -171,12 +170,12 @@ def test_an_episode_is_a_function_of_its_number():
 
 def test_ways_follow_the_number_of_classes(images):
     few = images(classes=15, per_class=4, name="toy")
-    episodes = ZooEpisodes(few, few, 0, 2, 2, 0)
+    episodes = ZooEpisodes(ZooConfig(per_class=2, test_per_class=2), (few, few))
     assert episodes.ways == 3
     with pytest.raises(PudNetError, match="episodes of 9 classes need"):
-        ZooEpisodes(few, few, 9, 2, 2, 0)
+        ZooEpisodes(ZooConfig(ways=9, per_class=2, test_per_class=2), (few, few))
     with pytest.raises(PudNetError, match="Take fewer ways or images"):
-        ZooEpisodes(few, few, 0, 5, 2, 0)
+        ZooEpisodes(ZooConfig(per_class=5, test_per_class=2), (few, few))
 
 
 def test_too_small_a_zoo_is_refused(tmp_path):
@@ -187,7 +186,7 @@ def test_too_small_a_zoo_is_refused(tmp_path):
 def test_a_zoo_that_starts_from_predictions(tmp_path):
     with pytest.raises(PudNetError, match=r"needs training\.width = 16"):
         load_zoo(replace(TINY, initialisation="predicted"), 2, 2, root=tmp_path)
-    episodes = zoo_episodes(ZooConfig("glyphs"))
+    episodes = ZooEpisodes(ZooConfig("glyphs"))
     own = zoo_store.predict_episodes(episodes, "train", np.arange(2))
     alone = zoo_store.predict_episodes(episodes, "train", np.array([1]))
     assert own["blocks.0.0.weight"].shape == (2, 16, 3, 3, 3)
