@@ -52,10 +52,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        size = len(content) / 2**20
         raise PudNetError(
-            f"Could not write {path} ({size:.1f} MB): {error.strerror or error}. Free some disk space or choose "
-            "another folder; what stood there before is untouched."
+            f"Could not write {path} ({len(content) / 2**20:.1f} MB): {error.strerror or error}. Free some disk space "
+            "or choose another folder; what stood there before is untouched."
         ) from error
     finally:
         with contextlib.suppress(OSError):  # gone once it was put in place

@@ -50,10 +50,8 @@ def card(
     """Write a predicted network's card."""
     origin = network.origin
     target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
-    tensors = sum(p.numel() for p in network.backbone.parameters())
     parts = ", ".join(f"{part} {1000 * value:.0f} ms" for part, value in network.seconds.items()) or "not measured"
     by = plain(origin.get("predictor") or origin.get("model", "a hypernetwork"))
-    terms = plain(licence or origin.get("licence", "unknown"))
     steps = origin.get("refinement_steps", 0)
     refined = f", then refined in {steps} gradient steps on the same images"
     how = refined if steps else " in one forward pass; it was not trained on them"
@@ -67,9 +65,9 @@ of its features to each class's mean features.
 
 | | |
 |---|---|
-| Architecture | {plain(target)} ({tensors:,} parameters) |
+| Architecture | {plain(target)} ({sum(p.numel() for p in network.backbone.parameters()):,} parameters) |
 | Input | {network.channels} channels, {network.image_size} × {network.image_size} pixels, values in 0..1 |
-| Images | {plain(origin.get("images", "unknown"))} (terms: {terms}) |
+| Images | {plain(origin.get("images", "unknown"))} (terms: {plain(licence or origin.get("licence", "unknown"))}) |
 | Prediction | {sum(network.seconds.values()):.3f} s ({parts}) |
 | Classes | {len(network.class_names)}: {", ".join(plain(name) for name in network.class_names)} |
 

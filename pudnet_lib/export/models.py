@@ -188,8 +188,7 @@ def load(path: Path | str, module: nn.Module | None = None) -> Any:
     """
     place, names = Path(path).expanduser(), ("network.safetensors", "model.safetensors")
     if place.is_dir():
-        found = [place / name for name in names if (place / name).is_file()]
-        if not found:
+        if not (found := [place / name for name in names if (place / name).is_file()]):
             raise PudNetError(f"{place} holds neither {' nor '.join(names)}; expected a folder that the kit wrote.")
         place = found[0]
     description = load_tensors(place)[1]

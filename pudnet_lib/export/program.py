@@ -41,9 +41,8 @@ def preparation(network: PredictedNetwork) -> list[str]:
 
 def facts(network: PredictedNetwork) -> dict[str, Any]:
     """What a user of an exported file must know, as JSON can hold it."""
-    told = {name: getattr(network, name) for name in ("class_names", "image_size", "channels", "origin")}
-    told |= {"input": "float32 (N, C, H, W) in [0, 1]", "prepare": preparation(network), "output": "logits (N, K)"}
-    return told
+    told = {"input": "float32 (N, C, H, W) in [0, 1]", "prepare": preparation(network), "output": "logits (N, K)"}
+    return told | {name: getattr(network, name) for name in ("class_names", "image_size", "channels", "origin")}
 
 
 def _example_images(network: PredictedNetwork, count: int) -> Tensor:  # always the same
@@ -80,8 +79,7 @@ def torch_export(network: PredictedNetwork, path: Path | str | None = None) -> E
 
 def require_onnx() -> None:
     """Raise an error that tells how to install what is missing for ONNX."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise PudNetError(f"ONNX export needs {', '.join(missing)}. Install with: pip install 'pudnet-kit[export]'")
 
 

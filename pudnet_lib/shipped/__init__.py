@@ -3,7 +3,6 @@
 Each is a file made by ``pudnet train``; the card beside it has the command, the data, the seconds and the results.
 """
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from torch import nn
@@ -12,19 +11,19 @@ from pudnet_lib.core import ParameterModel
 from pudnet_lib.errors import unknown_name
 from pudnet_lib.export.models import load_model
 
+FOLDER = Path(__file__).parent
+
 
 def shipped_models() -> list[str]:
     """List the names of the models that come with the kit."""
-    names = [Path(entry.name) for entry in files(__package__).iterdir()]
-    return sorted(name.stem for name in names if name.suffix == ".safetensors")
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def load_shipped(name: str) -> ParameterModel:
     """Load a model that comes with the kit, in evaluation mode, on the CPU; its ``notes`` say how it was trained."""
     if name not in shipped_models():
         raise unknown_name("shipped model", name, shipped_models(), "Or give a .safetensors file or a run's folder.")
-    with as_file(files(__package__) / f"{name}.safetensors") as path:
-        model = load_model(path)[0]
+    model = load_model(FOLDER / f"{name}.safetensors")[0]
     model.name = name  # goes into the origin of what it predicts
     return model
 
