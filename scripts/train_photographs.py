@@ -36,7 +36,7 @@ from pudnet_lib.core.heads import class_means, cosine_logits
 from pudnet_lib.core.model import SharedConfig, SharedNetwork
 from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.export.models import describe
+from pudnet_lib.export.models import save
 from pudnet_lib.files import load_tensors, save_tensors
 from pudnet_lib.images import load_images
 from pudnet_lib.images.pool import default_class_split
@@ -232,9 +232,8 @@ def save_model(path: Path, state: dict[str, Tensor], target: TargetConfig, **not
     with torch.no_grad():
         for name, tensor in model.initial(torch.empty(0)).items():
             tensor.copy_(state[name].float())
-    notes |= {"derived from": "Tiny-ImageNet (research use), and the packs emoji, fashion and glyphs"}
-    half = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    save_tensors(path, half, {"model": describe(model), "notes": notes})
+    model.notes = notes | {"derived from": "Tiny-ImageNet (research use), and the packs emoji, fashion and glyphs"}
+    save(model.half(), path)
 
 
 def main(arguments: list[str] | None = None) -> int:
