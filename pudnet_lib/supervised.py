@@ -195,15 +195,14 @@ def train_from_scratch(
     with seeded(config.seed):
         backbone = build_target(config.target)
         head = nn.Linear(backbone.feature_dim, train.num_classes)  # type: ignore[arg-type]
-    if initial is not None:
-        own = backbone.state_dict()
-        for name, tensor in initial.items():
-            if name not in own:
-                raise unknown_name(f"tensor of {config.target.name}", name, own)
-            if own[name].shape != tensor.shape:
-                wanted = tuple(own[name].shape)
-                raise PudNetError(f"initial[{name!r}] has shape {tuple(tensor.shape)}; expected {wanted}.")
-        backbone.load_state_dict(own | dict(initial))
+    own, given = backbone.state_dict(), dict(initial or {})
+    for name, tensor in given.items():
+        if name not in own:
+            raise unknown_name(f"tensor of {config.target.name}", name, own)
+        if own[name].shape != tensor.shape:
+            wanted = tuple(own[name].shape)
+            raise PudNetError(f"initial[{name!r}] has shape {tuple(tensor.shape)}; expected {wanted}.")
+    backbone.load_state_dict(own | given)
     return train_network(ImageClassifier(backbone, head), train, test, config, progress)
 
 
@@ -271,6 +270,10 @@ def train_network(
     losses: list[Tensor] = []
     seconds, share, measured, step = 0.0, 0.0, 0, 0  # share of the time limit that is used up
 
+    def train_mode() -> None:
+        network.train()
+        network.backbone.train(config.trainable == "full")  # a probe leaves batch norm's statistics as they are
+
     def measure() -> None:
         row: dict[str, float] = {"step": step, "epoch": step / per_epoch, "seconds": seconds}
         if losses:
@@ -282,10 +285,6 @@ def train_network(
         if test is not None:
             curve.append(row | {"value": accuracy(network.eval(), test)})
             train_mode()
-
-    def train_mode() -> None:
-        network.train()
-        network.backbone.train(config.trainable == "full")  # a probe leaves batch norm's statistics as they are
 
     train_mode()
     if config.evaluate_start:

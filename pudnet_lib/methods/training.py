@@ -211,13 +211,11 @@ class Run:
 
     def log(self) -> pd.DataFrame:
         """One row a meta-training step: method, seed, step over all stages, loss, accuracy, and what was logged."""
-        tables, done = [], 0
-        for part in ("base", "stage-0", "stage-1", "."):
-            path = run_folder(self.training) / part / "log.csv" if self.training else None
-            if path is not None and path.is_file():
-                table = pd.read_csv(path)
-                tables.append(table.assign(step=table["step"] + done))
-                done += len(table)
+        tables, done, folder = [], 0, run_folder(self.training) if self.training else None
+        logs = [folder / part / "log.csv" for part in ("base", "stage-0", "stage-1", ".")] if folder else []
+        for table in (pd.read_csv(path) for path in logs if path.is_file()):
+            tables.append(table.assign(step=table["step"] + done))
+            done += len(table)
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         return table.assign(method=self.name, seed=self.seed)
 
