@@ -75,14 +75,14 @@ def sync_folder(folder: Path) -> None:
 def lock(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock file, which a killed process releases; where it is held: wait after saying so, or raise ``busy``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    file = FileLock(path)
     try:
-        held = lock.acquire(blocking=False)
+        held = file.acquire(blocking=False)
     except Timeout:
         if not wait:
             raise PudNetError(busy) from None
         print(busy, file=sys.stderr, flush=True)
-        held = lock.acquire()
+        held = file.acquire()
     with held:
         yield
 
