@@ -65,8 +65,7 @@ class Denoiser(nn.Module):
 
     def save(self, path: Path | str) -> None:
         """Save as one safetensors file with its JSON description inside."""
-        target = None if self.target is None else asdict(self.target)
-        about = {"target": target, "origin": self.origin, "seconds": self.seconds}
+        about = {"target": self.target and asdict(self.target), "origin": self.origin, "seconds": self.seconds}
         save_tensors(path, self.state_dict(), {"denoiser": about})
 
     @classmethod

@@ -77,8 +77,7 @@ def pixel_statistics(images: Tensor) -> np.ndarray:
     pixels = images.float().div(255)
     gray = pixels.mean(1)  # (N, H, W)
     edges = torch.stack([gray.diff(dim=d).abs().mean((1, 2)) for d in (1, 2)], 1)
-    level = (gray * 8).long().clamp_max(7)
-    shares = torch.nn.functional.one_hot(level.flatten(1), 8).float().mean(1)  # (N, 8)
+    shares = torch.nn.functional.one_hot((gray * 8).long().clamp_max(7).flatten(1), 8).float().mean(1)  # (N, 8)
     return torch.cat([pixels.mean((2, 3)), pixels.std((2, 3)), edges, shares], 1).numpy()
 
 
@@ -90,8 +89,8 @@ def layer_tensors(rows: np.ndarray, shapes: Mapping[str, tuple[int, ...]], layer
     if layer not in LAYERS:
         raise unknown_name("layer", layer, LAYERS)
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    places = dict(zip(shapes, zip([0, *ends[:-1]], ends, strict=True), strict=True))
-    return [rows[:, slice(*places[name])].reshape(len(rows), *shapes[name]) for name in LAYERS[layer]]
+    flat = dict(zip(shapes, np.split(rows[:, : ends[-1]], ends[:-1], axis=1), strict=True))
+    return [flat[name].reshape(len(rows), *shapes[name]) for name in LAYERS[layer]]
 
 
 def parameter_features(
@@ -184,8 +183,7 @@ class Study:
             count = len(zoo.part(part).indices) + zoo.part(part).diverged  # described once, whatever is chosen of them
             return dataset_features(cell.feature, episodes, part, count)[indices]  # type: ignore[no-any-return]
         if side == "parameters":
-            found = zoo.part(part).parameters[kept]
-            return parameter_features(found, self.shapes, cell.layer, cell.parameters)
+            return parameter_features(zoo.part(part).parameters[kept], self.shapes, cell.layer, cell.parameters)
         if side == "strata":
             return np.full(len(indices), self.names.index(source))
         return np.array([f"{source} {'-'.join(map(str, row))}" for row in zoo.episodes.drawn(part, indices)[0]])

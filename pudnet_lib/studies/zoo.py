@@ -217,8 +217,7 @@ class ZooEpisodes:
 def source_images(source: str) -> tuple[ImageDataset, ImageDataset, str]:
     """Load a source's training and test images (RGB, 32 pixels) and their fingerprint."""
     train, test = (load_images(source, split=split) for split in ("train", "test"))  # type: ignore[arg-type]
-    tensors = (train.images, train.labels, test.images, test.labels)
-    return train, test, _checksum(t.numpy().tobytes() for t in tensors)
+    return train, test, _checksum(t.numpy().tobytes() for data in (train, test) for t in (data.images, data.labels))
 
 
 def _checksum(parts: Iterable[bytes]) -> str:
