@@ -44,12 +44,6 @@ FIELDS = (
 )  # fmt: skip
 
 
-def _names(module: nn.Module, optimiser: Any) -> list[str]:
-    """Names of the parameters in the order in which the optimiser numbers them."""
-    known = {id(p): n for n, p in module.named_parameters()}
-    return [known[id(p)] for group in optimiser.param_groups for p in group["params"]]
-
-
 class _RunFolder:
     """A run's folder: its state, put back when it is opened, and one row a step in log.csv and TensorBoard's events."""
 
@@ -58,6 +52,8 @@ class _RunFolder:
         scale: ScaleConfig,
     ) -> None:  # fmt: skip
         self._dir, self._step, self._optimiser = folder, step, optimiser
+        known = {id(p): n for n, p in step.named_parameters()}  # in the order in which the optimiser numbers them:
+        self._names = [known[id(p)] for group in optimiser.param_groups for p in group["params"]]
         model: ParameterModel = step.model  # type: ignore[assignment]
         self._identity = {  # what a resumed run must have in common with the one that was cut off
             "config": asdict(config), "model": asdict(model.config), "episodes": asdict(sampler.config),
@@ -79,7 +75,7 @@ class _RunFolder:
         tensors, description = load_tensors(path)
         identities = description["identity"], json.loads(json.dumps(self._identity))
         old, new = (pd.json_normalize(identity).to_dict("records")[0] for identity in identities)
-        if differing := sorted(k for k in {*old, *new} - free if old.get(k) != new.get(k)):
+        if differing := sorted(str(k) for k in {*old, *new} - free if old.get(k) != new.get(k)):
             first = differing[0]
             raise PudNetError(
                 f"{self._dir} holds a run of another configuration: {first} was {old.get(first)}, now "
@@ -91,11 +87,10 @@ class _RunFolder:
         if wrong:
             raise PudNetError(f"{path} belongs to another model: {sorted(wrong)[0]!r} differs. Choose another folder.")
         self._step.load_state_dict(weights)
-        names = _names(self._step, self._optimiser)
         moments: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith("optimiser/")):
             name, _, entry = key.removeprefix("optimiser/").rpartition("/")
-            moments.setdefault(names.index(name), {})[entry] = tensors[key]
+            moments.setdefault(self._names.index(name), {})[entry] = tensors[key]
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
         torch.set_rng_state(tensors["generator/cpu"])
@@ -119,9 +114,8 @@ class _RunFolder:
                 "learning_rate=…"
             )
         tensors: dict[str, Tensor] = {f"module/{n}": t for n, t in weights.items()}
-        names = _names(self._step, self._optimiser)
         for index, state in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
+            tensors |= {f"optimiser/{self._names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
         tensors["generator/cpu"] = torch.get_rng_state()  # for models that draw (dropout)
         if torch.cuda.is_available():
             tensors["generator/cuda"] = torch.cuda.get_rng_state()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nbformat
+from PIL import Image
 
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import write_atomically
@@ -57,9 +58,8 @@ def declared_parameters(path: Path) -> dict[str, Any]:
     notebook = read_notebook(path)
     cell = parameters_cell(notebook)
     if cell is None:
-        raise PudNetError(
-            f"{path.name} has no cell tagged 'parameters'; add the tag in JupyterLab's property inspector."
-        )
+        remedy = "add the tag in JupyterLab's property inspector"
+        raise PudNetError(f"{path.name} has no cell tagged 'parameters'; {remedy}.")
     where = f"{path.name}, cell {notebook.cells.index(cell) + 1} (parameters)"
     try:
         body = ast.parse(cell.source).body
@@ -73,10 +73,10 @@ def declared_parameters(path: Path) -> dict[str, Any]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found[node.target.id] = _annotated(node.annotation)
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = Any
+            value = None
             with contextlib.suppress(ValueError):
                 value = ast.literal_eval(node.value)
-                found[node.targets[0].id] = Any if value is None else type(value)
+            found[node.targets[0].id] = Any if value is None else type(value)
         elif isinstance(node, ast.Assign):
             raise PudNetError(f"{where}: {ast.unparse(node)!r} sets no single name; write `name: type = value`.")
     return found
@@ -179,8 +179,6 @@ def _placeless(text: str, root: Path) -> str:
 
 def _small(picture: str) -> str:
     """Reduce a PNG (base64) to 256 colours where that makes it smaller."""
-    from PIL import Image
-
     content, buffer = base64.b64decode(picture), io.BytesIO()
     image = Image.open(io.BytesIO(content)).convert("RGBA")
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

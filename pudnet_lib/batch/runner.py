@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from ipykernel.kernelspec import write_kernel_spec
@@ -153,7 +153,7 @@ def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcom
         )  # fmt: skip
         _running[tag] = process
         cells = len(json.loads(job.source)["cells"])
-        reader = threading.Thread(target=_read_progress, args=(process, cells, say), daemon=True)
+        reader = threading.Thread(target=_read_progress, args=(process.stdout, cells, say), daemon=True)
         reader.start()
         try:
             verdict, idle = _watch(process, job, started)
@@ -176,9 +176,8 @@ def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcom
     return Outcome(**{"seconds": seconds, **outcome, "files": files}), hung
 
 
-def _read_progress(process: subprocess.Popen[bytes], cells: int, say: Callable[[str], None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
+def _read_progress(lines: IO[bytes], cells: int, say: Callable[[str], None]) -> None:
+    for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # something that a library printed
             say(f"cell {json.loads(line)['cell']} of {cells}")
 
