@@ -31,7 +31,7 @@ from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import Episode, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig
-from pudnet_lib.errors import PudNetError
+from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images.cache import cache_folder
 from pudnet_lib.methods.training import Run, run_folder
@@ -298,6 +298,8 @@ def measure(
         One row a method (a control is "method, far swap"), source, seed and episode: method, dataset, seed, episode,
         metric, value (accuracy in %), chance in %, seconds of learning the dataset, meta_seconds of meta-training.
     """
+    if unknown := {*controls} - {"far swap", "near swap"}:
+        raise unknown_name("control", min(unknown), ["far swap", "near swap"])
     swapper = Swapper(swap_from or episodes.pool, episodes.config.sketch_per_class)
     chosen = tuple(range(len(episodes.pool)) if sources is None else sources)
     tables, missing, names = [], [], []

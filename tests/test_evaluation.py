@@ -176,3 +176,5 @@ def test_measure_gives_one_table_with_controls_and_finds_it_again(tmp_path, monk
     assert calls[0]["value"].between(0, 100).all()
     found = gains(calls[0], "PudNet", {"far gain": "PudNet, far swap", "not there": "nobody"})
     assert found["dataset"].tolist() == ["fashion", "glyphs", "all sources"]
+    with pytest.raises(PudNetError, match=r"Unknown control 'far swop'.*far swap"):
+        measure(runs, pool.unseen_episodes(small), 2, controls=("far swop",))
