@@ -4,8 +4,6 @@ A command is a function with ``@command(parameter="module:Config")``, its docstr
 config are made from it when the command is called: same names, same defaults, help from the docstring's Attributes.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import dataclasses

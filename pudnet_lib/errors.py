@@ -3,8 +3,6 @@
 Our choice; the paper has no counterpart. The command line prints these without a traceback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

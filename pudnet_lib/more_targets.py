@@ -3,8 +3,6 @@
 They register themselves with ``core.targets``; torchvision is imported when one of its networks is built.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

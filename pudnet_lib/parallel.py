@@ -3,8 +3,6 @@
 Networks as small as the kit's are fastest with one thread each: two took eight times as long while other programs ran.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

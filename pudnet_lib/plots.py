@@ -4,8 +4,6 @@ Our choice; the paper has no counterpart. The palette is Okabe and Ito's, safe f
 its colour in every figure. Names and numbers stand in the margin, never on points.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 Our choice. A notebook shows what each means in a cell, as a table of three rows for ``pick``; its parameters name one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

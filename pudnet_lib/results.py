@@ -4,8 +4,6 @@ One small JSON file an experiment: question, answer, a tidy table with 95 % inte
 Files are written atomically and checked against ``batch/result.schema.json`` on both ways.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -4,8 +4,6 @@ Several episodes at once, the narrow product on oneDNN, memory kept between step
 Each gives the same numbers as core's plain way, but for the order of sums; docs/speed.md has the measurements.
 """
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import platform

@@ -7,8 +7,6 @@ seconds, so that the rival is a curve and no single weak point; fine-tuning's he
 step 0 is the prediction itself.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -4,8 +4,6 @@ Our choice; the paper has no counterpart. Two rows are the same measurement if e
 moved if their 95 % intervals do not overlap, or, where one has none, if the other's leaves it out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

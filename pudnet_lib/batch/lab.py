@@ -1,7 +1,5 @@
 """``pudnet lab``: JupyterLab on the notebooks, in this environment; the server ends with the command."""
 
-from __future__ import annotations
-
 import os
 import runpy
 import signal

@@ -1,7 +1,5 @@
 """What the kit reads from a notebook file, and how it cleans one: title, question, parameters, outputs."""
 
-from __future__ import annotations
-
 import ast
 import base64
 import contextlib

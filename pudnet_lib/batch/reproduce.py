@@ -5,8 +5,6 @@ is done as long as its content hash stays: cells, the package's code and data, p
 images elsewhere). ``commit`` copies results to ``reports/results`` and outputs into the notebooks.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

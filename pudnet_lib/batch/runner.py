@@ -5,8 +5,6 @@ hangs (no processor time used) is killed and run once more; a slow one is not. T
 tells its progress on stdout, one JSON line a cell, and ends with its kernel once its parent has died.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

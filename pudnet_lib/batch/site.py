@@ -3,8 +3,6 @@
 The page's one script is named by its hash in a policy that forbids all else; whatever is put in is cleaned before.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -6,8 +6,6 @@ the dataset mixed in again: z_t = LN_t((1 - α) a_t + α ē), not fed back. Devi
 code it is neither parameter nor buffer, so that a reloaded model predicts other weights).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

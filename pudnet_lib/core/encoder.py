@@ -6,8 +6,6 @@ removes exactly what tells datasets apart while training; adaptive pooling to 4Ã
 identity at 32 pixels).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

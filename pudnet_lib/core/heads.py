@@ -5,8 +5,6 @@ linear classifier over all training classes [rec]; a consistency term between th
 of the consistency's KL divergence and all weights are our choice: KL(auxiliary ‖ cosine), gradients to both, 1, 1, 1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Where other modules put faster or fuller ways of doing what core does plainly; core itself imports none of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ shared network go through this one trainer, so that they get the same episodes. 
 with state and log, signals, ranks) is in ``pudnet_lib.runs``.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time

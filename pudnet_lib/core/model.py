@@ -4,8 +4,6 @@ PudNet, the shared network (a control) and every baseline are one: a module that
 prediction and evaluation know this contract only, so all are treated alike.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Iterable, Iterator

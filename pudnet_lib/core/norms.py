@@ -5,8 +5,6 @@ how much depends on the number of threads, and the gradients of a refinement by 
 right to 1e-7, as ``torch.var_mean`` is, in a quarter of its time or less. GPUs sum well and keep their own kernel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

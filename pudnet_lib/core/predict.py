@@ -5,8 +5,6 @@ cosine. Deviation: batch norm's running statistics are recalibrated on the datas
 (the released code uses statistics collected under other weights).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Paper, Section 3.2 and its Figure 2: dataset encoder → AHRU → one weight gen
 beside this one, each with its deviations; ``PudNetConfig`` holds every switch of the ablations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, get_args

@@ -8,8 +8,6 @@ kind of images they are, not how to tell them apart. It takes no part in meta-tr
 The last block is worth as much as all layers, at a fraction of the time: what comes before it is computed once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -5,8 +5,6 @@ Each maps normalised images (N, C, H, W) to features (N, F), without a classifie
 average pooling instead of flattening, so that any image size works.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

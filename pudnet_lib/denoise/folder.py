@@ -6,8 +6,6 @@ the sketch are drawn first, then one picture at a time is cleaned, so that memor
 clean picture is needed, and nothing is trained.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import tempfile

@@ -6,8 +6,6 @@ patch of it); the supervised loss as an option, for meta-training may have clean
 cleaned has none; a base that is meta-trained as a shared U-Net first; the shared U-Net as a control.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product

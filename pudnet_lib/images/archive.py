@@ -4,8 +4,6 @@ Our choice. All that the zip's directory tells is checked first: paths that lead
 files. Then the pictures are written, under names that this system can store, into a folder that is renamed at the end.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -5,8 +5,6 @@ their sources and a checksum: a run that was cut anywhere, even by a power cut, 
 changed. The description is written last: a reader never meets half of a set. Others that want it wait at a lock.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import mmap

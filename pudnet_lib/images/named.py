@@ -5,8 +5,6 @@ The paper uses CIFAR-10, CIFAR-100, DTD, Tiny-ImageNet, Animals-10 and CUB [code
 a local copy or are downloaded; its validation images join the training images (DTD's 80 + 40 a class [code]).
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import hashlib

@@ -6,8 +6,6 @@ validation classes held out of the training classes, so that nothing is ever sel
 query of an unseen episode from the source's training and test images.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace

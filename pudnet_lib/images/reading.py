@@ -4,8 +4,6 @@ Our choice. Pictures whose decoded pixels are equal are one *item* and stay on o
 from what decodes. What was understood, passed over and noticed is a ``FolderReport`` that travels with the images.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

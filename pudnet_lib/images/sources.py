@@ -4,8 +4,6 @@ Our choice; the paper names its datasets only. What is no name of ``sources.csv`
 """
 
 # ruff: noqa: N803  (X is the name that scikit-learn gave it)
-from __future__ import annotations
-
 import base64
 import html
 import io

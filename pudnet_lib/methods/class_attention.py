@@ -7,8 +7,6 @@ last block is learned and the same for every dataset. The plain PudNet pools all
 can, and is the fairest test of whether one forward pass may know *which classes* it sees.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

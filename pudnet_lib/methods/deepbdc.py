@@ -6,8 +6,6 @@ matrix, an image belongs to the nearest one. First stage as in Meta-Baseline. De
 in the original scales all distances before the root, scales the logits; more than 64 channels are reduced to 64.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ Our choice; scikit-learn and scikit-image do the work. On four unseen Fashion cl
 times in ten, above many a meta-trained network: so they stand in every table.
 """
 
-from __future__ import annotations
-
 import warnings
 from functools import partial
 from typing import Any

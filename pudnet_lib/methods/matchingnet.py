@@ -5,8 +5,6 @@ over the labelled images and one that attends to them for each query. It keeps a
 labelled images, so that its time grows with them.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -4,8 +4,6 @@ A baseline of paper Section 4 [rec]. Half of the steps go to the first stage (th
 the second (the cosine loss alone, gradients through both sides and the learned τ); PudNet has both losses throughout.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from pudnet_lib.core.heads import class_means, cosine_logits

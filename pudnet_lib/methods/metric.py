@@ -5,8 +5,6 @@ Paper, Section 4.1 lists MatchingNet, ProtoNet, Meta-Baseline and Meta-DeepBDC a
 and each learns an episode from the same images, batch norm recalibrated on them as for a prediction.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

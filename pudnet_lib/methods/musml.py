@@ -7,8 +7,6 @@ subspace is drawn with softmax weights of the sketch's losses, instead of a weig
 gradient in the mean, one target network a step); class means take the place of a trained classifier.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

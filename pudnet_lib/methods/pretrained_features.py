@@ -4,8 +4,6 @@ EfficientNet-Lite0 (optional extra ``pretrained``; its weights come as a Python 
 pixels, and class means or linear discriminant analysis (LDA) on its features. Our choice; not in the paper.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any

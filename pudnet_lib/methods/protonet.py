@@ -4,8 +4,6 @@ A baseline of paper Section 4 [rec]. The head is easyfsl's ``PrototypicalNetwork
 Deviation: logits are multiplied by a learned τ, so that the short features of a small ConvNet are no handicap.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from pudnet_lib.core.model import SharedConfig, SharedNetwork

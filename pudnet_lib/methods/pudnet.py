@@ -4,8 +4,6 @@ The controls are our choice. What PudNet gains over the shared network, a hypern
 over the refined one, only the hypernetwork can have brought: the rest is the refinement's.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -4,8 +4,6 @@ The rivals of paper Section 4 [rec]; gradient centralization (GC) is in its abst
 one training loop; batches of 32, because an episode holds a hundred images, not thousands.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -4,8 +4,6 @@ Our choice. A run's folder is named by a hash of all that it depends on, so that
 resumed if it was cut off. Every method gets the same images, episodes and number of steps.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

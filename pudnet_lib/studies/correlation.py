@@ -7,8 +7,6 @@ permutations at once in closed form (equal to scikit-learn's, see the tests); a 
 only, and stays honest where held-out episodes share few sets of classes.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any, NamedTuple
 

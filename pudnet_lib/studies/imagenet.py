@@ -5,8 +5,6 @@ Work is counted, not guessed: a step runs on PyTorch's ``meta`` device under a c
 a short run on the machine at hand, and for an H100 from what ``scripts/on_gpu.py`` measured there.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

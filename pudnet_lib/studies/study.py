@@ -6,8 +6,6 @@ paper's side [rec]) depend on which filter ended where; norms and spectra do not
 networks from different initialisations, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
