@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,17 @@ def test_a_resumed_run_has_the_whole_log_and_the_same_weights(pudnet, sampler, t
     assert list(pd.read_csv(log)["loss"]) == [row["loss"] for row in history]
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_two_hundred_cuts_and_dirty_bytes_of_a_log_lose_no_row(pudnet, sampler, tmp_path):
+    train(pudnet(), sampler, tmp_path)
+    log, model = tmp_path / "log.csv", pudnet()
+    whole, rows, drawn = log.read_bytes(), pd.read_csv(log), random.Random(0)
+    for _ in range(200):
+        end = drawn.randrange(len(whole))
+        log.write_bytes(whole[:end] + b"\0" * drawn.randrange(3))
+        assert train(model, sampler, tmp_path).steps == 4  # all rows are in the state, and the log is written anew
+        pd.testing.assert_frame_equal(pd.read_csv(log), rows, check_dtype=False)
 
 
 def test_weights_that_have_diverged_are_not_saved_and_the_last_good_ones_stay(pudnet, sampler, tmp_path):
