@@ -99,7 +99,9 @@ def results(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str, seeds: Sequence[int]) -> str:
+def card(
+    method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str, seeds: Sequence[int], episodes: int
+) -> str:
     """A model card; its configuration, steps and seconds are those in the file."""
     name, title = FILES[method]
     _, notes = load_model(SHIPPED / f"{name}.safetensors")
@@ -111,7 +113,7 @@ def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str,
         "",
         f"- Data: the training classes of the embedded packs ({', '.join(sorted(set(unseen['dataset'])))}); validation",
         "  classes are held out of them; unseen classes take no part.",
-        f"- Meta-training: {notes['steps']} steps, {notes['seconds']:.0f} seconds on {device_name()} (one core).",
+        f"- Meta-training: {notes['steps']} steps, {notes['seconds']:.0f} seconds on one core ({device_name()}).",
         f"- Accuracy on held-out training classes, seeds {list(seeds)}: "
         f"{', '.join(f'{v:.1f}' for v in validation)} %. Seed {seeds[0]} ships.",
     ]
@@ -123,7 +125,7 @@ def card(method: str, unseen: pd.DataFrame, held_out: pd.DataFrame, commit: str,
         )
     lines += [
         "",
-        f"Results of commit {commit}: {EPISODES} episodes a source, 5 classes each (fashion has 4), 20 training",
+        f"Results of commit {commit}: {episodes} episodes a source, 5 classes each (fashion has 4), 20 training",
         "images a class, 10 of them the plain design's sketch; the kit's design, and the control “shared network,",
         "refined”, take ten gradient steps of the last block on all of them. Seeds of meta-training: "
         f"{len(seeds)}; mean",
