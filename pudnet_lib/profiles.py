@@ -35,14 +35,11 @@ def known_profile(profile: str, *hint: str) -> str:
 
 
 def pick(profile: str, **sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose a notebook's sizes by profile, from its table of one row a profile.
+    """Copy the sizes of one profile from a notebook's table of one row a profile.
 
     Args:
         profile: ``"smoke"``, ``"laptop"`` or ``"paper"``.
         **sizes: One mapping a profile; all have the same names, and values of the same kind.
-
-    Returns:
-        The chosen profile's own copy.
     """
     if set(sizes) != set(PROFILE_NAMES):
         raise PudNetError(f"pick() got the profiles {sorted(sizes)}; expected {', '.join(PROFILE_NAMES)}.")
@@ -78,7 +75,5 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     except (ValidationError, TypeError) as error:
         plain = isinstance(hint, type) and not getattr(hint, "__args__", ())
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise PudNetError(
-            f"Parameter {name} is {value!r} ({type(value).__name__}); expected {hint.__name__ if plain else hint} "
-            f"({reason.removeprefix('Input should be ')})."
-        ) from None
+        what = f"Parameter {name} is {value!r} ({type(value).__name__}); expected {hint.__name__ if plain else hint}"
+        raise PudNetError(f"{what} ({reason.removeprefix('Input should be ')}).") from None

@@ -31,22 +31,18 @@ from pudnet_lib.errors import PudNetError
 
 # ---- several episodes at once: B networks with different parameters as one network with B-fold channels ----
 
-#: Larger blocks are mapped and unmapped one by one, which costs more than batching saves (``kept_memory``).
-LARGEST_MAP = 32 * 2**20
-
 
 def episodes_at_once(model: ParameterModel, images: Tensor) -> int:
-    """How many episodes of images (N, C, H, W) to take at once, so that the largest map stays within 32 MiB on a CPU.
-
-    Only for a PudNet of a plain ConvNet: a network that joins or mixes channels outside convolutions would mix
-    episodes, as an encoder with batch norm does, and a large one is all arithmetic, which this does not make less.
-    """
+    """How many episodes of images (N, C, H, W) to take at once; the largest map stays within 32 MiB on a CPU."""
+    # A network that mixes channels outside convolutions would mix episodes, as an encoder with batch norm does, and a
+    # large one is all arithmetic, which this does not make less.
     if not isinstance(model, PudNet) or not isinstance(model.template, ConvNet):
         return 1
     if model.refine is not None or model.config.encoder_norm == "batch":
         return 1
     largest = 4 * model.feature_dim * len(images) * images.shape[2] * images.shape[3]  # bytes of the first maps
-    return max(1, LARGEST_MAP // largest) if images.device.type == "cpu" else 8
+    # Larger blocks are mapped and unmapped one by one, which costs more than batching saves (``kept_memory``).
+    return max(1, 32 * 2**20 // largest) if images.device.type == "cpu" else 8
 
 
 def parts(step: MetaStep, episodes: Sequence[Any]) -> list[Any]:
@@ -95,24 +91,17 @@ def features_of_episodes(target: nn.Module, parameters: dict[str, Tensor], image
     return out.view(count, episodes, -1).transpose(0, 1)
 
 
-# ---- the narrow product ----
-
-# A build of PyTorch without oneDNN lacks it; the plain product then takes its place.
+# PyTorch has oneDNN on board for its compiler; a build without it lacks this, and the plain product takes its place.
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 
 def narrow_product(basis: Tensor, hidden: Tensor) -> Tensor:
-    """``basis @ hidden.T`` of a very tall basis (rows, width) and a few columns (columns, width), at memory's speed.
-
-    Without gradients only. PyTorch's own product goes to a library that multiplies into 9 columns at a quarter of the
-    speed of oneDNN, which PyTorch has on board for its compiler.
-    """
+    """``basis @ hidden.T`` of a very tall basis (rows, width) and a few columns (columns, width), at memory's speed."""
+    # Without gradients only. The library behind ``@`` multiplies into 9 columns at a quarter of the speed of oneDNN.
     if torch.is_grad_enabled() or basis.device.type != "cpu" or basis.dtype != torch.float32 or _ONEDNN is None:
         return basis @ hidden.T
     return _ONEDNN(basis, hidden, None, "none", [], "")  # type: ignore[no-any-return]
 
-
-# ---- memory kept between training steps ----
 
 # A step's activations are tens of MB. GNU's C library returns such blocks to the operating system, which hands out
 # zeroed pages anew: a page fault every 4 kB, a third of a step's time. <malloc.h>: blocks above MMAP_THRESHOLD (at most
@@ -122,8 +111,7 @@ _KEEP = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 *
 # The thresholds that the library itself arrives at after it has freed a large block.
 _USUAL = {_MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 2**10}
 
-_lock = threading.Lock()
-_depth = 0
+_lock, _depth = threading.Lock(), 0
 
 
 @cache
@@ -143,26 +131,22 @@ def kept_memory() -> Iterator[None]:
     with _lock:
         _depth += 1
         if _depth == 1:
-            _tune(library, _KEEP)
+            for option in _KEEP.items():
+                library.mallopt(*option)
     try:
         yield
     finally:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                _tune(library, _USUAL)
+                for option in _USUAL.items():
+                    library.mallopt(*option)
                 library.malloc_trim(0)
-
-
-def _tune(library: ctypes.CDLL, values: dict[int, int]) -> None:
-    for parameter, value in values.items():
-        library.mallopt(parameter, value)
 
 
 # ---- a hypernetwork's forward pass as a recorded CUDA graph: some hundred small kernels, started as one ----
 
 Call = Callable[[], Parameters]
-WARM_UPS = 3  # libraries choose their kernels in the first calls; that may not happen while recording
 
 
 def record(call: Call) -> Call:
@@ -170,7 +154,7 @@ def record(call: Call) -> Call:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
+        for _ in range(3):  # libraries choose their kernels in the first calls; that may not happen while recording
             call()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -212,7 +196,5 @@ def recorded_forward(
         return {name: tensor.detach().clone() for name, tensor in replay().items()}
 
 
-hooks.register(
-    parts=parts, together=together, narrow_product=narrow_product, kept_memory=kept_memory,
-    recorded_forward=recorded_forward,
-)  # fmt: skip
+hooks.register(parts=parts, together=together, narrow_product=narrow_product)
+hooks.register(kept_memory=kept_memory, recorded_forward=recorded_forward)

@@ -1,10 +1,9 @@
 """Training a target network on one dataset: from random parameters, or from predicted ones (fine-tuning).
 
-Paper, Section 4.1 [rec]: the rival of every prediction is the same ConvNet trained on the dataset by SGD, Adam or with
-gradient centralization (GC, Yong et al. 2020); Section 4.4 [rec]: θ̂ as initialisation against random and pretrained
-ones. Our choice: a proper recipe (warm cosine schedule, weight decay, augmentation) and accuracy recorded against
-seconds, so that the rival is a curve and no single weak point; fine-tuning's head starts at the class means, so that
-step 0 is the prediction itself.
+Paper [rec]: the rival of every prediction is the same ConvNet trained on the dataset by SGD, Adam or with gradient
+centralization (Yong et al. 2020; Section 4.1); θ̂ as initialisation against random and pretrained ones (4.4).
+Our choice: a proper recipe (warm cosine, weight decay, augmentation) and accuracy against seconds, so that the rival is
+a curve and no weak point; fine-tuning's head starts at the class means, so that step 0 is the prediction itself.
 """
 
 import copy
@@ -122,31 +121,32 @@ class CosineHead(nn.Module):
 
 
 class ScratchResult(NamedTuple):
-    """What training gives.
-
-    A row of the curve holds step, epoch, seconds of training so far, value (accuracy on the test images in %), and loss
-    (mean of the training batches since the row before; none in row 0).
-    """
+    """What training gives."""
 
     network: ImageClassifier  # in evaluation mode
+    # Rows of step, epoch, seconds of training so far, value (accuracy on the test images in %), and loss (mean of the
+    # training batches since the row before; none in row 0).
     curve: list[dict[str, float]]
     seconds: float  # of training; the clock holds still while accuracy is measured
 
 
+def classify_logits(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits of images, (N, K), on the CPU."""
+    device = next(iter(network.state_dict().values())).device
+    with torch.no_grad():
+        return torch.cat([network(part.to(device)).cpu() for part in images.split(batch_size)])
+
+
 def accuracy(network: nn.Module, images: ImageDataset, batch_size: int = 512) -> float:
     """Accuracy in % of a network in evaluation mode: uint8 images (N, C, H, W) to logits (N, K)."""
-    device = next(network.parameters()).device
-    with torch.no_grad():
-        guesses = torch.cat([network(part.to(device)).argmax(1).cpu() for part in images.images.split(batch_size)])
+    guesses = classify_logits(network, images.images, batch_size).argmax(1)
     return 100 * float((guesses == images.labels).float().mean())
 
 
 def centralise_gradients(parameters: list[nn.Parameter]) -> None:
     """Subtract from each weight's gradient its mean over all but the first dimension (Yong et al. 2020), in place."""
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.ndim > 1:
-            dims = tuple(range(1, parameter.grad.ndim))
-            parameter.grad.sub_(parameter.grad.mean(dims, keepdim=True))
+    for grad in [p.grad for p in parameters if p.grad is not None and p.grad.ndim > 1]:
+        grad.sub_(grad.mean(tuple(range(1, grad.ndim)), keepdim=True))
 
 
 def augment(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
@@ -183,8 +183,7 @@ def train_from_scratch(
         test: Test images for the curve; None measures nothing.
         config: How.
         progress: Show a progress bar.
-        initial: Name to tensor: parameters (and buffers) of the target network to start from; what is not named starts
-            at random. Copied, never changed.
+        initial: Name to tensor: parameters (and buffers) to start from, copied; what is not named starts at random.
 
     Raises:
         PudNetError: If there is one class only, the loss is not finite, or ``initial`` does not fit the network.
@@ -198,8 +197,7 @@ def train_from_scratch(
         if name not in own:
             raise unknown_name(f"tensor of {config.target.name}", name, own)
         if own[name].shape != tensor.shape:
-            wanted = tuple(own[name].shape)
-            raise PudNetError(f"initial[{name!r}] has shape {tuple(tensor.shape)}; expected {wanted}.")
+            raise PudNetError(f"initial[{name!r}] has shape {tuple(tensor.shape)}; expected {tuple(own[name].shape)}.")
     backbone.load_state_dict(own | given)
     return train_network(ImageClassifier(backbone, head), train, test, config, progress)
 
@@ -215,8 +213,7 @@ def finetune(
         train: Training images.
         test: Test images for the curve; None measures nothing.
         config: How; by default three times the learning rate from scratch, since meta-trained weights are larger and
-            batch norm makes their scale idle, so that a step changes less. ``target`` is not used; ``trainable`` is
-            ``"probe"`` for the head alone; with ``evaluate_start`` row 0 of the curve is the prediction itself.
+            batch norm makes their scale idle. ``target`` is not used; ``evaluate_start`` measures the prediction.
         noise: Add noise of this share of each convolution's spread, to break ties between equal filters.
         head: ``"means"`` starts as the predicted network's head, ``"random"`` as a linear one.
         progress: Show a progress bar.
@@ -235,13 +232,11 @@ def finetune(
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.weight.add_(torch.randn(layer.weight.shape).to(layer.weight) * (noise * layer.weight.std()))
         classes, features = network.means.shape
-        if head == "random":
-            start: nn.Module = nn.Linear(features, train.num_classes).to(network.means.device)
-        elif classes != train.num_classes:
+        if head == "means" and classes != train.num_classes:
             what = f"The network tells {classes} classes apart and {train.name} has {train.num_classes}"
             raise PudNetError(f'{what}; predict a network for these images, or pass head="random".')
-        else:
-            start = CosineHead(network.means, float(network.scale))
+        linear = nn.Linear(features, train.num_classes).to(network.means.device)
+        start = CosineHead(network.means, float(network.scale)) if head == "means" else linear
     return train_network(ImageClassifier(backbone, start), train, test, config, progress)
 
 
@@ -264,8 +259,7 @@ def train_network(
     per_epoch, parts = batches(len(train), config.batch_size, config.epochs, generator)
     total = config.epochs * per_epoch
     labels = train.labels.to(fabric.device)
-    curve: list[dict[str, float]] = []
-    losses: list[Tensor] = []
+    curve, losses = list[dict[str, float]](), list[Tensor]()
     seconds, share, measured, step = 0.0, 0.0, 0, 0  # share of the time limit that is used up
 
     def train_mode() -> None:
@@ -275,11 +269,10 @@ def train_network(
     def measure() -> None:
         row: dict[str, float] = {"step": step, "epoch": step / per_epoch, "seconds": seconds}
         if losses:
-            row["loss"] = float(torch.stack(losses).mean())
+            loss = row["loss"] = float(torch.stack(losses).mean())
             losses.clear()
-            if not math.isfinite(row["loss"]):
-                what = f"The loss became {row['loss']} by step {step}"
-                raise PudNetError(f"{what}; lower learning_rate ({config.peak_rate}).")
+            if not math.isfinite(loss):
+                raise PudNetError(f"The loss became {loss} by step {step}; lower learning_rate ({config.peak_rate}).")
         if test is not None:
             curve.append(row | {"value": accuracy(network.eval(), test)})
             train_mode()

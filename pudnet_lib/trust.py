@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
@@ -31,14 +31,13 @@ from pudnet_lib.images.pool import default_class_split
 from pudnet_lib.images.sources import load_images
 from pudnet_lib.methods.pretrained_features import lda
 from pudnet_lib.shipped import load_shipped, shipped_models
+from pudnet_lib.supervised import classify_logits
 
 Advice = Literal["use it as it is", "fine-tune it", "train from scratch", "collect more images"]
 Pool = tuple[ImageDataset, ...]
 Fit = Callable[[ImageDataset], PredictedNetwork]
-#: Nearest pool episodes over which a distance is averaged.
-NEIGHBOURS = 5
-#: The predictor that needs no predicting: ImageNet-pretrained features.
-PRETRAINED = "ImageNet-pretrained features"
+NEIGHBOURS = 5  # nearest pool episodes, over which a distance is averaged
+PRETRAINED = "ImageNet-pretrained features"  # the predictor that needs no predicting
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class TrustConfig:
             raise PudNetError(f"{self}: folds and max_images must be at least 2.")
 
 
-@dataclass(frozen=True)
-class TrustReport:
+class TrustReport(NamedTuple):
     """What ``trust_report`` found; accuracies in %."""
 
     accuracy: float  # of the prediction, on images that it did not learn from
@@ -92,10 +90,8 @@ class TrustReport:
             f"Each class alone, the mean (balanced accuracy): {self.balanced:.1f} %; the weakest: {worst}.",
         ]
         if self.distance is not None:
-            lines.append(
-                f"Distance to the meta-training pool: {self.distance:.1f} times the usual distance within it; nearest "
-                f"source: {escape(self.nearest)}."
-            )
+            away = f"{self.distance:.1f} times the usual distance within it; nearest source: {escape(self.nearest)}"
+            lines.append(f"Distance to the meta-training pool: {away}.")
         return [*lines, f"Advice: {self.advice}. {' '.join(self.reasons)}"]
 
 
@@ -119,8 +115,7 @@ def trust_report(
         model: What predicted it; by default the shipped predictor that the network's origin names.
         config: How.
         pool: The training classes of the sources of the meta-training; by default what the model's notes say.
-        test: Images of the same classes that the network was not predicted from: they are then measured instead of a
-            cross-validation.
+        test: Images of the same classes that it was not predicted from, to be measured instead of a cross-validation.
 
     Raises:
         PudNetError: If the model is not known and there are no test images, the images' classes are not the network's,
@@ -129,25 +124,21 @@ def trust_report(
     config = config or TrustConfig()
     for data in (images, test or images):
         if data.class_names != network.class_names:
-            raise PudNetError(
-                f"{data.name} has classes {list(data.class_names[:3])}… and the network "
-                f"{list(network.class_names[:3])}…; give the images for which it was predicted."
-            )
+            theirs, ours = list(data.class_names[:3]), list(network.class_names[:3])
+            what = f"{data.name} has classes {theirs}… and the network {ours}…"
+            raise PudNetError(f"{what}; give the images for which it was predicted.")
     if test is not None:  # pictures that the network was fitted to measure nothing, and copies count as one
-        first = {image.numpy().tobytes(): -1 for image in images.images.cpu()}
-        for i, image in enumerate(test.images.cpu()):
-            first.setdefault(image.numpy().tobytes(), i)
-        fresh = [i for i in first.values() if i >= 0]
+        known = {image.numpy().tobytes() for image in images.images.cpu()}
+        first = {image.numpy().tobytes(): i for i, image in reversed([*enumerate(test.images.cpu())])}
+        fresh = sorted(i for picture, i in first.items() if picture not in known)
         test = test.subset(torch.tensor(fresh)) if fresh else None
     name = network.origin.get("predictor", "")
     if model is None and name in shipped_models():
         model = load_shipped(name)
     elif model is None and test is None and name != PRETRAINED:  # whose features were fitted to none of these images
-        raise PudNetError(
-            "This network was fitted to these very images, and its origin names no predictor of the kit: an estimate "
-            "from it would only praise itself. Pass model=, what predicted it, or test=, labelled images that it has "
-            "not seen."
-        )
+        what = "This network was fitted to these very images, and its origin names no predictor of the kit"
+        remedy = "Pass model=, what predicted it, or test=, labelled images that it has not seen."
+        raise PudNetError(f"{what}: an estimate from it would only praise itself. {remedy}")
     if test is not None:
         labels, logits = test.labels, classify_logits(network, test.images, config.predict.batch_size)
         right = logits.argmax(1) == labels
@@ -177,13 +168,6 @@ def _pixels(data: ImageDataset) -> Tensor:
     return (data.images.float() / 255 - 0.5).flatten(1)
 
 
-def classify_logits(network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits of images, (N, K), on the CPU."""
-    device = next(iter(network.state_dict().values())).device
-    with torch.no_grad():
-        return torch.cat([network(part.to(device)).cpu() for part in images.split(batch_size)])
-
-
 def wilson(hits: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, in %."""
     low, high = stats.binomtest(hits, count).proportion_ci(method="wilson")
@@ -208,9 +192,7 @@ def _facts(labels: Tensor, right: Tensor, names: tuple[str, ...]) -> dict[str, A
     }  # fmt: skip
 
 
-def advise(
-    facts: Mapping[str, Any], distance: PoolDistance | None, config: TrustConfig
-) -> tuple[Advice, tuple[str, ...]]:
+def advise(facts: dict[str, Any], distance: PoolDistance | None, config: TrustConfig) -> tuple[Advice, tuple[str, ...]]:
     """Turn measurements into advice."""
     reasons = []
     guessing = facts["balanced_low"] <= 100 / len(facts["per_class"])
@@ -261,10 +243,8 @@ def cross_validate(
     fit: Fit, data: ImageDataset, folds: int = 5, seed: int = 0, seconds: float = float("inf"),
     fixed: Tensor | None = None, heads: Sequence[str] = ("class means",),
 ) -> tuple[dict[str, Tensor], Tensor, list[float]]:  # fmt: skip
-    """Learn from all folds but one and classify that one, for each fold in turn while there are seconds (two at least).
-
-    Which images (N,) each head had right, which were left out, each fit's seconds; of ``fixed`` features heads alone.
-    """
+    """Learn from all folds but one and classify that one, for each fold while there are seconds (two at least)."""
+    # Which images (N,) each head had right, which were left out, each fit's seconds; of ``fixed`` features heads alone.
     fold, count = fold_of(data, folds, seed), data.num_classes
     right = {head: torch.zeros(len(data), dtype=torch.bool) for head in heads}
     done, took, began = torch.zeros(len(data), dtype=torch.bool), [], time.perf_counter()
@@ -278,12 +258,10 @@ def cross_validate(
             images = at_size(data, network.image_size).with_channels(network.channels).images
             features = extract_features(network.backbone, images).cpu()
             took.append(time.perf_counter() - start)
-        known, labels = features[left], data.labels[left]
+        known, labels, new = features[left], data.labels[left], features[held]
+        means = class_means(known, labels, count)
         for head in heads:
-            if head == "LDA":
-                logits = F.linear(features[held], *lda(known, labels, count))
-            else:
-                logits = cosine_logits(features[held], class_means(known, labels, count), 1.0)
+            logits = F.linear(new, *lda(known, labels, count)) if head == "LDA" else cosine_logits(new, means, 1.0)
             right[head][held] = logits.argmax(1) == data.labels[held]
         done |= held
     return right, done, took

@@ -42,11 +42,9 @@ better = pudnet_lib.finetune(network, pudnet_lib.load_images("FOLDER")).network 
 
 
 def card(
-    network: PredictedNetwork,
-    report: "TrustReport | None" = None,
-    licence: str | None = None,
+    network: PredictedNetwork, report: "TrustReport | None" = None, licence: str | None = None,
     choice: Sequence[str] = (),
-) -> str:
+) -> str:  # fmt: skip
     """Write a predicted network's card."""
     origin = network.origin
     target = "a user's own module" if network.target is None else f"{network.target.name}, width {network.target.width}"
@@ -135,10 +133,7 @@ def save_pretrained(model: Any, folder: Path | str) -> Path:
 def from_pretrained(
     folder_or_repo: Path | str, *, target: nn.Module | None = None, backbone: nn.Module | None = None, **download: Any
 ) -> Any:
-    """Load from a folder that ``save_pretrained`` wrote, or from a repository of the Hub.
-
-    What else is given (``revision``, ``cache_dir``, ``local_files_only``, ``token``) goes to ``hf_hub_download``.
-    """
+    """Load what ``save_pretrained`` wrote, from a folder or the Hub; ``download`` goes to ``hf_hub_download``."""
     path, module = Path(folder_or_repo).expanduser() / WEIGHTS, target if backbone is None else backbone
     if path.parent.is_dir():
         if not path.is_file():
@@ -150,10 +145,9 @@ def from_pretrained(
     try:
         path = hub.hf_hub_download(str(folder_or_repo), WEIGHTS, **download)
     except (OSError, ValueError) as error:  # the Hub's errors are all kinds of these
-        raise PudNetError(
-            f"{WEIGHTS} of {folder_or_repo} could not be had ({str(error).strip().splitlines()[0]}). Check the name, "
-            "the token and the connection, or give a folder that save_pretrained wrote."
-        ) from error
+        what = f"{WEIGHTS} of {folder_or_repo} could not be had ({str(error).strip().splitlines()[0]})"
+        remedy = "Check the name, the token and the connection, or give a folder that save_pretrained wrote."
+        raise PudNetError(f"{what}. {remedy}") from error
     return load(path, module)
 
 

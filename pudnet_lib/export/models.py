@@ -84,11 +84,9 @@ def load_model(path: Path | str, target: nn.Module | None = None) -> tuple[Param
             model: ParameterModel = cls(config, target, "keep")  # what is predicted is compared next
         own, theirs = {t.name: tuple(t.shape) for t in model.layout.predicted}, facts.predicts
         if differing := sorted(n for n in {*own, *theirs} if own.get(n) != theirs.get(n)):
-            first = differing[0]
-            raise PudNetError(
-                f"The checkpoint predicts another architecture: {len(differing)} tensors differ, first {first!r} with "
-                f"shape {theirs.get(first)} there and {own.get(first)} here. Build the target as it was in training."
-            )
+            shapes = f"shape {theirs.get(differing[0])} there and {own.get(differing[0])} here"
+            what = f"another architecture: {len(differing)} tensors differ, first {differing[0]!r} with {shapes}"
+            raise PudNetError(f"The checkpoint predicts {what}. Build the target as it was in training.")
         compare_shapes(model, tensors, "The checkpoint")
     model = cls(config) if target is None else model
     load_state(model, tensors, str(path))
@@ -102,10 +100,9 @@ def compare_shapes(model: nn.Module, tensors: Mapping[str, Tensor], origin: str)
     missing, extra = sorted(own.keys() - tensors), sorted(tensors.keys() - own)
     shapes = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
     if missing or extra or shapes:
-        raise PudNetError(
-            f"{origin} does not fit this {type(model).__name__}: missing {missing[:3]}, unexpected {extra[:3]}, other "
-            f"shapes {shapes[:3]}. Build the model with the configuration that is in the checkpoint."
-        )
+        what = f"missing {missing[:3]}, unexpected {extra[:3]}, other shapes {shapes[:3]}"
+        remedy = "Build the model with the configuration that is in the checkpoint."
+        raise PudNetError(f"{origin} does not fit this {type(model).__name__}: {what}. {remedy}")
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -165,8 +162,7 @@ def load_network(path: Path | str, backbone: nn.Module | None = None) -> Predict
             sketch = assemble(build_target(facts.target), means.to("meta"))
         compare_shapes(sketch, tensors, str(path))
         try:  # one picture without memory: channels, size and features must go together
-            with torch.no_grad():
-                sketch.backbone(torch.zeros(1, channels, size, size, device="meta"))
+            sketch.backbone(torch.zeros(1, channels, size, size, device="meta"))
         except (RuntimeError, ValueError) as error:
             why = f"image_size {size} with {channels} channels does not go through this network"
             raise PudNetError(f"{path}: {why} ({str(error).splitlines()[0]}).") from error

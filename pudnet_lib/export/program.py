@@ -22,8 +22,7 @@ from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import write_atomically
 
-#: Largest difference of a logit before and after torch.export, and between PyTorch and onnxruntime.
-TOLERANCE, ONNX_TOLERANCE = 1e-5, 1e-4
+TOLERANCE, ONNX_TOLERANCE = 1e-5, 1e-4  # largest difference of a logit from torch.export's, from onnxruntime's
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -59,17 +58,15 @@ def torch_export(network: PredictedNetwork, path: Path | str | None = None) -> E
         with torch.no_grad():
             program = torch.export.export(network, (example,), dynamic_shapes={"images": {0: Dim("n", min=1)}})
     except Exception as error:  # torch.export has many error types, one for each thing it can't trace
-        raise PudNetError(
-            f"torch.export can't trace this {type(network.backbone).__name__}: {str(error).splitlines()[0]}. Avoid "
-            "branches on pixel values in its forward, or save the network as a .safetensors file."
-        ) from error
+        what = f"torch.export can't trace this {type(network.backbone).__name__}: {str(error).splitlines()[0]}"
+        remedy = "Avoid branches on pixel values in its forward, or save the network as a .safetensors file."
+        raise PudNetError(f"{what}. {remedy}") from error
     with torch.no_grad():
         difference = float((program.module()(more) - network(more)).abs().max())
     if not difference <= TOLERANCE:
-        raise PudNetError(
-            f"The exported program's logits differ by {difference:.2g}, more than {TOLERANCE:g}; it was not written. "
-            "A random part (dropout that is always on) or a branch on the number of images would do that."
-        )
+        what = f"The exported program's logits differ by {difference:.2g}, more than {TOLERANCE:g}; it was not written"
+        why = "A random part (dropout that is always on) or a branch on the number of images would do that."
+        raise PudNetError(f"{what}. {why}")
     if path is not None:
         buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={"pudnet.json": json.dumps(facts(network))})
@@ -96,10 +93,8 @@ def onnx(network: PredictedNetwork, path: Path | str, images: Tensor | None = No
             picture = {"picture": image.permute(1, 2, 0).contiguous()}
             difference = max(difference, _difference(network, content, picture, image[None]))
     if not difference <= ONNX_TOLERANCE:
-        raise PudNetError(
-            f"onnxruntime's logits differ from PyTorch's by {difference:.2g}, more than {ONNX_TOLERANCE:g}; {path} was "
-            "not written. Use torch_export instead."
-        )
+        what = f"onnxruntime's logits differ from PyTorch's by {difference:.2g}, more than {ONNX_TOLERANCE:g}"
+        raise PudNetError(f"{what}; {path} was not written. Use torch_export instead.")
     write_atomically(Path(path).expanduser(), content)
     return difference
 
@@ -114,10 +109,8 @@ def onnx_bytes(network: PredictedNetwork) -> bytes:
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             exported: Any = torch.onnx.export(program, **named, dynamo=True, verbose=False, external_data=False)
     except Exception as error:  # each operator without a counterpart has its own error
-        raise PudNetError(
-            f"{type(network.backbone).__name__} has an operation that ONNX lacks: {str(error).splitlines()[0]}. "
-            "Use torch_export instead."
-        ) from error
+        what = f"{type(network.backbone).__name__} has an operation that ONNX lacks: {str(error).splitlines()[0]}"
+        raise PudNetError(f"{what}. Use torch_export instead.") from error
     finally:
         logger.setLevel(level)
     return _with_facts(exported.model_proto, facts(network))
@@ -132,9 +125,8 @@ def _with_facts(proto: Any, about: dict[str, Any]) -> bytes:
 #: One picture as the network wants it, in ONNX's own syntax; C, S and ``coloured`` are put in.
 _PREPARATION = """
 preparation (uint8[height, width, channels] picture) => (float[1, C, S, S] prepared)
-<int64[1] zero = {0}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4},
- int64[2] axes = {0, 1}, int64[2] three_more = {0, 3}, int64[4] shape = {1, C, S, S},
- float full = {255}, float half = {0.5}>
+<int64[1] zero = {0}, int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[2] axes = {0, 1},
+ int64[2] three_more = {0, 3}, int64[4] shape = {1, C, S, S}, float full = {255}, float half = {0.5}>
 {
     floats = Cast <to = 1> (picture)
     sides = Shape <start = 0, end = 2> (picture)
@@ -172,8 +164,7 @@ def _with_preparation(content: bytes, network: PredictedNetwork) -> bytes:
     model, size, channels = load_model_from_string(content), network.image_size, network.channels
     text = _PREPARATION.replace("C, S, S", f"{channels}, {size}, {size}")
     text = text.replace("COLOURED", _RGB if channels == 3 else _GRAY)
-    graph = parser.parse_graph(text)
-    before = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    before = helper.make_model(parser.parse_graph(text), opset_imports=model.opset_import, ir_version=model.ir_version)
     before = compose.add_prefix(before, "prepare/", rename_inputs=False, rename_outputs=False)
     merged = compose.merge_models(before, model, [("prepared", "images")])
     about = facts(network) | {"input": "one upright picture: uint8 (H, W, C), C = 1, 3 or 4", "output": "logits (1, K)"}
