@@ -171,7 +171,8 @@ class EpisodeSampler:
         self.offsets = np.cumsum([0] + [len(part) for part in self.classes])
         self._by_class = self._indices(self.pool)
         self._query_by_class = self._indices(self.query_pool or ())
-        self._items = [d.items.numpy() for d in self.pool]
+        # Copies: a tensor that goes to another process moves into shared memory, and leaves a view of it dangling.
+        self._items = [d.items.numpy().copy() for d in self.pool]
         self.usable = [self._usable_classes(s) for s in range(len(self.pool))]
 
     def _indices(self, pool: Sequence[ImageDataset]) -> list[list[np.ndarray]]:

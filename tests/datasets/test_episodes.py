@@ -147,3 +147,12 @@ def test_too_few_images_are_named():
         EpisodeConfig(ways=1)
     with pytest.raises(PudNetError, match="at least one image"):
         EpisodeConfig(query_per_class=0)
+
+
+def test_a_sampler_keeps_its_items_when_the_pool_moves_into_shared_memory():
+    items = torch.arange(12) // 2
+    data = ImageDataset(torch.zeros(12, 1, 2, 2, dtype=torch.uint8), torch.arange(12) // 6, ("a", "b"), items=items)
+    sampler = EpisodeSampler([data], EpisodeConfig(2, 1, 1, 1))
+    before = [sampler._split_class(np.random.default_rng(i), 0, 0)[0].tolist() for i in range(20)]
+    data.items.zero_()  # as good as a view of memory that was given back
+    assert [sampler._split_class(np.random.default_rng(i), 0, 0)[0].tolist() for i in range(20)] == before
