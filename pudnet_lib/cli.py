@@ -236,6 +236,8 @@ Images = Annotated[str, typer.Argument(help="Image folder, zip of one, or a name
 Network = Annotated[Path, typer.Argument(help="A network.safetensors that `pudnet predict` wrote.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of the run; made if need be, resumed if it holds one.")]
 Profile = Annotated[str, typer.Option(help="smoke, laptop or paper.")]
+Part = Annotated[str, typer.Option(help="Part of the images: test, train or all.")]
+TunedFolder = Annotated[Path, typer.Option(help="Folder for the fine-tuned network.")]
 OnError = Annotated[str, typer.Option(help="What a picture that can't be read does.", metavar="skip|stop")]
 
 
@@ -373,9 +375,8 @@ def predict(
         from pudnet_lib.shipped import load_shipped
 
         if onnx or export or classify or config != type(config)(seed=config.seed):
-            raise PudNetError(
-                "--task denoise takes --out, --model, --seed and --on-error; the other options are for classify."
-            )
+            takes = "--task denoise takes --out, --model, --seed and --on-error"
+            raise PudNetError(f"{takes}; the other options are for classify.")
         predictor = load_model(model)[0] if model.endswith(".safetensors") else load_shipped(model)
         done = clean_folder(predictor, Path(images), out, DenoiserConfig(seed=config.seed), _on_error(on_error))
         took = 1000 * sum(done.network.seconds.values())
@@ -403,12 +404,7 @@ def _network_and_images(path: Path, images: str, split: str, on_error: str) -> t
 
 
 @command()
-def evaluate(
-    network: Network,
-    images: Images,
-    split: Annotated[str, typer.Option(help="Part of the images: test, train or all.")] = "test",
-    on_error: OnError = "skip",
-) -> None:
+def evaluate(network: Network, images: Images, split: Part = "test", on_error: OnError = "skip") -> None:
     """Measure a network's accuracy, with its 95 % interval, on images of its classes that it has not seen."""
     from scipy.stats import binomtest
 
@@ -417,20 +413,13 @@ def evaluate(
     net, data = _network_and_images(network, images, split, on_error)
     right = round(accuracy(net, data) / 100 * len(data))
     low, high = binomtest(right, len(data)).proportion_ci(method="wilson")
-    typer.echo(
-        f"{100 * right / len(data):.1f} % [{100 * low:.1f}, {100 * high:.1f}]: {right} of {len(data)} images of "
-        f"{data.name} ({split}) are right; chance is {100 / data.num_classes:.1f} %"
-    )
+    share = f"{100 * right / len(data):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    where = f"{right} of {len(data)} images of {data.name} ({split})"
+    typer.echo(f"{share}: {where} are right; chance is {100 / data.num_classes:.1f} %")
 
 
 @command(config="supervised:ScratchConfig")
-def finetune(
-    config: Any,
-    network: Network,
-    images: Images,
-    out: Annotated[Path, typer.Option(help="Folder for the fine-tuned network.")],
-    on_error: OnError = "skip",
-) -> None:
+def finetune(config: Any, network: Network, images: Images, out: TunedFolder, on_error: OnError = "skip") -> None:
     """Train a predicted network on with images of its classes, and say what it gained on the test part."""
     from pudnet_lib.core.predict import PredictedNetwork
     from pudnet_lib.export.models import save
@@ -446,10 +435,9 @@ def finetune(
     facts = net.class_names, net.image_size, net.channels, net.target, net.origin
     tuned = PredictedNetwork(done.network.backbone, head.vectors, float(head.scale.detach()), *facts)
     save(tuned, out / "network.safetensors")
-    typer.echo(
-        f"{out / 'network.safetensors'}: {done.seconds:.1f} s of training; accuracy on {len(test)} test images "
-        f"{accuracy(net, test):.1f} % before, {accuracy(tuned, test):.1f} % after"
-    )
+    gain = f"{accuracy(net, test):.1f} % before, {accuracy(tuned, test):.1f} % after"
+    took = f"{out / 'network.safetensors'}: {done.seconds:.1f} s of training"
+    typer.echo(f"{took}; accuracy on {len(test)} test images {gain}")
 
 
 @command(config="methods.training:TrainConfig", scale="core.meta:ScaleConfig")
@@ -489,12 +477,10 @@ def grow_zoo(
 
     starts: tuple[Initialisation, ...] = ("same", "different")
     for source, start in itertools.product(sources.split(","), starts):
-        zoo = load_zoo(ZooConfig(source.strip(), start, seed=seed), train_episodes, held_out_episodes)
-        typer.echo(
-            f"{source}, {start} initialisation: {len(zoo.train.indices)} training and {len(zoo.held_out.indices)} "
-            f"held-out networks, {zoo.train.diverged + zoo.held_out.diverged} diverged and left out; "
-            f"{zoo.train.seconds + zoo.held_out.seconds:.0f} s of training"
-        )
+        _, _, fit, test = load_zoo(ZooConfig(source.strip(), start, seed=seed), train_episodes, held_out_episodes)
+        networks = f"{len(fit.indices)} training and {len(test.indices)} held-out networks"
+        lost = f"{fit.diverged + test.diverged} diverged and left out; {fit.seconds + test.seconds:.0f} s of training"
+        typer.echo(f"{source}, {start} initialisation: {networks}, {lost}")
 
 
 @command(scale="core.meta:ScaleConfig")

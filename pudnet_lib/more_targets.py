@@ -33,8 +33,7 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (N, C, H, W), H and W at least 2^depth, to the same; padded by reflection inside."""
-        height, width = images.shape[2:]
-        step = 2**self.depth
+        (height, width), step = images.shape[2:], 2**self.depth
         if min(height, width) < step:
             need = f"a U-Net of depth {self.depth} needs {step}×{step}"
             raise PudNetError(f"The images are {height}×{width} pixels; {need}.")

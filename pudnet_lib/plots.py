@@ -26,18 +26,13 @@ from pudnet_lib.core.episodes import Episode
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
 #: A method has one colour in all figures, and methods of one kind share it; others take the palette in order.
 METHOD_COLOURS = {
-    **dict.fromkeys(("PudNet", "PudNet (kit)"), "#0072B2"),
-    **dict.fromkeys(("plain", "PudNet (paper)"), "#332288"),
+    "PudNet": "#0072B2", "PudNet (kit)": "#0072B2", "plain": "#332288", "PudNet (paper)": "#332288",
+    "refined": "#8C6D31", "far swap": "#56B4E9", "near swap": "#CC79A7", "class attention": "#CC79A7",
+    "from scratch": "#D55E00", "on pixels": "#000000", "on HOG": "#000000", "ImageNet-pretrained features": "#F0E442",
     **dict.fromkeys(("shared network", "constant embedding", "specialist"), "#009E73"),
     **dict.fromkeys(("fine-tuned", "pretrained", "linear head"), "#E69F00"),
-    **dict.fromkeys(("near swap", "class attention"), "#CC79A7"),
-    **dict.fromkeys(("on pixels", "on HOG"), "#000000"),
     **dict.fromkeys(("ProtoNet", "MatchingNet", "Meta-Baseline", "Meta-DeepBDC", "MUSML", "chance"), "#7F7F7F"),
-    "refined": "#8C6D31",
-    "far swap": "#56B4E9",
-    "from scratch": "#D55E00",
-    "ImageNet-pretrained features": "#F0E442",
-}
+}  # fmt: skip
 STYLE: dict[Any, Any] = {
     "figure.dpi": 110, "figure.facecolor": "white", "figure.constrained_layout.use": True, "font.size": 10,
     "axes.titlesize": 11, "axes.titlelocation": "left", "axes.titleweight": "medium", "axes.spines.top": False,
@@ -45,13 +40,13 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#b0b0b0", "grid.alpha": 0.35, "grid.linewidth": 0.6, "lines.linewidth": 1.8,
     "svg.fonttype": "none", "image.cmap": "cividis",
 }  # fmt: skip
-
 #: Fonts that are tried in turn for a glyph, those that this machine has.
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Yu Gothic", "Arial Unicode MS")
 _INSTALLED = {font.name for font in mpl.font_manager.fontManager.ttflist}
 # Names of classes are anybody's: a $ is a $, and a glyph that no font has is an empty box without a warning each.
-STYLE |= {"text.parse_math": False, "font.family": [name for name in FONTS if name in _INSTALLED]}
-mpl.rcParams.update({"text.parse_math": STYLE["text.parse_math"], "font.family": STYLE["font.family"]})
+_NAMES: dict[Any, Any] = {"text.parse_math": False, "font.family": [name for name in FONTS if name in _INSTALLED]}
+STYLE |= _NAMES
+mpl.rcParams.update(_NAMES)
 warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from (current )?font")
 
 
@@ -95,8 +90,7 @@ def colour_of(method: str, position: int = 0) -> str:
     kind = method.rpartition(", ")[2]
     kind = kind[kind.find(" on ") + 1 :] if kind.endswith((" on pixels", " on HOG")) else kind
     kind = "ImageNet-pretrained features" if method.startswith("ImageNet-pretrained") else kind
-    if kind.endswith((" epoch", " epochs")):
-        kind = "from scratch"
+    kind = "from scratch" if kind.endswith((" epoch", " epochs")) else kind
     return METHOD_COLOURS.get(kind, PALETTE[position % len(PALETTE)])
 
 
@@ -124,10 +118,8 @@ def accuracies(table: pd.DataFrame, summary: pd.DataFrame, datasets: Sequence[st
     for place, (dataset, ax) in enumerate(zip(panels, axes[0], strict=True)):
         points = table if dataset not in set(table["dataset"]) else table[table["dataset"] == dataset]
         means = points[points["method"].isin(methods)].groupby(["method", "episode"], sort=False)["value"].mean()
-        sns.stripplot(
-            means.reset_index(), x="value", y="method", hue="method", order=methods, palette=palette, ax=ax,
-            size=2.5, alpha=0.25, legend=False, jitter=0.2,
-        )  # fmt: skip
+        look: Any = {"palette": palette, "size": 2.5, "alpha": 0.25, "legend": False, "jitter": 0.2}
+        sns.stripplot(means.reset_index(), x="value", y="method", hue="method", order=methods, ax=ax, **look)
         intervals(summary[summary["dataset"] == dataset], ax, "accuracy, %", order=methods)
         ax.set(title=dataset, ylabel="", xlim=(0, 101))
         ax.tick_params(labelleft=place == 0)
@@ -176,10 +168,9 @@ def learning_curves(log: pd.DataFrame, columns: Sequence[str] = ("loss", "accura
     binned = log.assign(step=(np.ceil(log["step"] / width) * width).astype(int))
     for column, ax in zip(shown, axes[0], strict=True):
         part = binned.dropna(subset=[column]).groupby(["method", "seed", "step"], sort=False)[column].mean()
-        sns.lineplot(
-            part.reset_index(), x="step", y=column, hue="method", hue_order=[*palette], palette=palette, ax=ax,
-            errorbar=("pi", 100), legend=column == shown[-1], linewidth=1.5,
-        )  # fmt: skip
+        look: Any = {"hue_order": [*palette], "palette": palette, "errorbar": ("pi", 100), "linewidth": 1.5}
+        legend = column == shown[-1]
+        sns.lineplot(part.reset_index(), x="step", y=column, hue="method", ax=ax, legend=legend, **look)
         ax.set(xlabel="meta-training step", ylabel=column)
     sns.move_legend(axes[0, -1], "upper left", bbox_to_anchor=(1.02, 1), title="", frameon=False, fontsize=8)
     return drawn

@@ -36,8 +36,7 @@ RESULTS_VARIABLE, ROOT_VARIABLE, VARIANT_VARIABLE = "PUDNET_RESULTS", "PUDNET_RO
 #: What a result depends on; the working tree counts as changed only where one of these differs from the commit.
 SOURCES = ("pudnet_lib", "notebooks", "benchmarks", "scripts", "pyproject.toml")
 PACKAGES = ("pudnet-kit", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "scikit-image", "torchmetrics")
-#: A larger drawing makes the report page slow; it is kept as a picture instead.
-MAX_SVG_BYTES = 1_000_000
+MAX_SVG_BYTES = 1_000_000  # a larger drawing makes the report page slow; it is kept as a picture instead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +85,8 @@ def below(folder: Path, name: str) -> Path:
     """Resolve a name that a file gave below a folder; anything that leads out of it is refused."""
     bad = not name or "\0" in name or Path(name).is_absolute()
     if bad or folder.resolve() not in (folder / name).resolve().parents:
-        raise PudNetError(
-            f"{name!r} is no name of a file in {folder.name}/; the file that holds it was not written by the kit."
-        )
+        why = "the file that holds it was not written by the kit"
+        raise PudNetError(f"{name!r} is no name of a file in {folder.name}/; {why}.")
     return folder / name
 
 
@@ -185,8 +183,7 @@ def peak_memory_mb() -> float:
         return int(peak.split()[0]) * 1024 / 1e6
     import resource
 
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024) / 1e6
 
 
 _fits = fastjsonschema.compile(json.loads((Path(__file__).parent / "batch" / "result.schema.json").read_bytes()))
@@ -210,8 +207,8 @@ def publish(
     Args:
         name: The experiment's id: the notebook's name without its number, such as "intra_dataset".
         table: One row a method, dataset and metric: ``metric``, ``mean`` and, where they exist, ``method``,
-            ``dataset``, ``low``, ``high`` (95 % interval), ``n``, ``seeds``, ``chance``, ``seconds``; further columns
-            of numbers or text are kept. From raw ``value`` rows ``evaluate.summarise`` makes the means.
+            ``dataset``, ``low``, ``high`` (95 % interval), ``n``, ``seeds``, ``chance``, ``seconds``; other columns are
+            kept. From raw ``value`` rows ``evaluate.summarise`` makes the means.
         figures: Name → (matplotlib figure, or a seaborn grid; alternative text that says what is to be seen).
         question: What the experiment asks, one sentence.
         answer: What it found, Markdown: yes or no with one number first, then at most two sentences.
@@ -233,11 +230,9 @@ def publish(
 
         table = summarise(table)
     if lacking := {"metric", "mean"} - set(table):
-        raise PudNetError(
-            f"publish: the table has no column {' or '.join(sorted(lacking))}, but {', '.join(map(str, table))}; "
-            "expected one row a method, dataset and metric."
-        )
-    variant = ", ".join(part for part in (os.environ.get(VARIANT_VARIABLE, ""), variant) if part)
+        found = f"{' or '.join(sorted(lacking))}, but {', '.join(map(str, table))}"
+        raise PudNetError(f"publish: the table has no column {found}; expected one row a method, dataset and metric.")
+    variant = ", ".join(filter(None, [os.environ.get(VARIANT_VARIABLE), variant]))
     stem = file_stem(f"{name}.{profile}", variant)
     path, entries, drawings = results_folder(profile) / f"{stem}.json", [], {}
     for key, (figure, alternative) in (figures or {}).items():
@@ -288,8 +283,7 @@ def duration(value: float | None) -> str:
     """Write a time: ``0.05 s``, ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
     if value is None or value < 10:
         return "—" if value is None else f"{value:.2g} s"
-    whole = round(value)
-    if whole < 120:
+    if (whole := round(value)) < 120:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60} s" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
 

@@ -34,14 +34,9 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import load_tensors, save_tensors, write_atomically
 
 STATE = "state.safetensors"
-#: A run may go on on other devices, and on another number of them.
-ANYWHERE = ("config.accelerator", "config.devices")
-#: No weight of a run that has not diverged comes near this.
-LARGEST = 1e8
-FIELDS = (
-    "step", "loss", "cosine", "auxiliary", "consistency", "accuracy", "rate", "seconds", "validation",
-    "spread", "dead", "code_norm", "embedding_norm",
-)  # fmt: skip
+LARGEST = 1e8  # no weight of a run that has not diverged comes near this
+FIELDS = ("step", "loss", "cosine", "auxiliary", "consistency", "accuracy", "rate", "seconds", "validation",
+          "spread", "dead", "code_norm", "embedding_norm")  # fmt: skip
 
 
 class _RunFolder:
@@ -60,14 +55,14 @@ class _RunFolder:
             "sampler": {"seed": sampler.seed, "weights": sampler.weights.tolist()},
             "pool": sampler.images_and_classes(),
         }  # fmt: skip
-        self.done, self.seconds, self.rows = 0, 0.0, list[dict[str, float]]()
+        self.done, self.seconds, self.rows, self._written = 0, 0.0, list[dict[str, float]](), 0
         self._events: Any = None  # also tells whether this rank writes
-        self._written = 0
         for name in scale.resume_with:
             if name not in self._identity["config"]:
                 raise unknown_name("field to resume with", name, self._identity["config"])
         if (folder / STATE).is_file():
-            self._load({*ANYWHERE, *(f"config.{name}" for name in scale.resume_with)})
+            free = ("accelerator", "devices", *scale.resume_with)  # a run may go on on other devices, and on more
+            self._load({f"config.{name}" for name in free})
 
     def _load(self, free: set[str]) -> None:
         """Put the state back; fields that are ``free`` may differ from the run that was cut off."""
@@ -76,11 +71,9 @@ class _RunFolder:
         identities = description["identity"], json.loads(json.dumps(self._identity))
         old, new = (pd.json_normalize(identity).to_dict("records")[0] for identity in identities)
         if differing := sorted(str(k) for k in {*old, *new} - free if old.get(k) != new.get(k)):
-            first = differing[0]
-            raise PudNetError(
-                f"{self._dir} holds a run of another configuration: {first} was {old.get(first)}, now "
-                f"{new.get(first)}. Choose another folder, or delete that one to start anew."
-            )
+            changed = f"{differing[0]} was {old.get(differing[0])}, now {new.get(differing[0])}"
+            remedy = "Choose another folder, or delete that one to start anew."
+            raise PudNetError(f"{self._dir} holds a run of another configuration: {changed}. {remedy}")
         weights = {n.removeprefix("module/"): t for n, t in tensors.items() if n.startswith("module/")}
         own = self._step.state_dict()
         wrong = [n for n in {*own, *weights} if n not in own or n not in weights or own[n].shape != weights[n].shape]
@@ -106,13 +99,11 @@ class _RunFolder:
         weights = self._step.state_dict()
         bad = [n for n, t in weights.items() if t.is_floating_point() and not bool((t.abs() <= LARGEST).all())]
         if bad:
+            what = f"The run has diverged by step {done} ({bad[0]} holds values beyond {LARGEST:g} or NaN)"
             before = (self._dir / STATE).is_file()
-            raise PudNetError(
-                f"The run has diverged by step {done} ({bad[0]} holds values beyond {LARGEST:g} or NaN) and was not "
-                f"saved; {'the checkpoint before it stays' if before else 'there is no checkpoint before it'}. Go on "
-                "from there with a lower rate: resume_with=('learning_rate',), or on the command line --resume-with "
-                "learning_rate=…"
-            )
+            kept = "the checkpoint before it stays" if before else "there is no checkpoint before it"
+            how = "resume_with=('learning_rate',), or on the command line --resume-with learning_rate=…"
+            raise PudNetError(f"{what} and was not saved; {kept}. Go on from there with a lower rate: {how}")
         tensors: dict[str, Tensor] = {f"module/{n}": t for n, t in weights.items()}
         for index, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser/{self._names[index]}/{k}": torch.as_tensor(v) for k, v in state.items()}
@@ -151,18 +142,13 @@ class _RunFolder:
                 with path.open("a", newline="") as file:
                     file.write(self._lines())
             except OSError as error:
-                raise PudNetError(
-                    f"{path} can't be written ({error.strerror or error}). Free some disk space or choose another "
-                    "folder; the last checkpoint is good."
-                ) from error
+                remedy = "Free some disk space or choose another folder; the last checkpoint is good."
+                raise PudNetError(f"{path} can't be written ({error.strerror or error}). {remedy}") from error
 
     def close(self) -> None:
         self._flush()
         if self._events is not None:
             self._events.close()
-
-
-# ---- signals ----
 
 
 @contextmanager
@@ -175,16 +161,14 @@ def interrupts_held() -> Iterator[None]:
         if len(held) > 1:
             raise KeyboardInterrupt
 
-    with _handled(hold):
+    with _handled(hold, signal.SIGINT, signal.SIGTERM):
         yield
     if held:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def _handled(
-    handler: Callable[[int, FrameType | None], None], signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-) -> Iterator[None]:
+def _handled(handler: Callable[[int, FrameType | None], None], *signals: int) -> Iterator[None]:
     """Put a handler in place of those that would end the program; one that somebody set or ignores is not ours."""
     previous = {}
     if threading.current_thread() is threading.main_thread():
@@ -199,22 +183,14 @@ def _handled(
             signal.signal(number, old)
 
 
-# ---- ranks ----
-
-#: What messages of a lost connection have in common (gloo, NCCL, the store).
-_LOST = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "broken pipe")
-
-
 def make_fabric(config: MetaConfig, scale: ScaleConfig, unused: bool = False) -> Any:
     """Join the ranks that ``torchrun`` started: DDP, every rank its own episodes, gradients averaged."""
     launched = torch.distributed.is_torchelastic_launched()
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else config.devices
     ranks = int(os.environ["WORLD_SIZE"]) if launched else config.devices
     if config.episodes_per_step % ranks:
-        raise PudNetError(
-            f"MetaConfig.episodes_per_step is {config.episodes_per_step}; expected a multiple of the {ranks} ranks, so "
-            "that each has as many episodes a step."
-        )
+        expected = f"expected a multiple of the {ranks} ranks, so that each has as many episodes a step"
+        raise PudNetError(f"MetaConfig.episodes_per_step is {config.episodes_per_step}; {expected}.")
     ddp = DDPStrategy(timeout=timedelta(seconds=scale.rank_timeout), find_unused_parameters=unused)
     where: Any = {"accelerator": config.accelerator, "devices": local, "num_nodes": ranks // local}
     fabric = fabric_lib.Fabric(**where, strategy=ddp if ranks > 1 else "auto", precision=config.precision)
@@ -235,24 +211,22 @@ def explained(fabric: Any, config: MetaConfig, sampler: EpisodeSampler, step: in
         pixels, reason = sampler.pool[0].size if sampler.pool else 0, str(error).partition("\n")[0][:120]
         bf16 = "" if config.precision != "32-true" else "meta.precision to bf16-mixed (now 32-true), "
         raise PudNetError(
-            f"The device ran out of memory in step {step + 1} ({reason or 'no details'}). "
-            f"Set {bf16}or lower one of: {', '.join(sizes)}, pool.size (now {pixels}), "
-            "pudnet.target.width; share_generators=True makes a deep target's hypernetwork smaller. episodes_per_step "
-            "and the number of ranks do not matter: a rank takes its episodes one at a time. The last checkpoint, if "
-            "there is one, is still good."
+            f"The device ran out of memory in step {step + 1} ({reason or 'no details'}). Set {bf16}or lower one of: "
+            f"{', '.join(sizes)}, pool.size (now {pixels}), pudnet.target.width; share_generators=True makes a deep "
+            "target's hypernetwork smaller. episodes_per_step and the number of ranks do not matter: a rank takes its "
+            "episodes one at a time. The last checkpoint, if there is one, is still good."
         ) from error
     except RuntimeError as error:
-        if fabric.world_size == 1 or not any(word in str(error).lower() for word in _LOST):
+        lost = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "broken pipe")  # of gloo, NCCL, the store
+        if fabric.world_size == 1 or not any(word in str(error).lower() for word in lost):
             raise
-        reason = str(error).strip().splitlines()[0][:160]
+        rank, reason = f"Rank {fabric.global_rank} of {fabric.world_size}", str(error).strip().splitlines()[0][:160]
         raise PudNetError(
-            f"Rank {fabric.global_rank} of {fabric.world_size} lost another one in step {step + 1} ({reason}); the "
-            "other's own output says why it ended. The last checkpoint is good: start the same command again, on any "
-            f"number of ranks that divides episodes_per_step ({config.episodes_per_step})."
+            f"{rank} lost another one in step {step + 1} ({reason}); the other's own output says why it ended. The "
+            "last checkpoint is good: start the same command again, on any number of ranks that divides "
+            f"episodes_per_step ({config.episodes_per_step})."
         ) from error
 
 
-hooks.register(
-    make_fabric=make_fabric, whole_step=explained, run_folder=_RunFolder,
-    signals=partial(_handled, signal.default_int_handler, (signal.SIGTERM,)),  # a stopped run leaves a checkpoint
-)  # fmt: skip
+stopped = partial(_handled, signal.default_int_handler, signal.SIGTERM)  # a stopped run leaves a checkpoint
+hooks.register(make_fabric=make_fabric, whole_step=explained, run_folder=_RunFolder, signals=stopped)

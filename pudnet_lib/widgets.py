@@ -28,12 +28,8 @@ from pudnet_lib.files import PREFIX
 from pudnet_lib.images import as_dataset, load_images
 from pudnet_lib.images.decode import decode_image
 
-#: Seconds without a further change before the figure is drawn again.
-DEBOUNCE = 0.15
-#: MB that may be dropped: more is better read from its path than sent through a browser.
-LIMIT_MB = 500
-#: Pixels to which a panel's pictures are brought.
-SIZE = 128
+LIMIT_MB = 500  # that may be dropped: more is better read from its path than sent through a browser
+SIZE = 128  # pixels to which a panel's pictures are brought
 
 
 class Upload(NamedTuple):
@@ -115,7 +111,7 @@ class Panel(_Above):
             return
         if self._latest is not None:
             self._latest.cancel()
-        self._latest = loop.call_later(DEBOUNCE, self.redraw)
+        self._latest = loop.call_later(0.15, self.redraw)  # seconds without a further change
 
 
 def _control(name: str, given: Any) -> Any:
@@ -137,10 +133,8 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-#: One transparent pixel, in place of a figure.
-BLANK = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
-)
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNgYGBgAAAABQABh6FO1AAAAABJRU5ErkJggg=="
+BLANK = base64.b64decode(_PIXEL)  # one transparent pixel, in place of a figure
 
 
 def labels_from_names(names: Sequence[str]) -> list[str]:

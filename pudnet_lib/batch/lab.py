@@ -13,19 +13,14 @@ from pudnet_lib.batch.runner import own_kernel, temporary_folder
 from pudnet_lib.parallel import end_with_parent
 from pudnet_lib.results import project_root
 
-#: One message of the browser. The kit's panels send pieces of 4 MB; ipywidgets' own uploads are one message each.
-WEBSOCKET_MB = 520
-
 
 def lab_command(options: Sequence[str], folder: Path) -> tuple[list[str], dict[str, str]]:
     """Make the server's command line and whole environment; ``folder`` holds the kernel while it runs."""
     notebooks = project_root() / "notebooks"
-    settings = {"websocket_max_message_size": WEBSOCKET_MB * 2**20}
-    command = [
-        sys.executable, "-m", "pudnet_lib.batch.lab", f"--ServerApp.root_dir={notebooks}",
-        f"--ServerApp.tornado_settings={settings}", *options,
-    ]  # fmt: skip
-    return command, {**os.environ, **own_kernel(folder)}
+    # One message of the browser: the kit's panels send pieces of 4 MB, ipywidgets' own uploads all in one.
+    settings = {"websocket_max_message_size": 520 * 2**20}
+    given = [f"--ServerApp.root_dir={notebooks}", f"--ServerApp.tornado_settings={settings}", *options]
+    return [sys.executable, "-m", "pudnet_lib.batch.lab", *given], {**os.environ, **own_kernel(folder)}
 
 
 def start_lab(options: Sequence[str]) -> int:

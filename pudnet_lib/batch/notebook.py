@@ -54,8 +54,7 @@ def parameters_cell(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode | 
 def declared_parameters(path: Path) -> dict[str, Any]:
     """List the parameters of a notebook with their types."""
     notebook = read_notebook(path)
-    cell = parameters_cell(notebook)
-    if cell is None:
+    if (cell := parameters_cell(notebook)) is None:
         remedy = "add the tag in JupyterLab's property inspector"
         raise PudNetError(f"{path.name} has no cell tagged 'parameters'; {remedy}.")
     where = f"{path.name}, cell {notebook.cells.index(cell) + 1} (parameters)"
@@ -111,9 +110,8 @@ def strip(notebook: nbformat.NotebookNode) -> bool:
             cell.outputs, cell.execution_count = [], None
         for key in ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled"):
             cell.metadata.pop(key, None)
-    kept = {key: value for key, value in notebook.metadata.items() if key == "jupytext"}
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    facts = {"kernelspec": kernel, "language_info": {"name": "python"}, **kept}
+    facts = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    facts |= {"language_info": {"name": "python"}} | {k: v for k, v in notebook.metadata.items() if k == "jupytext"}
     notebook.update(nbformat.from_dict({"metadata": facts, "nbformat": 4, "nbformat_minor": 5}))
     return bool(before != nbformat.writes(notebook))
 
@@ -138,10 +136,9 @@ def with_outputs(path: Path, executed: nbformat.NotebookNode, root: Path) -> nbf
     size = len(nbformat.writes(made).encode())
     if size > MAX_BYTES:
         largest = max((c for c in made.cells if c.cell_type == "code"), key=lambda cell: len(json.dumps(cell.outputs)))
-        raise PudNetError(
-            f"With its outputs {path.name} takes {size / 1000:.0f} kB; expected at most {MAX_BYTES / 1000:.0f} kB. "
-            f"The largest are those of the cell that starts with {largest.source.splitlines()[0]!r}: draw it smaller."
-        )
+        found = f"With its outputs {path.name} takes {size / 1000:.0f} kB; expected at most {MAX_BYTES / 1000:.0f} kB"
+        which = f"those of the cell that starts with {largest.source.splitlines()[0]!r}"
+        raise PudNetError(f"{found}. The largest are {which}: draw it smaller.")
     return made
 
 
@@ -167,7 +164,6 @@ def _cleaned(output: nbformat.NotebookNode, root: Path, count: int) -> nbformat.
 
 
 def _placeless(text: str, root: Path) -> str:
-    """Replace absolute paths and addresses."""
     places = {str(root): ".", sys.prefix: "ENVIRONMENT", str(Path.home()): "~"}
     for place in sorted((p for p in places if len(p) > 1), key=len, reverse=True):
         text = re.sub(rf"{re.escape(place)}(?=[/\s'\":,]|$)", places[place], text)

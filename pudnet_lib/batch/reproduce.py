@@ -25,14 +25,7 @@ from typing import Any, Literal
 import nbformat
 from pydantic import TypeAdapter
 
-from pudnet_lib.batch.notebook import (
-    check_parameters,
-    experiment_id,
-    read_notebook,
-    strip,
-    with_outputs,
-    write_notebook,
-)
+from pudnet_lib.batch import notebook as nb
 from pudnet_lib.batch.runner import Job, Outcome, Progress, run_dask, run_local
 from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.files import lock, sweep, sync_folder, write_atomically
@@ -41,8 +34,6 @@ from pudnet_lib.profiles import known_profile
 from pudnet_lib.results import below, file_stem, git_commit, project_root, read_result, versions
 
 PACKAGE = Path(__file__).parents[1]
-#: Parts of the package that no notebook's result depends on.
-BESIDE_THE_POINT = ("cli", "__main__.py", "batch/")
 TIME_LIMITS = {"smoke": 180.0, "laptop": 1200.0, "paper": 24 * 3600.0}
 
 
@@ -142,8 +133,7 @@ def reproduce(
                 outcomes = run_local(left, config.jobs, progress)
             for job, outcome in outcomes:
                 run = done[job.name] = _keep(folder, job, outcome)
-                note = f" ({run.error})" if run.error else ""
-                good = f"done in {run.seconds:.0f} s, {run.peak_memory_mb:.0f} MB{note}"
+                good = f"done in {run.seconds:.0f} s, {run.peak_memory_mb:.0f} MB" + f" ({run.error})" * bool(run.error)
                 progress(job.name, good if run.status == "ok" else f"FAILED: {run.error}")
     return [done[job.name] for job in jobs]
 
@@ -155,8 +145,7 @@ def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
     if bad:
         why = "is a smoke run" if bad.profile == "smoke" else f"failed ({bad.error})"
         raise PudNetError(f"{bad.name} {why}; only good runs of laptop or paper are committed.")
-    new: dict[Path, bytes] = {}
-    notebooks, old = {}, set()
+    new, notebooks, old = dict[Path, bytes](), {}, set()
     for run in runs:
         folder = (out_dir or root / "reports" / "runs") / run.profile / run.name
         for path in sorted((folder / "results").glob("*.json")):
@@ -167,7 +156,7 @@ def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
                 old |= {below(target.parent, figure["file"]) for figure in read_result(target)["figures"]}
         source = next((path for path in all_notebooks(root / "notebooks") if path.stem == run.name), None)
         if source and not run.variant and run.parameters.get("profile") == "laptop":
-            notebooks[source] = with_outputs(source, read_notebook(folder / "executed.ipynb"), root)
+            notebooks[source] = nb.with_outputs(source, nb.read_notebook(folder / "executed.ipynb"), root)
     changed = [path for path, content in new.items() if not path.exists() or path.read_bytes() != content]
     for path in changed:
         write_atomically(path, new[path])
@@ -175,7 +164,7 @@ def commit(runs: Sequence[Run], out_dir: Path | None = None) -> list[Path]:
         path.unlink(missing_ok=True)
     for path, notebook in notebooks.items():
         before = path.read_bytes()
-        write_notebook(path, notebook)
+        nb.write_notebook(path, notebook)
         changed += [path] if path.read_bytes() != before else []
     return changed
 
@@ -185,7 +174,7 @@ def _finished(folder: Path, job: Job) -> Run | None:
     run = read_run(folder / job.name)
     if run is not None and (run.status, run.digest) == ("ok", job.digest):
         with contextlib.suppress(PudNetError, OSError):
-            read_notebook(folder / job.name / "executed.ipynb")
+            nb.read_notebook(folder / job.name / "executed.ipynb")
             for path in (folder / job.name / "results").glob("*.json"):
                 for figure in read_result(path)["figures"]:
                     below(path.parent, figure["file"]).stat()
@@ -197,11 +186,9 @@ def _recover(folder: Path) -> None:
     """Clear what a killed batch left: a run that was set aside comes back where no newer one took its place."""
     for aside in folder.glob(".*.old"):
         place = folder / aside.name[1 : -len(".old")]
-        if place.exists():
-            shutil.rmtree(aside)
-        else:
+        if not place.exists():
             aside.rename(place)
-    for leftover in folder.glob(".*.new"):
+    for leftover in (*folder.glob(".*.old"), *folder.glob(".*.new")):
         shutil.rmtree(leftover)
 
 
@@ -226,15 +213,12 @@ def _keep(folder: Path, job: Job, outcome: Outcome) -> Run:
     return run
 
 
-# ---- what there is to run ----
-
-
 @cache
 def package_digest() -> str:
     """Hash the package's code and data (SHA-256), without what no result depends on."""
     total = hashlib.sha256()
     for name in sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*") if p.is_file()):
-        if "__pycache__" not in name and not name.startswith(BESIDE_THE_POINT):
+        if "__pycache__" not in name and not name.startswith(("cli", "__main__.py", "batch/")):
             total.update(name.encode() + b"\0" + hashlib.sha256((PACKAGE / name).read_bytes()).digest())
     return total.hexdigest()
 
@@ -246,13 +230,12 @@ def all_notebooks(folder: Path) -> list[Path]:
 
 def find_notebooks(wanted: Sequence[str], folder: Path) -> list[Path]:
     """Find notebooks by path, file name, number ("02") or experiment ("intra_dataset")."""
-    there = all_notebooks(folder)
-    if not there and not wanted:
+    if not (there := all_notebooks(folder)) and not wanted:
         raise PudNetError(f"There is no notebook in {folder}; run this in the project's folder.")
     found: list[Path] = []
     for name in wanted:
         stem = name.removesuffix(".ipynb")
-        matches = [path for path in there if stem in (path.stem, path.stem.split("_")[0], experiment_id(path))]
+        matches = [path for path in there if stem in (path.stem, path.stem.split("_")[0], nb.experiment_id(path))]
         if not matches and not Path(name).is_file():
             raise unknown_name("notebook", stem, [path.stem for path in there])
         found += [Path(name)] if Path(name).is_file() else matches
@@ -282,17 +265,17 @@ def make_jobs(
     limit = TIME_LIMITS[known_profile(profile)] if time_limit is None else time_limit
     jobs = []
     for path in notebooks:
-        notebook = read_notebook(path)
-        strip(notebook)
+        notebook = nb.read_notebook(path)
+        nb.strip(notebook)
         cells = [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
         for variant, chosen in variants(seeds, grid or {}):
-            given = check_parameters(path, {"profile": profile, **chosen})
+            given = nb.check_parameters(path, {"profile": profile, **chosen})
             name, source, place = file_stem(path.stem, variant), nbformat.writes(notebook), str(path.parent.resolve())
             depends = json.dumps([cells, given, profile, package_digest(), versions()], sort_keys=True)
             digest = hashlib.sha256(depends.encode()).hexdigest()
             jobs.append(Job(name, source, given, profile, variant, digest, limit, idle_limit, place, threads))
     twice = [name for name, count in Counter(job.name.casefold() for job in jobs).items() if count > 1]
-    twice += [n for n, count in Counter(experiment_id(p).casefold() for p in notebooks).items() if count > 1]
+    twice += [n for n, count in Counter(nb.experiment_id(p).casefold() for p in notebooks).items() if count > 1]
     if twice:
         raise PudNetError(f"Two jobs have the name {twice[0]}, and one would overwrite the other: rename one of them.")
     return jobs

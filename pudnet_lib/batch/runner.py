@@ -1,8 +1,8 @@
 """Run notebooks: a subprocess each, with a hard time limit, watched for hangs; here or on a dask cluster.
 
 A job carries its notebook, an outcome its files: a dask worker needs this package and nothing else. A notebook that
-hangs (no processor time used) is killed and run once more; a slow one is not. The subprocess is this module, too: it
-tells its progress on stdout, one JSON line a cell, and ends with its kernel once its parent has died.
+hangs (no processor time used) is killed and run once more. The subprocess is this module, too: it tells its progress
+on stdout, one JSON line a cell, and ends with its kernel once its parent has died.
 """
 
 import contextlib
@@ -29,12 +29,8 @@ from pudnet_lib.parallel import end_with_parent
 
 #: Called with a job's name ("" for the whole batch) and a word on where it is.
 Progress = Callable[[str, str], None]
-#: Seconds that a notebook gets beyond its limit to end by itself.
-GRACE = 20.0
-
-#: An environment variable that all descendants of a job carry, so that also its orphans are found.
-JOB_VARIABLE = "PUDNET_JOB"
-
+GRACE = 20.0  # seconds that a notebook gets beyond its limit to end by itself
+JOB_VARIABLE = "PUDNET_JOB"  # all descendants of a job carry this variable, so that also its orphans are found
 _running: dict[str, subprocess.Popen[bytes]] = {}  # by the job's tag
 
 
@@ -251,16 +247,11 @@ def execute(place: Path) -> None:
         if cell.cell_type == "code":
             print(json.dumps({"cell": cell_index}), flush=True)
 
-    limits = {
-        "start_timeout": 120, "execution_timeout": int(limit),
-        "timeout_func": lambda cell: max(1, int(limit - (time.monotonic() - started))),
-    }  # fmt: skip
-    status, error = "ok", ""
+    left: Any = {"timeout_func": lambda cell: max(1, int(limit - (time.monotonic() - started)))}
+    how: Any = {"kernel_name": "python3", "progress_bar": False, "cwd": job["cwd"], "on_cell_start": cell_started}
+    given, made, status, error = str(folder / "source.ipynb"), str(folder / "executed.ipynb"), "ok", ""
     try:
-        execute_notebook(
-            str(folder / "source.ipynb"), str(folder / "executed.ipynb"), job["parameters"], kernel_name="python3",
-            progress_bar=False, cwd=job["cwd"], on_cell_start=cell_started, **limits,
-        )  # fmt: skip
+        execute_notebook(given, made, job["parameters"], start_timeout=120, execution_timeout=int(limit), **left, **how)
     except PapermillExecutionError as failure:
         status, error = "failed", f"{failure.ename}: {failure.evalue}"
     except (CellTimeoutError, TimeoutError):
@@ -269,9 +260,8 @@ def execute(place: Path) -> None:
         status, error = "failed", "the kernel died; was there enough memory?"
     # The kernel is this process's only child, and it has ended.
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-    outcome = {"status": status, "error": error, "seconds": round(time.monotonic() - started, 2)}
-    outcome["peak_memory_mb"] = round(peak, 1)
-    write_atomically(place.with_name("outcome.json"), json.dumps(outcome).encode())
+    took = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": round(peak, 1)}
+    write_atomically(place.with_name("outcome.json"), json.dumps({"status": status, "error": error, **took}).encode())
 
 
 def _stop() -> None:

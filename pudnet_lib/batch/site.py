@@ -121,7 +121,6 @@ def notebook_body(path: Path) -> str:
 
 
 def _shown(output: nbformat.NotebookNode, state: Mapping[str, Any]) -> list[nbformat.NotebookNode]:
-    """Tell what a page shows of an output."""
     data = output.get("data", {})
     if WIDGET_VIEW in data:
         pictures = _pictures(state, str(data[WIDGET_VIEW].get("model_id", "")), set())
@@ -158,8 +157,7 @@ def inline_figure(path: Path, alternative: str, name: str) -> str:
     label = html.escape(alternative)
     if path.suffix == ".png":
         return f'<img src="{_uri(path.read_bytes(), "png")}" alt="{label}">'
-    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
-    text = clean(path.read_text(encoding="utf-8"))
+    prefix, text = re.sub(r"[^A-Za-z0-9_-]", "-", name), clean(path.read_text(encoding="utf-8"))
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"(fill|stroke): ?(?:#000000|black)", r"\1: currentColor", text)
@@ -175,12 +173,10 @@ def rows_as_text(rows: Sequence[Mapping[str, Any]]) -> Table:
     keys = [key for key in order if any(row.get(key) is not None for row in rows)]
     numeric = [not any(isinstance(row.get(key), str | bool) for row in rows) for key in keys]
     columns = [{"label": labels.get(k, k.replace("_", " ")), "numeric": n} for k, n in zip(keys, numeric, strict=True)]
-
     return columns, [[(_cell(row, key), row.get(key)) for key in keys] for row in rows]
 
 
 def _cell(row: Mapping[str, Any], key: str = "mean") -> str:
-    """Write one value of a row; its mean with the interval."""
     if key == "mean":
         return with_interval(row["mean"], row.get("low"), row.get("high"))
     value = row.get(key)
@@ -195,10 +191,8 @@ def by_source(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     if not 2 <= len(sources) <= 8 or len(found) < len(rows):
         return None
     columns = [{"label": label, "numeric": label in sources} for label in ("Method", "Metric", *sources)]
-    return columns, [
-        [*((word, word) for word in name), *(found.get((*name, source), ("", None)) for source in sources)]
-        for name in dict.fromkeys(names)
-    ]
+    cells = {name: [found.get((*name, source), ("", None)) for source in sources] for name in names}
+    return columns, [[*((word, word) for word in name), *line] for name, line in cells.items()]
 
 
 def headline_lines(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -235,7 +229,6 @@ def cards(results: Sequence[dict[str, Any]], notebooks: Sequence[Path]) -> list[
 
 
 def _fill(template: str, **given: Any) -> bytes:
-    """Fill in a template."""
     escape, loader = select_autoescape(["html"]), FileSystemLoader(TEMPLATES)
     environment = Environment(autoescape=escape, loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"seconds": duration, "rich": rich, "sentence": first_sentence}
@@ -294,10 +287,9 @@ def write_readme(root: Path) -> Path:
 def readme_text(root: Path) -> str:
     """Make the text of ``reports/README.md``: headline, answers, one figure each, links."""
     notebooks = {experiment_id(path): path.name for path in all_notebooks(root / "notebooks")}
-    results = [
-        {**read_result(path), "json": path.name, "csv": path.with_suffix(".csv").exists() and f"{path.stem}.csv"}
-        for path in sorted((root / "reports" / "results").glob("*.json"))
-    ]
+    paths = sorted((root / "reports" / "results").glob("*.json"))
+    tables = [path.with_suffix(".csv").exists() and f"{path.stem}.csv" for path in paths]
+    results = [{**read_result(p), "json": p.name, "csv": csv} for p, csv in zip(paths, tables, strict=True)]
     grouped = cards(results, all_notebooks(root / "notebooks"))
     lines = headline_lines([card["main"] for card in grouped])
     text = _fill("readme.md", cards=grouped, headline=lines, notebooks=notebooks).decode()

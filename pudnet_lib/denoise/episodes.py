@@ -1,14 +1,12 @@
 """Noise, its metrics, and noisy episodes: what a meta-training step of the denoising task sees, and its loss.
 
-Paper [code]: σ = 25, 50, 75, in 8-bit units. Deviations: the released code adds noise after its normalisation, which
-turns σ = 25 into about 5.7 on pixels, and takes the metrics there, too; here both are on pixels in [0, 1], noise is not
-clipped, as is usual in the literature, and every estimate is clipped alike.
-
-Paper [code]: episodes as in classification, U-Net, Noise2Void loss (Krull, Buchholz and Jug, CVPR 2019). Deviations:
-the released code's masks lie on the wrong axes; here a mask is (N, 1, H, W) and hides one pixel in each cell of a grid,
-in all channels; the sketch is taken from noisy *training* images, never from the batch that is denoised; an episode has
-one noise level, drawn at random, so that one hypernetwork serves all; the loss is the logarithm of the squared error
-(the PSNR, but for a factor), so that neither strong noise nor hard pictures drown the rest.
+Paper [code]: σ = 25, 50, 75, in 8-bit units; episodes as in classification, U-Net, Noise2Void loss (Krull, Buchholz
+and Jug, CVPR 2019). Deviations: the released code adds noise and takes the metrics after its normalisation, which turns
+σ = 25 into about 5.7 on pixels; here both are on pixels in [0, 1], noise is not clipped, every estimate is. Its masks
+lie on the wrong axes; here a mask is (N, 1, H, W) and hides one pixel in each cell of a grid, in all channels. The
+sketch is taken from noisy *training* images, never from the batch that is denoised. An episode has one noise level,
+drawn at random. The loss is the logarithm of the squared error (the PSNR, but for a factor), so that neither strong
+noise nor hard pictures drown the rest.
 """
 
 from __future__ import annotations
@@ -98,13 +96,11 @@ def hide(noisy: Tensor, mask: Tensor, generator: torch.Generator, radius: int = 
         raise PudNetError(f"The images are {height}×{width} pixels; blind spots need at least {least}×{least}.")
     draw = torch.randint(side * side - 1, (n, height, width), generator=generator)
     draw = draw + (draw >= side * side // 2).long()  # leaves out the window's centre
-    moves = draw // side - radius, draw % side - radius  # (N, H, W) each
-    places = torch.arange(height)[:, None], torch.arange(width)
+    y, x = torch.arange(height)[:, None], torch.arange(width)
+    down, right = draw // side - radius, draw % side - radius  # (N, H, W) each
     # An offset that leaves the image is turned round, so that it never becomes zero.
-    y, x = (
-        torch.where((place + move < 0) | (place + move >= size), place - move, place + move)
-        for place, move, size in zip(places, moves, (height, width), strict=True)
-    )
+    y = torch.where((y + down < 0) | (y + down >= height), y - down, y + down)
+    x = torch.where((x + right < 0) | (x + right >= width), x - right, x + right)
     near = (y * width + x).view(n, 1, -1).expand(-1, channels, -1).to(noisy.device)
     replacement = noisy.flatten(2).gather(2, near).view_as(noisy)
     return torch.where(mask.to(noisy.device), replacement, noisy)

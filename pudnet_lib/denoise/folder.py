@@ -1,9 +1,8 @@
 """A folder or zip of noisy pictures in, the cleaned pictures and the network that cleaned them out.
 
-Our choice; the paper has no counterpart. Pictures keep their size, 16-bit gray its depth, transparency its alpha;
-every page of a file is cleaned. What can't be kept (16 bit a colour, CMYK, EXIF) is said in one sentence. Patches for
-the sketch are drawn first, then one picture at a time is cleaned, so that memory does not grow with the folder. No
-clean picture is needed, and nothing is trained.
+Our choice. Pictures keep their size, 16-bit gray its depth, transparency its alpha; every page of a file is cleaned.
+What can't be kept (16 bit a colour, CMYK, EXIF) is said in one sentence. Patches for the sketch are drawn first, then
+one picture at a time is cleaned, so that memory does not grow with the folder.
 """
 
 import io
@@ -27,8 +26,6 @@ from pudnet_lib.files import write_atomically
 from pudnet_lib.images.archive import unpack_zip
 from pudnet_lib.images.decode import MAX_PIXELS, quiet_bombs
 from pudnet_lib.images.folder import refuse_inside, walk
-
-TILE, MARGIN = 512, 40  # pixels; a U-Net of depth 2 and its local means look less than 40 pixels far
 
 
 class Picture(NamedTuple):
@@ -84,9 +81,8 @@ def _clean(
 ) -> CleanedFolder:  # fmt: skip
     tree, generator = walk(root), torch.Generator().manual_seed(config.seed)
     files, skipped = tree.below(), [*skipped, *tree.passed_over()]
-    cut: list[Tensor] = []
     usable: list[tuple[str, int, str]] = []  # file, page, the name of what becomes of it
-    highest = 0.0
+    cut, highest = list[Tensor](), 0.0
     for file in files:
         try:
             for page, (label, picture) in enumerate(read_pages(root / file, file)):
@@ -182,8 +178,9 @@ def _picture(image: Image.Image) -> Picture:
     return Picture(torch.from_numpy(pixels), alpha, profile, tuple(dropped))
 
 
-def clean_picture(network: Denoiser, picture: Tensor, tile: int = TILE, margin: int = MARGIN) -> Tensor:
+def clean_picture(network: Denoiser, picture: Tensor, tile: int = 512, margin: int = 40) -> Tensor:
     """Clean a (C, H, W) picture of any size, uint8 or about [0, 1], tile by tile without a trace: float in [0, 1]."""
+    # A U-Net of depth 2 and its local means look less than 40 pixels far.
     channels, height, width = picture.shape
     colour, cleaned = picture.expand(3, -1, -1), torch.empty(picture.shape)
     for top in range(0, height, tile):

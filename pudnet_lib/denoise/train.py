@@ -2,8 +2,7 @@
 
 Paper [code]: U-Net, Noise2Void loss, one Adam step an episode; CIFAR-10, Animals-10, CIFAR-100, CUB-200, DTD, BSDS500.
 Our choice: what a machine has without a download (of the libraries' photographs a class is one, an image a 32-pixel
-patch of it); the supervised loss as an option, for meta-training may have clean images even where the dataset to be
-cleaned has none; a base that is meta-trained as a shared U-Net first; the shared U-Net as a control.
+patch of it); the supervised loss as an option; a base that is meta-trained as a shared U-Net first, also the control.
 """
 
 from dataclasses import dataclass, field
@@ -52,8 +51,7 @@ def load_source(name: str, size: int = 32, channels: int = 3) -> Source:
         # Every second patch, as on a chessboard: the test patches are from the same pictures, and none of the own ones.
         all_of_them = torch.arange(len(unseen))
         return Source(name, seen, unseen.subset(all_of_them[::2]), unseen.subset(all_of_them[1::2]))
-    train = load_images(name, split="train", size=size, channels=channels)
-    test = load_images(name, split="test", size=size, channels=channels)
+    train, test = (load_images(name, part, size, channels) for part in ("train", "test"))  # type: ignore[arg-type]
     split = default_class_split(train.name, train.num_classes)
     meta = train.select_classes((*split.train, *split.validation))
     return Source(train.name, meta, train.select_classes(split.unseen), test.select_classes(split.unseen))
@@ -89,10 +87,8 @@ def _patches(source: str, names: tuple[str, ...], size: int, shrink: tuple[int, 
 
 
 #: A denoiser's own default: without an auxiliary classifier's validation, momentum as in the literature on denoising.
-DENOISER_META = MetaConfig(
-    steps=4000, learning_rate=1e-3, direct_learning_rate=2e-3, beta1=0.9, validate_every=0, clip_norm=1.0,
-    accelerator="cpu",
-)  # fmt: skip
+DENOISER_META = MetaConfig(steps=4000, learning_rate=1e-3, direct_learning_rate=2e-3, beta1=0.9, validate_every=0,
+                           clip_norm=1.0, accelerator="cpu")  # fmt: skip
 UNET = PudNetConfig(TargetConfig("unet", 12), dim=64, generator_width=12, residual=True, pooling="mean_std")
 
 

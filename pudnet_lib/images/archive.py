@@ -23,16 +23,13 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*\\]' if os.name == "nt" else r"[\x00-
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _MB = 2**20
 Skipped = list[tuple[str, str]]
-
-
 # How much a zip may hold: pictures, megabytes of one and of all unpacked, times its packed size, folders deep.
 FILES, FILE_MB, TOTAL_MB, RATIO, DEPTH = 10_000, 50.0, 1000.0, 200.0, 32
 
 
 def check_zip(archive: zipfile.ZipFile, name: str, skipped: Skipped, said: list[str]) -> dict[str, zipfile.ZipInfo]:
     """Check everything that a zip's directory tells; gives its pictures by the path that each is written to."""
-    kept: dict[str, zipfile.ZipInfo] = {}
-    seen: set[str] = set()
+    kept, seen = dict[str, zipfile.ZipInfo](), set[str]()
     names, garbled = _names(archive.infolist())
     if garbled:
         one = next(n for n in names if not n.isascii())
@@ -82,8 +79,7 @@ def _names(entries: list[zipfile.ZipInfo]) -> tuple[list[str], int]:
     return names, garbled
 
 
-def _stored(part: str) -> str:
-    """A name that this system can store."""
+def _stored(part: str) -> str:  # a name that this system can store
     safe = _FORBIDDEN.sub("_", part)
     if os.name == "nt" and (_RESERVED.match(safe) or safe.endswith((" ", "."))):
         safe = f"{safe.rstrip(' .')}_"
@@ -93,8 +89,7 @@ def _stored(part: str) -> str:
     return stem.encode("utf-8", "replace")[:235].decode("utf-8", "ignore") + suffix[:10]
 
 
-def _problem(entry: zipfile.ZipInfo, raw: str, picture: bool) -> str:
-    """What is wrong with one entry; empty if nothing is."""
+def _problem(entry: zipfile.ZipInfo, raw: str, picture: bool) -> str:  # of one entry; empty if there is none
     path, kind = PurePosixPath(raw), stat.S_IFMT(entry.external_attr >> 16)
     size, ratio = entry.file_size / _MB, entry.file_size / max(entry.compress_size, 1)
     out = path.is_absolute() or re.match(r"[A-Za-z]:([/\\]|$)|\\", raw) or ".." in re.split(r"[/\\]", raw)

@@ -1,8 +1,8 @@
 """Decoded images on disk: one .npy file, memory-mapped, and one JSON description for each source and size.
 
 Our choice. Images are decoded in parallel into a partial file; a journal names the chunks that are done with a hash of
-their sources and a checksum: a run that was cut anywhere, even by a power cut, decodes only what is missing or has
-changed. The description is written last: a reader never meets half of a set. Others that want it wait at a lock.
+their sources and a checksum: a run that was cut anywhere decodes only what is missing or has changed. The description
+is written last; others that want the set wait at a lock.
 """
 
 import hashlib
@@ -32,11 +32,8 @@ from pudnet_lib.errors import PudNetError
 from pudnet_lib.files import lock, write_atomically
 from pudnet_lib.images.decode import PictureError, Pixels, quiet_bombs
 
-#: Threads that decode: one more than there are cores. Pillow lets go of the interpreter lock while it works.
-WORKERS = min(32, (os.cpu_count() or 1) + 1)
 _CHUNK = 64  # images that a worker decodes at once
 _BLOCK = 1 << 24  # bytes a checksum covers
-_CHECKED_BLOCKS = 64  # of a larger file (over 1 GiB) so many blocks are checked, evenly spaced
 _COPY_ON_WRITE_LIMIT = 1 << 32  # a private mapping of more may exceed what the system lets a process reserve
 _LARGE: WeakValueDictionary[int, Any] = WeakValueDictionary()  # address → memory map of a file over that limit
 
@@ -64,8 +61,8 @@ def read_cache(path: Path, fingerprint: str | None) -> tuple[Tensor, dict[str, A
         step, checksums = max(1, _BLOCK // mapped[0].nbytes), facts["checksums"]
         if len(checksums) != -(-len(mapped) // step):
             raise ValueError("its checksums are not as many as described")
-        with file.open("rb") as opened:  # read, not mapped, so that no memory is held
-            for index in range(0, len(checksums), max(1, len(checksums) // _CHECKED_BLOCKS)):
+        with file.open("rb") as opened:  # read, not mapped, so that no memory is held; 64 blocks of a file over 1 GiB
+            for index in range(0, len(checksums), max(1, len(checksums) // 64)):
                 opened.seek(mapped.offset + index * step * mapped[0].nbytes)
                 if zlib.crc32(opened.read(step * mapped[0].nbytes)) != checksums[index]:
                     raise ValueError(f"wrong checksum of block {index}")
@@ -172,7 +169,7 @@ def fill(
 
 def in_parallel(work: Callable[[Any], Any], things: Iterable[Any], workers: int = 0) -> Iterator[Any]:
     """Call ``work`` in threads; results in order. What was not begun is left when the caller stops."""
-    with ThreadPoolExecutor(workers or WORKERS) as pool:
+    with ThreadPoolExecutor(workers or min(32, (os.cpu_count() or 1) + 1)) as pool:  # Pillow frees the lock
         yield from pool.map(work, things)
 
 

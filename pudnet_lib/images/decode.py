@@ -35,16 +35,12 @@ Scale = tuple[float, float]  # what becomes black and what white in a deep pictu
 Range = tuple[float, float, float, float, bool]
 
 MAX_PIXELS = 90_000_000
-# Part of every cache's fingerprint: raise it when the pixels that this module returns change.
-DECODE_VERSION = 2
+DECODE_VERSION = 2  # part of every cache's fingerprint: raise it when the pixels that this module returns change
 _READ = "png apng jpg jpeg jpe jfif jif jp2 j2k jpx bmp dib gif webp avif tif tiff ppm pgm pbm pnm pfm tga ico pcx psd"
 _NOT_READ = {
-    "drawings and documents": "svg svgz eps ai pdf wmf emf",
-    "HEIC and JPEG XL": "heic heif hif jxl",
-    "raw photographs": "cr2 cr3 nef arw dng raf orf rw2",
-    "scientific formats": "dcm nii fits exr npy npz",
-}
-_UNFINISHED = "part partial crdownload download tmp temp icloud opdownload"
+    "drawings and documents": "svg svgz eps ai pdf wmf emf", "HEIC and JPEG XL": "heic heif hif jxl",
+    "raw photographs": "cr2 cr3 nef arw dng raf orf rw2", "scientific formats": "dcm nii fits exr npy npz",
+}  # fmt: skip
 _MAGIC = re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL)
 # What file managers, network drives and systems put into folders and zips by themselves: passed over without a word.
 _CLUTTER = re.compile(
@@ -66,7 +62,7 @@ def why_no_picture(name: str, opened: Callable[[], Any]) -> str:
     for kind, endings in _NOT_READ.items():
         if suffix in endings.split():
             return f"{kind} (.{suffix}) are not read; save it as PNG or JPEG"
-    if suffix in _UNFINISHED.split():
+    if suffix in ("part", "partial", "crdownload", "download", "tmp", "temp", "icloud", "opdownload"):
         return "an unfinished download"
     if suffix in _READ.split():
         return ""
@@ -123,8 +119,7 @@ def decode_image(path: Any, size: int, channels: int, scale: Scale | None = None
     try:
         with Image.open(path) as image:
             if image.format == "JPEG":
-                # twice the size wanted: a power of two off the work, not off the quality
-                ratio = 2 * size / min(image.size)
+                ratio = 2 * size / min(image.size)  # twice the size wanted: off the work, not off the quality
                 image.draft(None, (int(image.width * ratio) + 1, int(image.height * ratio) + 1))
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
@@ -173,9 +168,8 @@ def to_square(image: Image.Image, size: int, channels: int, scale: Scale | None 
         image = ImageOps.exif_transpose(image)
     plain = _plain(image, scale)
     if plain.size != (size, size):
-        short = min(plain.size)
-        left, top = (plain.width - short) / 2, (plain.height - short) / 2
-        middle = (left, top, left + short, top + short)
+        left, top = ((side - min(plain.size)) / 2 for side in plain.size)
+        middle = (left, top, left + min(plain.size), top + min(plain.size))
         plain = plain.resize((size, size), Image.Resampling.BILINEAR, middle, reducing_gap=3.0)
     if plain.mode == "RGBA":  # transparent pixels on white
         plain = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain).convert("RGB")
@@ -197,8 +191,7 @@ def _plain(image: Image.Image, scale: Scale | None) -> Image.Image:
         return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         return image.convert("RGBA")
-    mode = "L" if image.mode in "1L" else "RGB"  # also P, CMYK, YCbCr, LAB, HSV, RGBX
-    return image if image.mode == mode else image.convert(mode)
+    return image.convert("L" if image.mode in "1L" else "RGB")  # also P, CMYK, YCbCr, LAB, HSV, RGBX
 
 
 def to_pixels(image: Any, size: int, channels: int) -> Pixels:

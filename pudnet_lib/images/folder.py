@@ -136,7 +136,6 @@ def _unwrapped(node: Node) -> Node:
 
 
 def _role(name: str) -> str:
-    """Tell what a part's name says that it is for."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     return next((role for word in words for role, start in _ROLES.items() if re.match(start, word)), "")
 
@@ -235,7 +234,6 @@ def _begin_with(files: Sequence[str]) -> str:
 
 
 def _class_warnings(node: Node) -> list[str]:
-    """What looks unlike a folder of classes."""
     said = []
     if node.pictures:
         found = f"{len(node.pictures)} pictures beside the class folders"

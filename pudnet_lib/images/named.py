@@ -28,7 +28,6 @@ from pudnet_lib.images.folder import Listing, fingerprint, listing, scan_folder,
 from pudnet_lib.images.reading import FolderReport, Reading, Source, Split, cache_path, read_source
 
 _FOLDER = resources.files("pudnet_lib.images") / "embedded"
-_CONNECTION_SECONDS = 30.0
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 _ITALIAN = "cane cavallo elefante farfalla gallina gatto mucca pecora ragno scoiattolo"
 _ENGLISH = "dog horse elephant butterfly chicken cat cow sheep spider squirrel"
@@ -134,7 +133,6 @@ def _stamp(folder: Path) -> str:
 
 
 def _open(source: SourceInfo, folder: Path, how: Reading) -> Source:
-    """Open all parts of a dataset, downloading what is missing."""
     parts: list[list[dict[str, Any]]] = [[{"train": True}], [{"train": False}]]
     if source.parts != "flag":
         parts = [[{"split": name} for name in part.split("+")] for part in source.parts.split("/")]
@@ -170,14 +168,13 @@ def _construct(source: SourceInfo, arguments: dict[str, Any]) -> Any:
     before = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(_CONNECTION_SECONDS)  # a blocked connection hangs for minutes else
+        socket.setdefaulttimeout(30)  # a blocked connection hangs for minutes else
         return kind(root, **arguments, download=True)
     except Exception as error:  # URLError, RuntimeError, HTTPException, a bad archive, …
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"  # torchvision's go over several lines
-        raise PudNetError(
-            f"{source.name} is not in {source.place} and could not be downloaded ({reason}). Connect to the internet "
-            f"once, or put the files of torchvision's {source.class_name} there; PUDNET_DATA names another place."
-        ) from error
+        why = f"{source.name} is not in {source.place} and could not be downloaded ({reason})"
+        files = f"the files of torchvision's {source.class_name} there; PUDNET_DATA names another place"
+        raise PudNetError(f"{why}. Connect to the internet once, or put {files}.") from error
     finally:
         socket.setdefaulttimeout(before)
 
@@ -185,10 +182,9 @@ def _construct(source: SourceInfo, arguments: dict[str, Any]) -> Any:
 def scan_any(root: Path, name: str | None = None, shown: str | None = None, merge: bool = False) -> Listing:
     """List a folder in whichever layout it is: one of the published ones here, else an ordinary image folder."""
     inner = [p for p in root.iterdir() if p.is_dir() and not is_clutter(p.name)] if root.is_dir() else []
-    for place in (root, *inner) if len(inner) == 1 else (root,):  # a folder around it is stepped into
-        if found := _published(place, name or root.resolve().name):
-            return found
-    return scan_folder(root, name, shown, merge)
+    places = (root, *inner) if len(inner) == 1 else (root,)  # a folder around it is stepped into
+    found = (_published(place, name or root.resolve().name) for place in places)
+    return next(filter(None, found), None) or scan_folder(root, name, shown, merge)
 
 
 def _published(root: Path, title: str) -> Listing | None:

@@ -1,19 +1,19 @@
 """The pool: several sources, their classes split, and the episodes of each stage of an experiment.
 
 Paper, Section 4.1 [rec]: meta-train on the training classes, test on unseen ones; Fashion 6/4, CIFAR-100 80/20,
-ImageNet-100 80/20, ImageNet-1K 800/200 [code]. Our choice: the draw of the classes (seeded by the source's name);
-validation classes held out of the training classes, so that nothing is ever selected on the unseen ones; support and
-query of an unseen episode from the source's training and test images.
+ImageNet-100 80/20, ImageNet-1K 800/200 [code]. Our choice: the draw of the classes; validation classes, held out of
+the training classes; support and query of an unseen episode from the source's training and test images.
 """
 
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pudnet_lib.core.dataset import ImageDataset
@@ -22,22 +22,13 @@ from pudnet_lib.errors import PudNetError, unknown_name
 from pudnet_lib.images.sources import load_images
 
 Variation = Literal["turned 90°", "turned 180°", "turned 270°", "inverted"]
-_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "turned 90°": lambda images: images.rot90(1, (2, 3)),
-    "turned 180°": lambda images: images.rot90(2, (2, 3)),
-    "turned 270°": lambda images: images.rot90(3, (2, 3)),
-    "inverted": lambda images: 255 - images,
-}
+_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {"inverted": lambda images: 255 - images}
+_CHANGES |= {f"turned {90 * quarters}°": partial(torch.rot90, k=quarters, dims=(2, 3)) for quarters in (1, 2, 3)}
 #: What a source's name begins with: its classes, the unseen ones, those for validation.
 _KNOWN = {
-    "made-up-imagenet": (12, 6, 2),
-    "tiny-imagenet": (200, 40, 32),
-    "imagenet": (1000, 200, 80),
-    "cifar100": (100, 20, 16),
-    "fashion": (10, 4, 2),
-    "glyphs": (36, 10, 6),
-    "emoji": (80, 16, 12),
-}
+    "made-up-imagenet": (12, 6, 2), "tiny-imagenet": (200, 40, 32), "imagenet": (1000, 200, 80),
+    "cifar100": (100, 20, 16), "fashion": (10, 4, 2), "glyphs": (36, 10, 6), "emoji": (80, 16, 12),
+}  # fmt: skip
 
 
 @cache

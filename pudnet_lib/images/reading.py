@@ -30,9 +30,6 @@ Split = Literal["train", "test", "all", "auto"]
 OnError = Literal["raise", "skip"]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
-TEST_SHARE, FEW_LEVELS = 0.2, 16
-_NEAR_MOST = 4000  # images among which near copies are looked for: all pairs
-_NEAR_SIZE, _NEAR_LEVELS = 32, 10.0  # two pictures are near copies within so many gray levels at so many pixels
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,8 @@ def source_of(listing: Listing, how: Reading) -> Source:
     paths = [f"{listing.root}/{f}" for f in listing.files]
     blocks = [paths[k : k + 256] for k in range(0, len(paths), 256)]
     with quiet_bombs():
-        ranges = [
-            r for found in in_parallel(lambda b: list(map(deep_range, b)), blocks, how.workers) for r in found if r
-        ]
+        found = in_parallel(lambda block: list(map(deep_range, block)), blocks, how.workers)
+        ranges = [r for block in found for r in block if r]
     scale, said = common_scale(ranges) if ranges else (None, "")
     notes = [f"{len(ranges)} pictures have more than 8 bits; {said}, for all of them."] if said else []
     own, rows = listing.tests, np.arange(len(paths))
@@ -131,7 +127,7 @@ def drawn(labels: Rows, items: Rows, files: Sequence[str]) -> Mask:
     for label in range(int(labels.max()) + 1):
         own = list(dict.fromkeys(items[labels == label].tolist()))
         own.sort(key=lambda i: hashlib.blake2b(files[i].encode("utf-8", "surrogateescape")).digest())
-        wanted = max(1, round(TEST_SHARE * len(own))) if len(own) > 1 else 0
+        wanted = max(1, round(0.2 * len(own))) if len(own) > 1 else 0
         count = sum(side.get(i, False) for i in own)
         for item in own:  # an item of two classes stays where the first of them put it
             if item not in side:
@@ -232,10 +228,9 @@ def decode_to_cache(source: Source, path: Path, how: Reading, **more: Any) -> No
     learn = good if listing.tests is None else good[~listing.tests[good]]
     for lost in sorted(set(listing.labels.tolist()) - set(listing.labels[learn].tolist())):
         own_bad = [i for i in bad if listing.labels[i] == lost]
-        raise PudNetError(
-            f"{listing.shown}: of the class {listing.class_names[lost]!r} no training image can be decoded "
-            f"({len(own_bad)} files; first: {files[own_bad[0]]}: {bad[own_bad[0]]})."
-        )
+        what = f"of the class {listing.class_names[lost]!r} no training image can be decoded"
+        first = f"first: {files[own_bad[0]]}: {bad[own_bad[0]]}"
+        raise PudNetError(f"{listing.shown}: {what} ({len(own_bad)} files; {first}).")
     pixels = np.lib.format.open_memmap(partial_file, "r")
     seen, labels, rows = _survey(pixels, good), listing.labels[good], np.arange(len(good))
     items, own = seen.first, listing.tests is not None
@@ -306,11 +301,10 @@ def _noticed(report: FolderReport, files: Sequence[str], labels: Rows, seen: _Se
         yield f"{copies['across_split']} test pictures are also among those to learn from; {what}."
     if report.blank:
         one = files[int(seen.blank.argmax())]
-        yield (
-            f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one}. More of them won't help; "
-            "look at how they were made (white on transparent ground turns white; black ones may be dark 16-bit data)."
-        )
-    if report.grey_levels < FEW_LEVELS:
+        flat = f"{report.blank} of {len(files)} pictures are of one flat colour, such as {one}"
+        causes = "(white on transparent ground turns white; black ones may be dark 16-bit data)"
+        yield f"{flat}. More of them won't help; look at how they were made {causes}."
+    if report.grey_levels < 16:
         yield f"all lie within {report.grey_levels} of 256 gray levels: stretch them (12-bit colour in 16 bit is so)."
 
 
@@ -323,13 +317,13 @@ def _odd(report: FolderReport, labels: Rows, seen: _Seen, pixels: Pixels, good: 
         yield f"the class {gray!r} is gray and {colour!r} in colour: colour alone tells them apart."
     if single := [n for n, c in report.classes.items() if c == 1]:
         yield f"{len(single)} classes have one picture, such as {single[0]!r}: nothing tests them."
-    if not 1 < len(good) <= _NEAR_MOST:
+    if not 1 < len(good) <= 4000:  # near copies are looked for among all pairs: within 10 gray levels at 32 pixels
         return
     small = torch.from_numpy(pixels[good]).float().mean(1, keepdim=True)
-    flat = F.adaptive_avg_pool2d(small, min(_NEAR_SIZE, small.shape[-1])).flatten(1)
+    flat = F.adaptive_avg_pool2d(small, min(32, small.shape[-1])).flatten(1)
     distance, spread = torch.cdist(flat, flat) / flat.shape[1] ** 0.5, flat.std(1)
     item, test = torch.from_numpy(seen.first), torch.from_numpy(tests)
-    close = (distance < _NEAR_LEVELS) & (distance < 0.35 * torch.minimum(spread[:, None], spread))
+    close = (distance < 10.0) & (distance < 0.35 * torch.minimum(spread[:, None], spread))
     close &= item[:, None] != item
     across = int((close & (test[:, None] != test)).any(1).logical_and(test).sum())
     if close.any():

@@ -2,9 +2,8 @@
 
 Paper, Section 1 [rec]: both sides are reduced, then CCA. Our choice, everything that makes it proof: PCA (without it
 CCA finds a correlation of 1 in noise) and the canonical directions are fitted on training episodes, correlations are
-taken on held-out episodes with held-out classes. One null shuffles which parameters belong to which dataset, all
-permutations at once in closed form (equal to scikit-learn's, see the tests); a second one shuffles the training pairs
-only, and stays honest where held-out episodes share few sets of classes.
+taken on held-out ones. One null shuffles which parameters belong to which dataset, all permutations at once in closed
+form; a second one the training pairs only, and stays honest where held-out episodes share few sets of classes.
 """
 
 from functools import lru_cache
@@ -43,18 +42,14 @@ def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str)
     if components < 1:
         raise PudNetError(f"{components} components were asked for; expected at least 1.")
     if len(train) < least or len(test) < 4:
-        raise PudNetError(
-            f"{len(train)} training and {len(test)} held-out episodes are too few for {components} components; "
-            f"expected at least {least} and 4. Grow the zoo (pudnet grow-zoo) or take fewer components."
-        )
+        few = f"{len(train)} training and {len(test)} held-out episodes are too few for {components} components"
+        remedy = "Grow the zoo (pudnet grow-zoo) or take fewer components."
+        raise PudNetError(f"{few}; expected at least {least} and 4. {remedy}")
     scale = standard(train, what)
     standard(np.concatenate([train, test]), what)  # the held-out episodes must be finite, too
-    columns = scale[-1].n_features_in_
-    if columns < components:
-        raise PudNetError(
-            f"{what} has {columns} columns that vary; expected at least {components}, one a component. "
-            "Take fewer components."
-        )
+    if (columns := scale[-1].n_features_in_) < components:
+        expected = f"expected at least {components}, one a component"
+        raise PudNetError(f"{what} has {columns} columns that vary; {expected}. Take fewer components.")
     pca = PCA(components, whiten=True, svd_solver="full")
     scores = pca.fit_transform(scale.transform(train))
     if pca.explained_variance_[-1] < 1e-10 * pca.explained_variance_[0]:
@@ -63,16 +58,13 @@ def reduce_side(train: np.ndarray, test: np.ndarray, components: int, what: str)
 
 
 class Against(NamedTuple):
-    """A value beside its permutation null, with a 95 % interval where one was asked for (else NaN).
-
-    ``transfer_null`` holds the values where only the training pairs were shuffled; empty where nothing was fitted.
-    """
+    """A value beside its permutation null, with a 95 % interval where one was asked for (else NaN)."""
 
     value: float
     low: float
     high: float
     null: np.ndarray
-    transfer_null: np.ndarray = np.empty(0)
+    transfer_null: np.ndarray = np.empty(0)  # only the training pairs shuffled; empty where nothing was fitted
 
     @property
     def p(self) -> float:
@@ -134,10 +126,7 @@ def shuffles(count: int, size: int, seed: int, strata: tuple[int, ...] | None = 
 
 
 class Canonical(NamedTuple):
-    """Canonical correlations with everything that tells whether to believe them.
-
-    Means over pairs, because the fit's order of directions says little where several are equally strong.
-    """
+    """Canonical correlations and all that tells whether to believe them; means, as the pairs' order says little."""
 
     held_out: Against  # mean of the k canonical correlations on held-out episodes, with interval and nulls
     in_sample: Against  # the same on the very episodes that they were fitted on, with its null

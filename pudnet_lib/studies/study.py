@@ -1,9 +1,8 @@
 """What is correlated: one vector an episode of its images, one of its network's parameters; and any cell, once.
 
 HOG is what the paper uses [rec], from scikit-image; pixel statistics, PudNet's own embedding, and that of an untrained
-PudNet (its control) are ours. Labels play no part, but in a predictor whose encoder reads them. Flattened weights (the
-paper's side [rec]) depend on which filter ended where; norms and spectra do not, so that they can be compared between
-networks from different initialisations, too.
+PudNet (its control) are ours. Flattened weights (the paper's side [rec]) depend on which filter ended where; norms and
+spectra do not, so that they can be compared between networks from different initialisations, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -167,9 +166,8 @@ class Study:
 
     def side(self, cell: Cell, side: Side) -> tuple[np.ndarray, np.ndarray]:
         """One description of all of a cell's episodes: rows to fit on, rows to test on."""
-        fit, test = (
-            np.concatenate([self._rows(cell, side, part, *member) for member in self.members(cell)]) for part in PARTS
-        )
+        members = self.members(cell)
+        fit, test = (np.concatenate([self._rows(cell, side, part, *m) for m in members]) for part in PARTS)
         last = np.arange(len(fit)) % 3 == 2
         return (fit[~last], fit[last]) if cell.same_classes else (fit, test)
 

@@ -2,15 +2,14 @@
 
 Paper, Section 1 [rec]: one ConvNet an episode, to see whether datasets and optimal parameters correlate. Our choice: a
 linear head, Adam with a half-cosine schedule, no augmentation; each episode has a seed that fixes both initial weights
-and order of images, so "same initialisation" is one seed for all episodes, "different" one seed each. G networks run as
-one network with G-fold channels and grouped convolutions, channels last: faster on a processor than
-``torch.func.vmap`` over stacked modules and than a loop (``benchmarks/bench_zoo.py``).
+and order of images. G networks run as one network with G-fold channels and grouped convolutions, channels last: faster
+on a processor than ``torch.func.vmap`` over stacked modules and than a loop (``benchmarks/bench_zoo.py``).
 
 Training episodes have a source's training classes (validation ones included), held-out episodes its unseen ones;
-episode number i depends on the seed and i alone. A zoo's folder is named after its source, its initialisation and a
-checksum of configuration and images; its files hold rows in float16, written whole or not at all, so that an
-interrupted run goes on. A small zoo of each pack ships; what is grown lies in the cache folder. A zoo that starts from
-the mean of what a PudNet predicts makes predicted and trained parameters comparable: their filters share one order.
+episode number i depends on the seed and i alone. A zoo's folder is named after source, initialisation and a checksum
+of configuration and images; its files hold rows in float16. A small zoo of each pack ships; what is grown lies in the
+cache folder. A zoo that starts from the mean of what a PudNet predicts makes predicted and trained parameters
+comparable: their filters share one order.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ from pudnet_lib.shipped import load_pudnet
 
 Part = Literal["train", "held-out"]
 PARTS: tuple[Part, Part] = ("train", "held-out")
+#: Initial weights and order of images: one for all, one each, or one for all: the mean of PudNet's predictions.
 Initialisation = Literal["same", "different", "predicted"]
 CHUNK = 20  # episodes a file: some ten seconds of work at stake
 SKETCH_PER_CLASS = 10  # an episode's first training images of each class are its sketch
@@ -178,11 +178,9 @@ class ZooEpisodes:
         self.ways = config.ways or (5 if fewest >= 10 else 3)
         if fewest < self.ways or self.ways < 2:
             numbers = " and ".join(str(len(classes)) for classes in self.classes.values())
-            raise PudNetError(
-                f"{train.name}: episodes of {self.ways} classes need that many training and held-out classes with "
-                f"{per_class} training and {test_per_class} test images each; there are {numbers}. Take fewer ways or "
-                "images."
-            )
+            need = f"that many training and held-out classes with {per_class} training and {test_per_class} test images"
+            wanted = f"{train.name}: episodes of {self.ways} classes need {need} each"
+            raise PudNetError(f"{wanted}; there are {numbers}. Take fewer ways or images.")
         self.labels = torch.arange(self.ways).repeat_interleave(per_class)  # the same for every episode
         self.test_labels = torch.arange(self.ways).repeat_interleave(test_per_class)
 
@@ -239,22 +237,15 @@ def predict_episodes(episodes: ZooEpisodes, part: Part, rows: np.ndarray) -> Par
 
 def predicted_mean(episodes: ZooEpisodes, width: int) -> Parameters:
     """Average the predictions for the first training episodes; refuses another width than the predictor's."""
-    own = load_pudnet().config.target.width
-    if width != own:
-        raise PudNetError(
-            f"The shipped PudNet predicts a ConvNet-3 of width {own}, not {width}; a zoo that starts from its "
-            f"predictions needs training.width = {own}."
-        )
+    if width != (own := load_pudnet().config.target.width):
+        needs = f"a zoo that starts from its predictions needs training.width = {own}"
+        raise PudNetError(f"The shipped PudNet predicts a ConvNet-3 of width {own}, not {width}; {needs}.")
     return {name: t.mean(0) for name, t in predict_episodes(episodes, "train", np.arange(MEAN_OF)).items()}
 
 
 @dataclass(frozen=True)
 class ZooConfig:
-    """Which zoo; every field is part of its folder's name.
-
-    ``"same"`` initial weights and order of images for all episodes, or ``"different"`` ones; ``"predicted"`` is the
-    same for all, the mean of what the shipped PudNet predicts for training episodes.
-    """
+    """Which zoo; every field is part of its folder's name."""
 
     source: str = "fashion"
     initialisation: Initialisation = "same"
@@ -316,11 +307,9 @@ def load_zoo(
         raise PudNetError(f"A zoo of {train} training and {held_out} held-out episodes tells nothing; take at least 2.")
     folder = (cache_folder() / "zoo" if root is None else root) / zoo_name(config)
     episodes, wanted = ZooEpisodes(config), dict(zip(PARTS, (train, held_out), strict=True))
-    missing = [
-        (part, start, min(start + CHUNK, wanted[part]))
-        for part in PARTS
-        for start in range(sum(b - a for a, b, _ in _chunks(folder, part)), wanted[part], CHUNK)
-    ]
+    there = {part: sum(stop - start for start, stop, _ in _chunks(folder, part)) for part in PARTS}
+    starts = [(part, start) for part in PARTS for start in range(there[part], wanted[part], CHUNK)]
+    missing = [(part, start, min(start + CHUNK, wanted[part])) for part, start in starts]
     total, done = sum(stop - start for _, start, stop in missing), 0
     mean = predicted_mean(episodes, config.training.width) if missing and config.initialisation == "predicted" else None
     quiet = total == 0 or progress is not None
@@ -350,23 +339,16 @@ def _train_chunk(
         seeds = drawn[rows.start : rows.stop].tolist()
     trained = train_networks(images, episodes.labels, config.training, seeds, keep_going=go_on, start=mean)
     halves = torch.cat([trained.parameters[name].flatten(1) for name in parameter_shapes(config)], 1).half()
-    return {
-        "parameters": halves,
-        "finite": trained.finite & halves.isfinite().all(1),
-        "accuracy": accuracies(trained.parameters, test, episodes.test_labels),
-        "loss": trained.loss,
-        "seconds": torch.full((len(rows),), (time.perf_counter() - began) / len(rows)),
-    }
+    finite = trained.finite & halves.isfinite().all(1)
+    right = accuracies(trained.parameters, test, episodes.test_labels)
+    took = torch.full((len(rows),), (time.perf_counter() - began) / len(rows))
+    return {"parameters": halves, "finite": finite, "accuracy": right, "loss": trained.loss, "seconds": took}
 
 
 def _chunks(folder: Path, part: Part) -> list[tuple[int, int, Path]]:
     """Files of a part in order, shipped and grown; a gap ends the list, an overlap is skipped over."""
-    found = sorted(
-        (int(path.stem.split("-")[-2]), -int(path.stem.split("-")[-1]), path)
-        for place in (SHIPPED / folder.name, folder)
-        if place.is_dir()
-        for path in place.glob(f"{part}-*.safetensors")
-    )
+    paths = [path for place in (SHIPPED / folder.name, folder) for path in place.glob(f"{part}-*.safetensors")]
+    found = sorted((int(start), -int(stop), path) for path in paths for start, stop in [path.stem.split("-")[-2:]])
     chunks, end = [], 0
     for start, negative_stop, path in found:
         if start <= end < -negative_stop:
@@ -395,10 +377,9 @@ def _read(folder: Path, part: Part, rows: int, config: ZooConfig) -> ZooPart:
     tensors = read_tensors(folder, part, rows)
     finite = tensors["finite"].bool().numpy()
     if finite.sum() < max(2, rows // 2):
-        raise PudNetError(
-            f"{config.source}: training diverged for {rows - int(finite.sum())} of {rows} {part} episodes; "
-            f"lower training.learning_rate (now {config.training.learning_rate:g})."
-        )
+        which = f"{rows - int(finite.sum())} of {rows} {part} episodes"
+        lower = f"lower training.learning_rate (now {config.training.learning_rate:g})"
+        raise PudNetError(f"{config.source}: training diverged for {which}; {lower}.")
     parameters, accuracy = (tensors[n].numpy()[finite] for n in ("parameters", "accuracy"))
     lost, seconds = int((~finite).sum()), float(tensors["seconds"].sum())
     return ZooPart(parameters.astype(np.float32), np.flatnonzero(finite), accuracy, lost, seconds)
