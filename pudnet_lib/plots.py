@@ -1,7 +1,6 @@
 """One look for all figures: palette, style, and the drawings that several notebooks need, with seaborn.
 
-Our choice; the paper has no counterpart. The palette is Okabe and Ito's, safe for colour-blind readers; a method keeps
-its colour in every figure. Names and numbers stand in the margin, never on points.
+Our choice. The palette is Okabe and Ito's, safe for colour-blind readers; a method keeps its colour in every figure.
 """
 
 import io

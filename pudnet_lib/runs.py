@@ -1,8 +1,7 @@
 """What a long meta-training run needs beside the method: a folder with its state and log, signals, ranks.
 
 Our choice. ``core.meta`` calls these through hooks if this module was imported. Schedule and episodes are functions of
-the step, so that weights, Adam's moments, generators and the log's rows are all that resuming needs; a run goes on bit
-by bit as if it had never been cut off, on any devices.
+the step: weights, Adam's moments, generators and the log are all that a run needs to go on bit by bit, on any devices.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Panels: controls over one figure, and a place to drop one's own images; they only call plain functions.
 
-One image is updated in place, so the state saved into an executed notebook stays small. A call that a newer one has
-overtaken is dropped: the figure always shows the controls' values. An error stands under them, and the figure goes.
+One image is updated in place: a notebook's saved state stays small. A call that a newer one has overtaken is dropped.
 """
 
 import asyncio
@@ -78,7 +77,6 @@ class _Above(ipywidgets.VBox):  # type: ignore[misc]
         super().__init__([row, *hints, self.message, place if height else self.image])
 
     def _show(self, work: Callable[[], tuple[str, Figure]]) -> None:
-        """Show the message and the figure that a function returns, or its error."""
         try:
             text, figure = work()
             self.message.value, self.image.value = text, png_bytes(figure)

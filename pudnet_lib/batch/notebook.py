@@ -143,7 +143,6 @@ def with_outputs(path: Path, executed: nbformat.NotebookNode, root: Path) -> nbf
 
 
 def _cleaned(output: nbformat.NotebookNode, root: Path, count: int) -> nbformat.NotebookNode | None:
-    """Clean one output; None where nothing of it stays."""
     if output.output_type == "stream":
         kept = [line for line in output.text.splitlines(keepends=True) if not PROGRESS.search(line)]
         output.text = _placeless("".join(kept), root)

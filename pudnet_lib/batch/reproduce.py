@@ -1,8 +1,7 @@
 """``pudnet reproduce``: run notebooks × seeds × grid, keep what they found, go on where a killed batch stopped.
 
-A run is kept in ``reports/runs/PROFILE/NAME`` and moved there in one step, so that it is there whole or not at all; it
-is done as long as its content hash stays: cells, the package's code and data, parameters, versions (``force`` for
-images elsewhere). ``commit`` copies results to ``reports/results`` and outputs into the notebooks.
+A run is kept in ``reports/runs/PROFILE/NAME``, moved there in one step; it is done as long as its content hash stays:
+cells, the package's code and data, parameters, versions (``force`` for images elsewhere).
 """
 
 import contextlib

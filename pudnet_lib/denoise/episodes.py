@@ -5,8 +5,7 @@ and Jug, CVPR 2019). Deviations: the released code adds noise and takes the metr
 σ = 25 into about 5.7 on pixels; here both are on pixels in [0, 1], noise is not clipped, every estimate is. Its masks
 lie on the wrong axes; here a mask is (N, 1, H, W) and hides one pixel in each cell of a grid, in all channels. The
 sketch is taken from noisy *training* images, never from the batch that is denoised. An episode has one noise level,
-drawn at random. The loss is the logarithm of the squared error (the PSNR, but for a factor), so that neither strong
-noise nor hard pictures drown the rest.
+drawn at random. The loss is the logarithm of the squared error, so that neither strong noise nor hard pictures prevail.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ Our choice; the paper does not say how it reads images. The rules:
 * EXIF orientation is applied, transparent pixels become white, only the first frame or page counts.
 * Deep pictures (16-bit and 32-bit integers, floats) come to 8 bit by one ``Scale`` per folder: the bit depth that its
   brightest picture needs, or the folder's own range where that would leave almost no gray levels.
-* Gray becomes RGB by repetition; RGB becomes gray by the mean, as in ``ImageDataset.with_channels``.
-* A picture of more than ``MAX_PIXELS`` is refused (decompression bombs). A JPEG is decoded at a reduced scale.
+* Gray becomes RGB by repetition, RGB gray by the mean. More than ``MAX_PIXELS`` is refused; JPEGs are decoded reduced.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ Pixels = npt.NDArray[np.uint8]
 Scale = tuple[float, float]  # what becomes black and what white in a deep picture
 #: The values in deep pictures: lowest, highest, the same without one in a thousand at each end; whether floats.
 Range = tuple[float, float, float, float, bool]
-
 MAX_PIXELS = 90_000_000
 DECODE_VERSION = 2  # part of every cache's fingerprint: raise it when the pixels that this module returns change
 _READ = "png apng jpg jpeg jpe jfif jif jp2 j2k jpx bmp dib gif webp avif tif tiff ppm pgm pbm pnm pfm tga ico pcx psd"

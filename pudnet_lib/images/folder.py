@@ -141,7 +141,6 @@ def _role(name: str) -> str:
 
 
 def _understood(top: Node, where: str, merge: bool) -> Understood:
-    """Tell classes from the parts of a split."""
     parts = {node.name: _unwrapped(node) for node in top.kinds()}
     names = {part: {f.name.casefold() for f in node.kinds()} for part, node in parts.items()}
     structured = [part for part in parts if names[part]]

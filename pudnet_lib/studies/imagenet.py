@@ -1,8 +1,7 @@
 """What notebook 04 trains and what it costs, for the command line: ``pudnet imagenet-train`` and ``pudnet plan``.
 
-Our choice. The notebook's cells with the tag ``plan`` are the one place where its recipes stand; they are read here.
-Work is counted, not guessed: a step runs on PyTorch's ``meta`` device under a counter of operations. Seconds come from
-a short run on the machine at hand, and for an H100 from what ``scripts/on_gpu.py`` measured there.
+Our choice. The recipes are read from the notebook's cells with the tag ``plan``. A step on PyTorch's ``meta`` device
+counts the work; seconds come from a short run on this machine, for an H100 from what ``scripts/on_gpu.py`` measured.
 """
 
 import io
