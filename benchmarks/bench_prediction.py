@@ -6,16 +6,18 @@ the same kernel by kernel.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from safetensors import safe_open
 from timing import alternate, row
 
 from pudnet_lib import speed
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.targets import TargetConfig, build_target
-from pudnet_lib.shipped import load_shipped
+from pudnet_lib.shipped import FOLDER, load_shipped
 
 
 def run() -> list[dict[str, Any]]:
@@ -41,7 +43,9 @@ def run() -> list[dict[str, Any]]:
 
 
 def load_unchecked() -> Any:
-    with patch("pudnet_lib.files._verify"):
+    with safe_open(FOLDER / "pudnet.safetensors", "pt") as file:
+        right = file.metadata()["checksum"]
+    with patch("pudnet_lib.files.hashlib.sha256", lambda _: SimpleNamespace(hexdigest=lambda: right)):
         return load_shipped("pudnet")
 
 
