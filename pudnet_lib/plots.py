@@ -58,14 +58,14 @@ def plain_text(text: object, most: int = 24) -> str:
 class NotebookFigure(Figure):
     """A figure that a notebook shows as PNG without pyplot, and so without its global list of open figures."""
 
-    def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """Save; a logarithmic axis says 0.01, for mathematical text is switched off."""
+    def draw(self, renderer: Any) -> None:
+        """Draw; a logarithmic axis says 0.01, for mathematical text is switched off."""
         for axis in (axis for ax in self.axes for axis in (ax.xaxis, ax.yaxis)):
             if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
                 axis.set_minor_formatter(NullFormatter())
-        super().savefig(*args, **kwargs)
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         drawn, small = io.BytesIO(), io.BytesIO()

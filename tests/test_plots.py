@@ -47,3 +47,11 @@ def test_any_class_name_is_drawn_without_a_warning(draw):
     assert not caught, [str(w.message) for w in caught]
     texts = [text.get_text() for ax in figure.axes for text in [*ax.get_xticklabels(), *ax.get_yticklabels()]]
     assert not [text for text in texts if "mathdefault" in text]
+
+
+def test_a_logarithmic_axis_reads_as_numbers_however_it_is_shown():
+    figure, axes = plots.figure()
+    axes[0, 0].plot([0.01, 1], [1, 2])
+    axes[0, 0].set(xscale="log")
+    figure.canvas.print_figure(io.BytesIO(), format="png")  # as Jupyter's inline backend does, past savefig
+    assert "0.01" in [label.get_text() for label in axes[0, 0].get_xticklabels()]
