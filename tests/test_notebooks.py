@@ -89,7 +89,7 @@ def test_it_has_no_shell_lines_devices_or_paths(path):
     for source in code_of(path):
         assert not re.search(r"^\s*[!%]", source, re.MULTILINE), source
         assert not re.search(r"\.cuda\(|device\(['\"]cuda|\.to\(['\"]cuda", source), source
-        assert not re.search(r"['\"](~?/|[A-Za-z]:\\|\.\./)", source), source
+        assert not re.search(r"['\"](~?/\w|[A-Za-z]:\\|\.\./)", source), source
 
 
 @each
