@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_CELL, MIN_CODE, MIN_COMPARED, MAX_BYTES = 30, 110, 4, 600_000
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 #: An unnumbered notebook teaches and publishes nothing.
-each_experiment = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[0].isdigit()], ids=lambda path: path.stem)
+each_experiment = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[0].isdigit()], ids=lambda p: p.stem)
 
 
 def code_of(path: Path) -> list[str]:
