@@ -164,7 +164,9 @@ def main() -> int:
     unseen = measure(runs, pool.unseen_episodes(drawn), options.episodes, swap_from=pool.train)
     held_out = measure(runs, pool.validation_episodes(drawn), options.episodes, ())
     for method, (name, _) in FILES.items():
-        write_atomically(SHIPPED / f"{name}.md", card(method, unseen, held_out, commit, options.seeds).encode())
+        write_atomically(
+            SHIPPED / f"{name}.md", card(method, unseen, held_out, commit, options.seeds, options.episodes).encode()
+        )
     print("\n".join(results(unseen)))
     return 0
 
