@@ -82,7 +82,8 @@ def predict_folder(
         program.require_onnx()  # before any work is done
     config, predictor, about = config or PredictConfig(), None, []
     if str(model) == "auto":
-        data = load_images(images, "auto", SIZE, on_error=on_error)
+        with warnings.catch_warnings(action="ignore"):  # they are among the lines
+            data = load_images(images, "auto", SIZE, on_error=on_error)
         choice = choose_predictor(data, seconds, config)
         network, about = choice.network, choice.lines()
     else:
@@ -90,7 +91,8 @@ def predict_folder(
         if predictor.config.target.name == "unet":
             raise PudNetError(f"{model} predicts denoisers; pass --task denoise with it.")
         size, channels = trained_size(predictor), predictor.config.target.channels
-        data = load_images(images, "auto", size, channels, on_error=on_error)
+        with warnings.catch_warnings(action="ignore"):
+            data = load_images(images, "auto", size, channels, on_error=on_error)
         network = predict(predictor, data, config=config)
     file = save(network, out / "network.safetensors")
     parts = ", ".join(f"{part} {1000 * value:.0f}" for part, value in network.seconds.items())
@@ -102,7 +104,8 @@ def predict_folder(
     small = at_size(data.with_channels(network.channels), network.image_size)
     if trust:
         if data.report is not None and data.report.split.get("source") == "own":  # the folder's own test part
-            test = load_images(images, "test", small.size, small.channels, progress=False)
+            with warnings.catch_warnings(action="ignore"):
+                test = load_images(images, "test", small.size, small.channels, progress=False)
             test = test if test.class_names == data.class_names else None
         report = trust_report(network, small, predictor, TrustConfig(predict=config), test=test)
         yield from report.lines()

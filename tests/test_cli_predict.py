@@ -147,3 +147,11 @@ def test_two_classes_of_one_name_are_refused(pudnet):
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
     with pytest.raises(PudNetError, match="two classes are called 'café'"):
         predict(pudnet(), images, ["caf\u00e9", "cafe\u0301"] * 4)
+
+
+def test_what_is_passed_over_is_one_note_and_no_warning(folder, model_path, tmp_path, capsys, recwarn):
+    shutil.copytree(folder, tmp_path / "mine")
+    (tmp_path / "mine" / "red" / "README.md").write_text("no picture")
+    assert run("predict", tmp_path / "mine", "--out", tmp_path / "out", "--model", model_path) == 0
+    assert capsys.readouterr().out.count("README.md: no picture") == 1
+    assert not [w for w in recwarn if "README.md" in str(w.message)]
