@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from timing import alternate, row
 
+import pudnet_lib.more_targets  # noqa: F401  (the targets register themselves)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.results import peak_memory_mb
