@@ -4,6 +4,7 @@ Networks as small as the kit's are fastest with one thread each: two took eight 
 """
 
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +40,10 @@ def parallel(
             finally:
                 torch.set_num_threads(before)
             return results
-        with ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), _begin, (function, shared)) as executor:
-            futures = [executor.submit(_call, item) for item in items]
+        # As bytes: multiprocessing would move tensors into shared memory, and leave all views of them dangling.
+        work = pickle.dumps((function, shared))
+        with ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), _begin, (work,)) as executor:
+            futures = [executor.submit(_call, pickle.dumps(item)) for item in items]
             try:
                 for done, future in enumerate(as_completed(futures), 1):
                     begin(min(len(items) - 1, done))
@@ -68,13 +71,13 @@ def end_with_parent(stop: Callable[[], None]) -> None:
 _WORK: Any = None  # of a worker: function, and what is shared
 
 
-def _begin(*work: Any) -> None:
+def _begin(work: bytes) -> None:
     global _WORK
     end_with_parent(lambda: os._exit(1))
-    _WORK = work
+    _WORK = pickle.loads(work)  # from the process that started this one
     torch.set_num_threads(1)
 
 
-def _call(item: Any) -> Any:
+def _call(item: bytes) -> Any:
     function, shared = _WORK
-    return function(item) if shared is None else function(item, shared)
+    return function(pickle.loads(item)) if shared is None else function(pickle.loads(item), shared)

@@ -171,7 +171,7 @@ class EpisodeSampler:
         self.offsets = np.cumsum([0] + [len(part) for part in self.classes])
         self._by_class = self._indices(self.pool)
         self._query_by_class = self._indices(self.query_pool or ())
-        # Copies: a tensor that goes to another process moves into shared memory, and leaves a view of it dangling.
+        # Copies: torch.multiprocessing moves a tensor that it sends, and leaves a view of its memory dangling.
         self._items = [d.items.numpy().copy() for d in self.pool]
         self.usable = [self._usable_classes(s) for s in range(len(self.pool))]
 

@@ -32,6 +32,19 @@ def test_what_is_shared_goes_to_each_process_once_and_results_keep_their_order()
     assert parallel(one_of, [1, 0], shared=["a", "b"]) == ["b", "a"]
 
 
+def total(item: torch.Tensor, shared: torch.Tensor) -> int:
+    return int(item.sum() + shared.sum())
+
+
+def test_tensors_stay_where_they_are_so_that_views_of_them_stay_whole():
+    shared, items = torch.ones(1000), [torch.ones(1000), torch.zeros(1000)]
+    before, view = [t.data_ptr() for t in (shared, *items)], shared.numpy()
+    assert parallel(total, items, jobs=2, shared=shared) == [2000, 1000]
+    assert [t.data_ptr() for t in (shared, *items)] == before
+    assert not any(t.is_shared() for t in (shared, *items))
+    assert view.sum() == 1000
+
+
 def test_threads_are_put_back():
     before = torch.get_num_threads()
     assert parallel(lambda _: torch.get_num_threads(), [0]) == [1]
