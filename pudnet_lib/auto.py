@@ -21,7 +21,7 @@ from pudnet_lib.export.models import LinearNetwork, trained_size
 from pudnet_lib.methods import pretrained_features
 from pudnet_lib.methods.pretrained_features import SIZE  # also of the pictures that are read for the choice
 from pudnet_lib.shipped import load_shipped, shipped_models
-from pudnet_lib.trust import PRETRAINED, Fit, at_size, cross_validate, fold_of, wilson
+from pudnet_lib.trust import PRETRAINED, Fit, cross_validate, fold_of, wilson
 
 PREDICTORS = ("pudnet", "photographs")  # that are tried, each where it is shipped
 HEADS = ("class means", "LDA")
@@ -62,7 +62,7 @@ def candidates(config: PredictConfig | None = None) -> dict[str, Fit]:
     """The predictors that can be tried here: name → function from images to a network with class means."""
 
     def fit(model: ParameterModel, data: ImageDataset) -> PredictedNetwork:
-        return predict(model, at_size(data, trained_size(model)).with_channels(model.config.target.channels), config)
+        return predict(model, data.at_size(trained_size(model)).with_channels(model.config.target.channels), config)
 
     found: dict[str, Fit] = {name: partial(fit, load_shipped(name)) for name in PREDICTORS if name in shipped_models()}
     return found | ({PRETRAINED: pretrained_network} if pretrained_features.available() else {})
@@ -70,7 +70,7 @@ def candidates(config: PredictConfig | None = None) -> dict[str, Fit]:
 
 def pretrained_network(data: ImageDataset) -> PredictedNetwork:
     """ImageNet-pretrained features with class means, as a network like any other."""
-    backbone, data = pretrained_features.PretrainedBackbone().eval(), at_size(data.with_channels(3), SIZE)
+    backbone, data = pretrained_features.PretrainedBackbone().eval(), data.with_channels(3).at_size(SIZE)
     began = time.perf_counter()
     found = extract_features(backbone, data.images, 50)
     means = class_means(found, data.labels, data.num_classes)
@@ -81,7 +81,7 @@ def pretrained_network(data: ImageDataset) -> PredictedNetwork:
 
 def with_lda(network: PredictedNetwork, data: ImageDataset) -> PredictedNetwork:
     """The same backbone with LDA on its features in place of class means."""
-    images = at_size(data, network.image_size).with_channels(network.channels).images
+    images = data.at_size(network.image_size).with_channels(network.channels).images
     found = extract_features(network.backbone, images, 50)
     return LinearNetwork.of(network, *pretrained_features.lda(found, data.labels, data.num_classes))
 
@@ -116,7 +116,7 @@ def choose_predictor(
         share = (seconds - (time.perf_counter() - began)) / (len(tried) - len(results))
         start, fixed = time.perf_counter(), None
         if name == PRETRAINED:
-            fixed = extract_features(fit(some).backbone, at_size(some.with_channels(3), SIZE).images, 50)
+            fixed = extract_features(fit(some).backbone, some.with_channels(3).at_size(SIZE).images, 50)
         once = time.perf_counter() - start
         right, done, each = cross_validate(fit, some, 5, seed, share, fixed, HEADS)
         results[name] = right, done, float(np.median(each or [once]))

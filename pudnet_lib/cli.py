@@ -406,14 +406,13 @@ def _network_and_images(path: Path, images: str, split: str, on_error: str) -> t
 @command()
 def evaluate(network: Network, images: Images, split: Part = "test", on_error: OnError = "skip") -> None:
     """Measure a network's accuracy, with its 95 % interval, on images of its classes that it has not seen."""
-    from scipy.stats import binomtest
-
     from pudnet_lib.supervised import accuracy
+    from pudnet_lib.trust import wilson
 
     net, data = _network_and_images(network, images, split, on_error)
     right = round(accuracy(net, data) / 100 * len(data))
-    low, high = binomtest(right, len(data)).proportion_ci(method="wilson")
-    share = f"{100 * right / len(data):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    low, high = wilson(right, len(data))
+    share = f"{100 * right / len(data):.1f} % [{low:.1f}, {high:.1f}]"
     where = f"{right} of {len(data)} images of {data.name} ({split})"
     typer.echo(f"{share}: {where} are right; chance is {100 / data.num_classes:.1f} %")
 

@@ -38,6 +38,8 @@ from pudnet_lib.methods.training import Run, run_folder
 from pudnet_lib.parallel import parallel
 
 Swap = Literal["own", "far", "near"]
+#: Controls by their names in tables.
+CONTROLS: dict[str, Swap] = {"far swap": "far", "near swap": "near"}
 
 
 @dataclass(frozen=True)
@@ -277,7 +279,7 @@ def difference(table: pd.DataFrame, method: str, rival: str, dataset: str | None
 
 
 def measure(
-    runs: Sequence[Run], episodes: EpisodeSampler, count: int, controls: Sequence[str] = ("far swap", "near swap"),
+    runs: Sequence[Run], episodes: EpisodeSampler, count: int, controls: Sequence[str] = tuple(CONTROLS),
     slow_count: int = 0, swap_from: Sequence[ImageDataset] = (), sources: Sequence[int] | None = None, jobs: int = 1,
     progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
@@ -298,8 +300,8 @@ def measure(
         One row a method (a control is "method, far swap"), source, seed and episode: method, dataset, seed, episode,
         metric, value (accuracy in %), chance in %, seconds of learning the dataset, meta_seconds of meta-training.
     """
-    if unknown := {*controls} - {"far swap", "near swap"}:
-        raise unknown_name("control", min(unknown), ["far swap", "near swap"])
+    if unknown := {*controls} - {*CONTROLS}:
+        raise unknown_name("control", min(unknown), CONTROLS)
     swapper = Swapper(swap_from or episodes.pool, episodes.config.sketch_per_class)
     chosen = tuple(range(len(episodes.pool)) if sources is None else sources)
     tables, missing, names = [], [], []
@@ -335,10 +337,9 @@ def _measure(item: tuple[Run, tuple[str, ...], int, tuple[int, ...], Path], shar
     given |= {} if kind.model or kind.derive else run.recipe.options
     fit = partial(kind.fit, model=model, target=run.target, seed=run.seed, **given)
     looks = model if kind.conditioned or kind.derive else None
-    names: dict[Swap, str] = {"own": "", "far": "far swap", "near": "near swap"}
-    swaps = [swap for swap, name in names.items() if name in ("", *controls)]
+    swaps: list[Swap] = ["own", *(swap for name, swap in CONTROLS.items() if name in controls)]
     table = evaluate_fits(fit, sampler, number, sources, looks, swapper, swaps)
-    control = table.pop("swap").map(names)
+    control = table.pop("swap").map({swap: name for name, swap in CONTROLS.items()})  # none of its own sketch
     seconds = outcome.seconds if outcome else np.nan
     table = table.assign(control=control, seed=run.seed, metric="accuracy", meta_seconds=seconds)
     write_atomically(path, table.to_csv(index=False).encode())

@@ -24,10 +24,11 @@ from pudnet_lib.export.models import save, trained_size
 from pudnet_lib.files import write_atomically
 from pudnet_lib.images import as_dataset, load_images
 from pudnet_lib.images.folder import refuse_inside
+from pudnet_lib.images.sources import load_quietly
 from pudnet_lib.methods.pretrained_features import SIZE
 from pudnet_lib.shipped import load_pudnet
 from pudnet_lib.supervised import classify_logits
-from pudnet_lib.trust import TrustConfig, at_size, trust_report
+from pudnet_lib.trust import TrustConfig, trust_report
 
 
 def predict(
@@ -82,8 +83,7 @@ def predict_folder(
         program.require_onnx()  # before any work is done
     config, predictor, about = config or PredictConfig(), None, []
     if str(model) == "auto":
-        with warnings.catch_warnings(action="ignore"):  # they are among the lines
-            data = load_images(images, "auto", SIZE, on_error=on_error)
+        data = load_quietly(images, "auto", SIZE, on_error=on_error)
         choice = choose_predictor(data, seconds, config)
         network, about = choice.network, choice.lines()
     else:
@@ -91,8 +91,7 @@ def predict_folder(
         if predictor.config.target.name == "unet":
             raise PudNetError(f"{model} predicts denoisers; pass --task denoise with it.")
         size, channels = trained_size(predictor), predictor.config.target.channels
-        with warnings.catch_warnings(action="ignore"):
-            data = load_images(images, "auto", size, channels, on_error=on_error)
+        data = load_quietly(images, "auto", size, channels, on_error=on_error)
         network = predict(predictor, data, config=config)
     file = save(network, out / "network.safetensors")
     parts = ", ".join(f"{part} {1000 * value:.0f}" for part, value in network.seconds.items())
@@ -101,11 +100,10 @@ def predict_folder(
     yield f"{file}: predicted in {1000 * sum(network.seconds.values()):.0f} ms ({parts})"
     yield from about
     report, test = None, None
-    small = at_size(data.with_channels(network.channels), network.image_size)
+    small = data.with_channels(network.channels).at_size(network.image_size)
     if trust:
         if data.report is not None and data.report.split.get("source") == "own":  # the folder's own test part
-            with warnings.catch_warnings(action="ignore"):
-                test = load_images(images, "test", small.size, small.channels, progress=False)
+            test = load_quietly(images, "test", small.size, small.channels, progress=False)
             test = test if test.class_names == data.class_names else None
         report = trust_report(network, small, predictor, TrustConfig(predict=config), test=test)
         yield from report.lines()
@@ -179,7 +177,7 @@ class PudNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
         network, names = self.network_, [str(c) for c in range(len(self.classes_))]
         data = as_dataset(X, [0] * len(X), names, size=network.image_size).with_channels(network.channels)
-        return classify_logits(network, at_size(data, network.image_size).images, self.batch_size)
+        return classify_logits(network, data.at_size(network.image_size).images, self.batch_size)
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """Most probable label of each image, (N,)."""

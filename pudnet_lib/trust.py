@@ -9,7 +9,7 @@ images' embedding is from those of pool episodes of that size. The thresholds of
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -230,15 +230,6 @@ def fold_of(data: ImageDataset, folds: int, seed: int = 0) -> Tensor:
     return fold
 
 
-def at_size(images: ImageDataset, size: int) -> ImageDataset:
-    """Resize square images, antialiased."""
-    if images.size == size:
-        return images
-    parts = images.images.split(500)
-    small = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in parts]
-    return replace(images, images=torch.cat(small).round().clamp(0, 255).to(torch.uint8))
-
-
 def cross_validate(
     fit: Fit, data: ImageDataset, folds: int = 5, seed: int = 0, seconds: float = float("inf"),
     fixed: Tensor | None = None, heads: Sequence[str] = ("class means",),
@@ -255,7 +246,7 @@ def cross_validate(
         features = fixed
         if features is None:
             network = fit(data.subset(torch.nonzero(left).flatten()))
-            images = at_size(data, network.image_size).with_channels(network.channels).images
+            images = data.at_size(network.image_size).with_channels(network.channels).images
             features = extract_features(network.backbone, images).cpu()
             took.append(time.perf_counter() - start)
         known, labels, new = features[left], data.labels[left], features[held]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pudnet_lib.core.hooks import hook
@@ -232,6 +233,14 @@ class ImageDataset:
         else:
             images = self.images.float().mean(1, keepdim=True).round().to(torch.uint8)
         return replace(self, images=images)
+
+    def at_size(self, size: int) -> ImageDataset:
+        """Resize square images, antialiased."""
+        if self.size == size:
+            return self
+        parts = self.images.split(500)  # as floats they are four times as large
+        small = [F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True) for part in parts]
+        return replace(self, images=torch.cat(small).round().clamp(0, 255).to(torch.uint8))
 
     def sketch_with_labels(self, per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Draw the sketch: the few images that the hypernetwork looks at (paper, Section 3; 10 per class in the code).

@@ -16,7 +16,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from pudnet_lib.core import hooks
@@ -64,17 +63,19 @@ def load_images(
         raise unknown_name("split", str(split), get_args(Split))
     source, own = SOURCES.get(name), "train" if split == "auto" else split
     if source and source.kind == "embedded":
-        data = load_pack(name, own)
-        if data.size != size:
-            resized = F.interpolate(data.images.float(), (size, size), mode="bilinear", antialias=True)
-            data = replace(data, images=resized.round().clamp(0, 255).to(torch.uint8))
-        return data.with_channels(channels)
+        return load_pack(name, own).at_size(size).with_channels(channels)
     if source and source.parts and not source.unpacked:  # torchvision's class reads it
         return load_torchvision(source, own, how)
     if Path(name).suffix.lower() == ".zip" and Path(name).expanduser().is_file():
         return load_zip(Path(name).expanduser(), split, how)
     folder, title = find_folder(name_or_folder)
     return read_folder(folder, split, how, lambda: listed(name_or_folder, split == "all"), title)
+
+
+def load_quietly(*what: Any, **how: Any) -> ImageDataset:
+    """``load_images`` for a caller who shows the report, which says what the warnings say."""
+    with warnings.catch_warnings(action="ignore"):
+        return load_images(*what, **how)
 
 
 def listed(name_or_folder: str | Path, merge: bool = False) -> Listing:
@@ -149,8 +150,7 @@ def check(folder: str | Path, size: int = 32, progress: bool = False) -> FolderR
 
 def checked(folder: str | Path, size: int, progress: bool, on_error: OnError) -> tuple[FolderReport, ImageDataset]:
     """The report of ``check`` and the images that it is of."""
-    with warnings.catch_warnings(action="ignore"):  # the report says the same
-        images = load_images(folder, "auto", size, progress=progress, on_error=on_error)
+    images = load_quietly(folder, "auto", size, progress=progress, on_error=on_error)
     return images.report, images
 
 
