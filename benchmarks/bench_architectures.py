@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from timing import alternate, row
 
-import pudnet_lib.more_targets  # noqa: F401  (the targets register themselves)
+import pudnet_lib.more_targets  # the targets register themselves
+import pudnet_lib.speed  # noqa: F401  (so that predictions run as a user's do)
 from pudnet_lib.core import PudNet, PudNetConfig
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.results import peak_memory_mb

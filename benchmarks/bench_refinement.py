@@ -28,13 +28,13 @@ def run() -> list[dict[str, Any]]:
     episode = Pool().unseen_episodes(EpisodeConfig(4)).episode(0, 0)
     images, labels = episode.given(10)
     data, shared = ImageDataset(images, labels, ("a", "b", "c", "d")), load_shipped("shared")
-    ways = {"last block": LastBlock(), "all layers": LastBlock(layers="all"), "none": None}
+    ways = {"last block": LastBlock(), "all layers": LastBlock(10, 0.1, 0.85, layers="all"), "none": None}
     models = {name: with_refinement(shared, way) for name, way in ways.items()}
     calls = {name: lambda m=model: predict(m, data) for name, model in models.items()}  # type: ignore[misc]
     seconds = alternate(calls, repeats=9)
     kit = f"prediction from {len(labels)} images, last block refined"
     return [
-        row(kit, seconds["last block"], "all layers refined", seconds["all layers"], 4.0, at_most=False),
+        row(kit, seconds["last block"], "all layers refined in ten steps", seconds["all layers"], 4.0, at_most=False),
         row(kit, seconds["last block"], "not refined", seconds["none"], 3.0, at_most=True),
     ]
 

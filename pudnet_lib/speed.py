@@ -196,5 +196,8 @@ def recorded_forward(
         return {name: tensor.detach().clone() for name, tensor in replay().items()}
 
 
+if (_library := _glibc()) is not None:  # from the start: until it got there, a small prediction faulted its pages anew
+    for _option in _USUAL.items():
+        _library.mallopt(*_option)
 hooks.register(parts=parts, together=together, narrow_product=narrow_product)
 hooks.register(kept_memory=kept_memory, recorded_forward=recorded_forward)

@@ -34,7 +34,7 @@ from pudnet_lib.results import device_name, git_commit
 
 SHIPPED = Path(__file__).parents[1] / "pudnet_lib" / "shipped"
 STEPS, EPISODES, WIDTH = 3500, 100, 16
-REFINED = LastBlock(steps=10, rate=0.1, decay=0.85)
+REFINED = LastBlock(steps=5, rate=0.2, decay=0.7)
 KIT, PLAIN, SHARED, CONSTANT = "PudNet (kit)", "PudNet (paper)", "shared network", "constant embedding"
 REFINED_SHARED = "shared network, refined"
 WIDE = dict(generator_width=32, filter_norm="standardise")
@@ -127,7 +127,7 @@ def card(
         "",
         f"Results of commit {commit}: {episodes} episodes a source, 5 classes each (fashion has 4), 20 training",
         "images a class, 10 of them the plain design's sketch; the kit's design, and the control “shared network,",
-        "refined”, take ten gradient steps of the last block on all of them. Seeds of meta-training: "
+        "refined”, take five gradient steps of the last block on all of them. Seeds of meta-training: "
         f"{len(seeds)}; mean",
         "[95 % interval over episodes and seeds]. Seconds are the median of a whole prediction.",
         "",

@@ -55,7 +55,11 @@ def recipes(deep: bool) -> dict[str, Recipe]:
         step = dict(refine=LastBlock(steps=steps, rate=share * 0.1, decay=0.85))
         found[f"shared network, refined in {steps} steps"] = Recipe("refined", start=REFERENCE, **step)
         found[f"residual after its base, refined in {steps} steps"] = staged.but(**step)
-    every = dict(refine=LastBlock(rate=share * 0.1, layers="all"))
+    for title, layers in (("refined in 5 longer steps", "last"), ("all layers refined in 5 longer steps", "all")):
+        longer = dict(refine=LastBlock(steps=5, rate=share * 0.2, decay=0.7, layers=layers))
+        found[f"shared network, {title}"] = Recipe("refined", start=REFERENCE, **longer)
+        found[f"residual after its base, {title}"] = staged.but(**longer)
+    every = dict(refine=LastBlock(steps=10, rate=share * 0.1, decay=0.85, layers="all"))
     found["shared network, all layers refined"] = Recipe("refined", start=REFERENCE, **every)
     return found
 

@@ -21,6 +21,8 @@ from pudnet_lib.core.dataset import normalise
 from pudnet_lib.core.heads import class_means, cosine_logits, leave_one_out_loss
 from pudnet_lib.errors import PudNetError
 
+Rows = Tensor | slice
+ALL = slice(None)  # of the images
 DEEP = 8  # predicted tensors from which on a target counts as deep
 
 
@@ -37,9 +39,9 @@ class LastBlock:
         layers: ``"last"``, or ``"all"`` convolutions, the comparison.
     """
 
-    steps: int = 10
-    rate: float = 0.1
-    decay: float = 0.85
+    steps: int = 5
+    rate: float = 0.2
+    decay: float = 0.7
     choose_steps: bool | None = None
     layers: Literal["last", "all"] = "last"
 
@@ -56,8 +58,7 @@ def refine(
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
     names, features = _tail(model, parameters, images, config.layers)
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
-    wide = _wide(model, images)
-    start, scale = {name: fixed[name].to(wide) for name in names}, model.scale.detach().to(wide)
+    start, scale = {name: fixed[name] for name in names}, model.scale.detach()
     steps, choose = config.steps, config.choose_steps
     if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # a recorded graph can't look at labels
         counts = labels.bincount()
@@ -66,24 +67,13 @@ def refine(
             steps = _chosen(features, start, labels, scale, config) if least > 2 else 0
         elif least < 2:
             steps = 0
-    every = torch.arange(len(labels), device=labels.device)
     for step in range(steps):
-        start = _step(features, start, every, labels, scale, config.rate * config.decay**step)
-    refined = {name: tensor.to(fixed[name]) for name, tensor in start.items()}
-    return (parameters | refined if steps else parameters), steps
-
-
-def _wide(model: Any, images: Tensor) -> torch.dtype:
-    """In 64 bits on a CPU: ten normalised steps would make a visible difference of rounding, and so of threads.
-
-    Not on a deep target, whose last block is a small part of it: there, no label of 450 differed in 32 bits.
-    """
-    wide = images.device.type == "cpu" and len(model.layout.predicted) <= DEEP
-    return torch.float64 if wide else torch.float32
+        start = _step(features, start, ALL, labels, scale, config.rate * config.decay**step)
+    return (parameters | start if steps else parameters), steps
 
 
 def _step(
-    features: Callable[[dict[str, Tensor], Tensor], Tensor], weights: dict[str, Tensor], rows: Tensor, labels: Tensor,
+    features: Callable[[dict[str, Tensor], Rows], Tensor], weights: dict[str, Tensor], rows: Rows, labels: Tensor,
     scale: Tensor, rate: float,
 ) -> dict[str, Tensor]:  # fmt: skip
     """One step on the images of ``rows``."""
@@ -107,7 +97,7 @@ def _chosen(features: Any, start: dict[str, Tensor], labels: Tensor, scale: Tens
         weights = start
         for step in range(config.steps + 1):
             with torch.no_grad():
-                found = features(weights, every)  # (S, F): batch statistics of all images, as later
+                found = features(weights, ALL)  # (S, F): batch statistics of all images, as later
                 logits = cosine_logits(found[held], class_means(found[kept], labels[kept]), scale)
                 losses[step] += F.cross_entropy(logits, labels[held], reduction="sum")
             if step < config.steps:
@@ -117,7 +107,7 @@ def _chosen(features: Any, start: dict[str, Tensor], labels: Tensor, scale: Tens
 
 def _tail(
     model: Any, parameters: dict[str, Tensor], images: Tensor, layers: str
-) -> tuple[list[str], Callable[[dict[str, Tensor], Tensor], Tensor]]:
+) -> tuple[list[str], Callable[[dict[str, Tensor], Rows], Tensor]]:
     """Names of the tensors to refine, and what computes features of some of the images from new values of them."""
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
     predicted = [t.name for t in model.layout.predicted]
@@ -125,9 +115,7 @@ def _tail(
     prefix = getattr(template, "last_block", None)
     if layers == "all" or prefix is None:
         names = predicted if layers == "all" else predicted[-1:]
-        return names, lambda new, rows: model.features(
-            fixed | {n: t.to(fixed[n]) for n, t in new.items()}, images[rows]
-        )
+        return names, lambda new, rows: model.features(fixed | new, images[rows])
     block: nn.Module = template.get_submodule(prefix)
     seen: list[Tensor] = []
     handle = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -140,10 +128,7 @@ def _tail(
     dot = f"{prefix}."
     own = {n.removeprefix(dot): t for n, t in (fixed | model.kept_buffers()).items() if n.startswith(dot)}
 
-    wide = _wide(model, maps)
-    maps, own = maps.to(wide), {n: t.to(wide) if t.is_floating_point() else t for n, t in own.items()}
-
-    def features(new: dict[str, Tensor], rows: Tensor) -> Tensor:
+    def features(new: dict[str, Tensor], rows: Rows) -> Tensor:
         found: Tensor = functional_call(block, own | {n.removeprefix(dot): t for n, t in new.items()}, (maps[rows],))
         return found.mean((2, 3))
 

@@ -60,7 +60,7 @@ def test_the_trunk_run_once_gives_the_steps_of_the_whole_network(sketch, target:
         leaves = {n: weights[n].clone().requires_grad_() for n in names}
         loss = leave_one_out_loss(slow.features(weights | leaves, sketch), LABELS, slow.scale.detach())
         for (n, leaf), g in zip(leaves.items(), torch.autograd.grad(loss, list(leaves.values())), strict=True):
-            weights[n] = (leaf - 0.1 * 0.85**step * leaf.norm() / g.norm() * g).detach()
+            weights[n] = (leaf - 0.2 * 0.7**step * leaf.norm() / g.norm() * g).detach()
     for name, weight in fast(sketch, LABELS).items():
         torch.testing.assert_close(weight, weights[name], atol=1e-4, rtol=1e-4)
 
