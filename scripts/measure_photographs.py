@@ -3,10 +3,11 @@
     python scripts/measure_photographs.py DIR --log DIR/log.json       # half an hour on one core
 
 DIR holds base-0, base-1, base-2.safetensors (``scripts/train_photographs.py --hold-out``), whose training left
-Tiny-ImageNet's 40 novel classes out; Tiny-ImageNet and CIFAR-10 must lie below PUDNET_DATA. Every method learns the
-same 5-way episodes with 20 labelled images per class through the kit's own code; what takes long learns fewer of them.
-``--log`` is the log of a GPU run, with the accuracy of every episode measured there (another draw of episodes, always
-ten steps). Rows are kept in DIR/rows as they come; a second start goes on.
+Tiny-ImageNet's 40 novel classes out, and all-0.safetensors, which ships; Tiny-ImageNet and CIFAR-10 must lie below
+PUDNET_DATA. Every method learns the same 5-way episodes with 20 labelled images per class through the kit's own code,
+of the size that the networks read; what takes long learns fewer of them. ``--log`` is the log of a GPU run, with the
+accuracy of every episode measured there (another draw of episodes, at 64 pixels, always ten steps). Rows are kept in
+DIR/rows as they come; a second start goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pudnet_lib.core.episodes import EpisodeConfig, EpisodeSampler
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import predict
 from pudnet_lib.evaluate import difference, evaluate_fits, summarise
-from pudnet_lib.export.models import load_model
+from pudnet_lib.export.models import load_model, trained_size
 from pudnet_lib.images import load_images
 from pudnet_lib.images.pool import Pool, PoolConfig
 from pudnet_lib.methods.registry import Recipe
@@ -39,17 +40,17 @@ from pudnet_lib.results import project_root, provenance, write_result
 PACKS, WAYS = ("emoji", "fashion", "glyphs"), EpisodeConfig(5, 10, 10, 15)
 KIT, MEANS, LDA = "photographs, last block refined", "photographs, class means", "photographs, LDA"
 GC, FEATURES = "GC, 30 epochs", "ImageNet-pretrained features"
-#: Names of a GPU log's numbers.
-LOGGED = {"means": MEANS, "lda": LDA, "refined": KIT, "nearest": "1-NN on pixels"}
+#: Names of a GPU log's numbers; there pictures of 64 pixels were read as they are, and refined in ten steps.
+LOGGED = {"means": f"{MEANS}, 64 px", "lda": f"{LDA}, 64 px", "refined": f"{KIT}, 64 px", "nearest": "1-NN on pixels"}
 QUESTION = "How far does a predictor for photographs come, beside what a user would pick instead?"
 
 
-def samplers(seed: int) -> Iterator[tuple[str, EpisodeSampler, int]]:
+def samplers(seed: int, size: int) -> Iterator[tuple[str, EpisodeSampler, int]]:
     """Name, episodes of classes that no training has seen, and the source's place among them."""
-    yield "tiny-imagenet", Pool(PoolConfig(("tiny-imagenet",), size=64)).unseen_episodes(WAYS, seed), 0
-    cifar = [load_images("cifar10", split=part, size=64, channels=3) for part in ("train", "test")]
+    yield "tiny-imagenet", Pool(PoolConfig(("tiny-imagenet",), size=size)).unseen_episodes(WAYS, seed), 0
+    cifar = [load_images("cifar10", split=part, size=size, channels=3) for part in ("train", "test")]
     yield "cifar10", EpisodeSampler(cifar[:1], WAYS, seed, query_pool=cifar[1:], classes=[tuple(range(10))]), 0
-    packs = Pool(PoolConfig(PACKS, size=64)).unseen_episodes(WAYS, seed)
+    packs = Pool(PoolConfig(PACKS, size=size)).unseen_episodes(WAYS, seed)
     yield from ((name, packs, place) for place, name in enumerate(PACKS))
 
 
@@ -69,12 +70,16 @@ def recipe(data: ImageDataset, made: Recipe, model: ParameterModel) -> nn.Module
     )
 
 
-def methods(models: list[ParameterModel]) -> Iterator[tuple[str, int, bool, Callable[[ImageDataset], nn.Module]]]:
+def methods(
+    models: list[ParameterModel], shipped: list[ParameterModel]
+) -> Iterator[tuple[str, int, bool, Callable[[ImageDataset], nn.Module]]]:
     """Name, seed, whether it takes long, and what fits it."""
     for seed, model in enumerate(models):
         yield MEANS, seed, False, partial(predicted, model, False, False)
         yield LDA, seed, False, partial(predicted, model, False, True)
         yield KIT, seed, False, partial(predicted, model, True, False)
+    for model in shipped:
+        yield f"{KIT}, as shipped", 0, False, partial(predicted, model, True, False)
     others = {
         "1-NN on pixels": Recipe("1-NN", features="pixels", lr=0),
         f"{FEATURES}, class means": Recipe(FEATURES, head="means", lr=0),
@@ -88,9 +93,9 @@ def methods(models: list[ParameterModel]) -> Iterator[tuple[str, int, bool, Call
 def measured(folder: Path, count: int, slow: int, only: list[str], scratch: int) -> pd.DataFrame:
     """All rows, an episode each; what an earlier start measured is read."""
     models = [load_model(path)[0] for path in sorted(folder.glob("base-?.safetensors"))]
-    tables = []
-    for dataset, sampler, place in (found for found in samplers(0) if found[0] in only):
-        for name, seed, long, fit in methods(models):
+    own, tables = [load_model(path)[0] for path in folder.glob("all-0.safetensors")], []
+    for dataset, sampler, place in (found for found in samplers(0, trained_size(models[0])) if found[0] in only):
+        for name, seed, long, fit in methods(models, [] if dataset == "tiny-imagenet" else own):  # it saw all of those
             if name == GC and (dataset in PACKS or not scratch):
                 continue
             file = folder / "rows" / f"{dataset}, {name}, {seed}, {slow if long else count}.csv"
