@@ -5,8 +5,8 @@
 DIR holds base-0, base-1, base-2.safetensors (``scripts/train_photographs.py --hold-out``), whose training left
 Tiny-ImageNet's 40 novel classes out, and all-0.safetensors, which ships; Tiny-ImageNet and CIFAR-10 must lie below
 PUDNET_DATA. Every method learns the same 5-way episodes with 20 labelled images per class through the kit's own code,
-of the size that the networks read; what takes long learns fewer of them. ``--log`` is the log of a GPU run, with the
-accuracy of every episode measured there (another draw of episodes, at 64 pixels, always ten steps). Rows are kept in
+at the size that the networks read, and they at a larger one, too; what takes long learns fewer of them. ``--log`` is the log of a GPU run, with the
+accuracy of every episode measured there (another draw of episodes, always ten steps). Rows are kept in
 DIR/rows as they come; a second start goes on.
 """
 
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -40,8 +39,8 @@ from pudnet_lib.results import project_root, provenance, write_result
 PACKS, WAYS = ("emoji", "fashion", "glyphs"), EpisodeConfig(5, 10, 10, 15)
 KIT, MEANS, LDA = "photographs, last block refined", "photographs, class means", "photographs, LDA"
 GC, FEATURES = "GC, 30 epochs", "ImageNet-pretrained features"
-#: Names of a GPU log's numbers; there pictures of 64 pixels were read as they are, and refined in ten steps.
-LOGGED = {"means": f"{MEANS}, 64 px", "lda": f"{LDA}, 64 px", "refined": f"{KIT}, 64 px", "nearest": "1-NN on pixels"}
+#: Names of a GPU log's numbers.
+LOGGED = {"means": MEANS, "lda": LDA, "refined": f"{KIT} in ten steps", "nearest": "1-NN on pixels"}
 QUESTION = "How far does a predictor for photographs come, beside what a user would pick instead?"
 
 
@@ -90,20 +89,22 @@ def methods(
         yield name, 0, made.kind.slow, partial(recipe, made=made, model=models[0])
 
 
-def measured(folder: Path, count: int, slow: int, only: list[str], scratch: int) -> pd.DataFrame:
-    """All rows, an episode each; what an earlier start measured is read."""
+def measured(folder: Path, count: int, slow: int, only: list[str], scratch: int, size: int) -> pd.DataFrame:
+    """All rows, an episode each; what an earlier start measured is read. Of another size, the networks' alone."""
     models = [load_model(path)[0] for path in sorted(folder.glob("base-?.safetensors"))]
     own, tables = [load_model(path)[0] for path in folder.glob("all-0.safetensors")], []
-    for dataset, sampler, place in (found for found in samplers(0, trained_size(models[0])) if found[0] in only):
+    usual = size == trained_size(models[0])
+    for dataset, sampler, place in (found for found in samplers(0, size) if found[0] in only):
         for name, seed, long, fit in methods(models, [] if dataset == "tiny-imagenet" else own):  # it saw all of those
-            if name == GC and (dataset in PACKS or not scratch):
+            if (name == GC and (dataset in PACKS or not scratch)) or not (usual or "photographs" in name):
                 continue
-            file = folder / "rows" / f"{dataset}, {name}, {seed}, {slow if long else count}.csv"
+            title = name if usual else f"{name}, {size} px"
+            file = folder / "rows" / f"{dataset}, {title}, {seed}, {slow if long else count}.csv"
             if not file.is_file():
                 began = time.perf_counter()
                 rows = evaluate_fits(fit, sampler, slow if long else count, [place])
                 file.parent.mkdir(exist_ok=True)
-                rows.assign(method=name, seed=seed, dataset=dataset).to_csv(file, index=False)
+                rows.assign(method=title, seed=seed, dataset=dataset).to_csv(file, index=False)
                 print(f"{file.stem}: {rows['value'].mean():.1f} %, {time.perf_counter() - began:.0f} s", flush=True)
             tables.append(pd.read_csv(file))
     return pd.concat(tables, ignore_index=True).assign(where="CPU")
@@ -135,9 +136,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=12)
     parser.add_argument("--slow", type=int, default=6, help="episodes of what takes long")
     parser.add_argument("--scratch", type=int, default=1, help="0 leaves GC from scratch out: minutes an episode")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96], help="sides to which pictures are brought")
     parser.add_argument("--only", nargs="+", default=["tiny-imagenet", "cifar10", *PACKS], help="datasets")
     given = parser.parse_args(arguments)
-    began, tables = time.perf_counter(), [measured(given.folder, given.episodes, given.slow, given.only, given.scratch)]
+    began, chosen = time.perf_counter(), (given.folder, given.episodes, given.slow, given.only, given.scratch)
+    tables = [pd.concat([measured(*chosen, size) for size in given.sizes], ignore_index=True)]
     tables += [logged(given.log)] if given.log else []
     gains = []
     for table in tables:
@@ -147,22 +150,28 @@ def main(arguments: list[str] | None = None) -> int:
                 facts = {"where": rows.loc[rows["method"] == KIT, "where"].iloc[0], "dataset": dataset}
                 gains.append({"method": KIT, "metric": "gain over GC, 30 epochs", **facts, **vars(found)})
     rows = pd.concat([summarise(pd.concat(tables), ("method", "where"), over_all=False), pd.DataFrame(gains)])
-    best = {
-        d: rows[(rows["dataset"] == d) & (rows["method"] == KIT) & (rows["metric"] == "accuracy")].iloc[-1]
-        for d in ("tiny-imagenet", "cifar10")
-    }
-    tiny, cifar = (f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}] %" for row in best.values())
+    found = rows[rows["metric"] == "accuracy"].set_index(["method", "dataset"])
+
+    def said(method: str, dataset: str) -> str:
+        row = found.loc[(method, dataset)]
+        return f"{row['mean']:.1f} [{row['low']:.1f}, {row['high']:.1f}] %"
+
+    tiny, cifar = said(KIT, "tiny-imagenet"), said(KIT, "cifar10")
+    larger = ""
+    for size in (s for s in given.sizes if (f"{KIT}, {s} px", "cifar10") in found.index):
+        both = (said(f"{KIT}, {size} px", dataset) for dataset in ("tiny-imagenet", "cifar10"))
+        larger += f"Enlarged to {size} pixels: {' and '.join(both)}. "
     over = " and ".join(f"{row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}] points" for row in gains)
     over = f"Over GC from scratch with 30 epochs on the same images it gains {over}. " if over else ""
     answer = (
         f"5-way with 20 labelled images per class: {tiny} on 40 novel classes of Tiny-ImageNet (the goal of 80 is "
-        f"missed) and {cifar} on CIFAR-10. {over}ImageNet-pretrained features stay ahead on photographs, and behind on "
+        f"missed) and {cifar} on CIFAR-10. {larger}{over}ImageNet-pretrained features stay ahead on photographs, and behind on "
         "glyphs."
     )
-    chosen: dict[str, Any] = {"episodes": given.episodes, "slow": given.slow, "ways": 5, "labelled_per_class": 20}
+    facts = {"episodes": given.episodes, "slow": given.slow, "ways": 5, "labelled_per_class": 20, "sizes": given.sizes}
     write_result(
         project_root() / "reports" / "results" / "photographs.json", "photographs", QUESTION, answer,
-        rows.reset_index(drop=True), provenance(chosen, time.perf_counter() - began, threads=torch.get_num_threads()),
+        rows.reset_index(drop=True), provenance(facts, time.perf_counter() - began, threads=torch.get_num_threads()),
         title="A predictor for photographs",
     )  # fmt: skip
     print(answer)

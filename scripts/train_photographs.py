@@ -43,7 +43,6 @@ from pudnet_lib.images.pool import default_class_split
 
 TARGET = TargetConfig("resnet18", width=32, channels=3, stem="imagenet")  # 2.8 M parameters
 SIZE = 64
-READ = 96  # side at prediction: crops show things larger than whole pictures do (as FixRes found, arXiv 1906.06423)
 REFINE = LastBlock(choose_steps=False)  # choosing their number takes five times as long
 STEPS, BATCH, RATE, DECAY, WARM_UP, SMOOTHING, SCALE = 2_500, 512, 0.4, 5e-4, 0.08, 0.1, 16.0
 EPISODES, EPISODE_RATE, SCALE_RATE = 250, 0.02, 0.05
@@ -200,7 +199,7 @@ def train(out: Path, seed: int, hold_out: bool, smoke: bool, stop_at: int = 0) -
     if done == steps + episodes:
         device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
         facts = {"classes": sum(counts), "steps": done, "seconds": round(seconds, 1), "device": device}
-        save_model(file, learner.net.state_dict(), target, size=32 if smoke else READ, seed=seed, **facts)
+        save_model(file, learner.net.state_dict(), target, size=32 if smoke else SIZE, seed=seed, **facts)
         state_file.unlink(missing_ok=True)
     return file
 
