@@ -5,9 +5,9 @@
 DIR holds base-0, base-1, base-2.safetensors (``scripts/train_photographs.py --hold-out``), whose training left
 Tiny-ImageNet's 40 novel classes out, and all-0.safetensors, which ships; Tiny-ImageNet and CIFAR-10 must lie below
 PUDNET_DATA. Every method learns the same 5-way episodes with 20 labelled images per class through the kit's own code,
-at the size that the networks read, and they at a larger one, too; what takes long learns fewer of them. ``--log`` is the log of a GPU run, with the
-accuracy of every episode measured there (another draw of episodes, always ten steps). Rows are kept in
-DIR/rows as they come; a second start goes on.
+at the size that the networks read, and they at a larger one, too; what takes long learns fewer of them. ``--log`` is
+the log of a GPU run, with the accuracy of every episode measured there (another draw of episodes, always ten steps).
+Rows are kept in DIR/rows as they come; a second start goes on.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
     over = f"Over GC from scratch with 30 epochs on the same images it gains {over}. " if over else ""
     answer = (
         f"5-way with 20 labelled images per class: {tiny} on 40 novel classes of Tiny-ImageNet (the goal of 80 is "
-        f"missed) and {cifar} on CIFAR-10. {larger}{over}ImageNet-pretrained features stay ahead on photographs, and behind on "
-        "glyphs."
+        f"missed) and {cifar} on CIFAR-10. {larger}{over}ImageNet-pretrained features stay "
+        "ahead on photographs, and behind on glyphs."
     )
     facts = {"episodes": given.episodes, "slow": given.slow, "ways": 5, "labelled_per_class": 20, "sizes": given.sizes}
     write_result(
