@@ -5,7 +5,7 @@
     python scripts/search.py --target resnet18 --width 16 --sources tiny-imagenet --steps 600
 
 Selection looks at the column "validation" alone; unseen classes only tell how it went. Add a line to ``recipes`` to try
-another design. Writes reports/results/search.TARGET.json; docs/conditioning.md has what was found.
+another design. Writes reports/curves/search.TARGET.json; docs/conditioning.md has what was found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pudnet_lib.methods import PAPER_LOSSES, Recipe
 from pudnet_lib.methods.training import meta_train
 from pudnet_lib.results import device_name, git_commit
 
-RESULTS = Path(__file__).parents[1] / "reports" / "results"
+RESULTS = Path(__file__).parents[1] / "reports" / "curves"  # beside the results that the report shows
 REFERENCE = "shared network, lr 2e-2"
 
 

@@ -16,7 +16,7 @@ from pudnet_lib.images import load_images
 )
 def test_one_and_two_threads_give_the_same_labels(model: str, source: str):
     predictor = load_pudnet(model)
-    size = 64 if model == "photographs" else 32  # a deep target is refined in 32 bits
+    size = 64 if model == "photographs" else 32
     train, test = (load_images(source, part, size=size, channels=3) for part in ("train", "test"))
     train, test = train.at_most(20), test.at_most(50)
     if model == "photographs":
