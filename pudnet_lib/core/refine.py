@@ -9,6 +9,7 @@ The last block is worth as much as all layers, at a fraction of the time: what c
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -118,9 +119,14 @@ def _tail(
         return names, lambda new, rows: model.features(fixed | new, images[rows])
     block: nn.Module = template.get_submodule(prefix)
     seen: list[Tensor] = []
-    handle = block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+
+    def reached(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+        seen.append(given[0])
+        raise StopIteration  # what comes after is not needed
+
+    handle = block.register_forward_pre_hook(reached)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(StopIteration):
             functional_call(template, fixed | model.kept_buffers(), (normalise(images),))
     finally:
         handle.remove()
