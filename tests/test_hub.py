@@ -16,6 +16,7 @@ from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.core.targets import TargetConfig
 from pudnet_lib.errors import PudNetError
 from pudnet_lib.export import card, from_pretrained, push_to_hub, save_pretrained
+from pudnet_lib.export.models import LinearNetwork
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -41,6 +42,17 @@ def test_a_predicted_network_comes_back_with_its_classes(pudnet, images, tmp_pat
     assert again.class_names == data.class_names
     assert torch.equal(again(data.images), network(data.images))
     assert (tmp_path / "README.md").read_text() == card(network)
+
+
+def test_a_card_says_where_the_weights_and_the_head_are_from(pudnet, images):
+    network = predict(pudnet(), images(3, 6))
+    assert "were predicted by PudNet, from" in card(network)
+    assert "cosine to each class's mean features" in card(network)
+    network.origin |= {"looked_at": 0, "predictor": "ImageNet-pretrained features"}
+    linear = LinearNetwork.of(network, network.means, torch.zeros(3))
+    assert "are those of ImageNet-pretrained features, whatever the dataset" in card(linear)
+    assert "predicted by" not in card(linear).split("| |")[0]
+    assert "a linear discriminant of its features" in card(linear)
 
 
 def test_networks_of_ones_own_need_the_module(images, tmp_path):

@@ -18,7 +18,7 @@ from torch import nn
 from pudnet_lib.core.model import ParameterModel
 from pudnet_lib.core.predict import PredictedNetwork
 from pudnet_lib.errors import PudNetError
-from pudnet_lib.export.models import load, save
+from pudnet_lib.export.models import LinearNetwork, load, save
 from pudnet_lib.export.program import preparation
 from pudnet_lib.files import load_tensors, write_atomically
 
@@ -53,13 +53,16 @@ def card(
     steps = origin.get("refinement_steps", 0)
     refined = f", then refined in {steps} gradient steps on the same images"
     how = refined if steps else " in one forward pass; it was not trained on them"
+    made = f"were predicted by {by}, from {origin.get('looked_at', 'a few')} images of the dataset{how}"
+    if origin.get("looked_at") == 0:  # what the choice may take in place of a prediction
+        made = f"are those of {by}, whatever the dataset; it was not trained on it"
+    linear = isinstance(network, LinearNetwork)
+    head = "a linear discriminant of its features" if linear else "its features' cosine to each class's mean features"
     trust = "\n".join(report.lines(plain)) if report else "No trust report was made for this network."
     chosen = "\n".join([*choice, "", ""]) if choice else ""
     return f"""{_HEAD}# Predicted network for {plain(origin.get("dataset", "an image dataset"))}
 
-All convolution weights of this network were predicted by {by}, from {origin.get("looked_at", "a few")} images \
-of the dataset{how}. A picture is classified by the cosine \
-of its features to each class's mean features.
+All convolution weights of this network {made}. A picture is classified by {head}.
 
 | | |
 |---|---|
