@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -21,9 +20,9 @@ from pudnet_lib.core.refine import LastBlock
 from pudnet_lib.methods import pretrained_features
 from pudnet_lib.results import peak_memory_mb
 from pudnet_lib.shipped import load_shipped
+from pudnet_lib.trust import PRETRAINED
 
 ALL_LAYERS = LastBlock(10, 0.1, 0.85, layers="all")
-FEATURES = "ImageNet-pretrained features"
 KIT = "prediction from 80 images of 32 px, last block refined"
 PHOTOGRAPHS = "photographs, 100 images of 64 px"
 
@@ -60,14 +59,14 @@ def run() -> list[dict[str, Any]]:
         f"{PHOTOGRAPHS}, last block refined": ("photographs", photographs, 5, 64),
     }
     if pretrained_features.available():
-        ways |= {f"{FEATURES}, 32 px": ("", None, 4, 32), FEATURES: ("", None, 5, 64)}
+        ways |= {f"{PRETRAINED}, 32 px": ("", None, 4, 32), PRETRAINED: ("", None, 5, 64)}
     seconds = alternate({name: call(*given) for name, given in ways.items()}, repeats=9)
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
-        peaks = {name: alone.submit(partial(peak, *given)).result() for name, given in ways.items()}
+        peaks = {name: alone.submit(peak, *given).result() for name, given in ways.items()}
     compared = [(KIT, "all layers refined in ten steps", 4.0, False), (KIT, "not refined", 3.0, True)]
     if pretrained_features.available():
-        compared += [(KIT, f"{FEATURES}, 32 px", None, True)]
-        compared += [(name, FEATURES, 0.2, True) for name in ways if name.startswith(PHOTOGRAPHS)]
+        compared += [(KIT, f"{PRETRAINED}, 32 px", None, True)]
+        compared += [(name, PRETRAINED, 0.2, True) for name in ways if name.startswith(PHOTOGRAPHS)]
     return [
         row(ours, seconds[ours], rival, seconds[rival], goal, at_most)
         | {"peak_memory_mb": peaks[ours], "rival_peak_memory_mb": peaks[rival]}

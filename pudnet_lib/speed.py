@@ -120,6 +120,11 @@ def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
+def _set(library: ctypes.CDLL, thresholds: dict[int, int]) -> None:
+    for option in thresholds.items():
+        library.mallopt(*option)
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Keep freed memory within the process while the block runs; give it back at its end. Blocks may be nested."""
@@ -131,16 +136,14 @@ def kept_memory() -> Iterator[None]:
     with _lock:
         _depth += 1
         if _depth == 1:
-            for option in _KEEP.items():
-                library.mallopt(*option)
+            _set(library, _KEEP)
     try:
         yield
     finally:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                for option in _USUAL.items():
-                    library.mallopt(*option)
+                _set(library, _USUAL)
                 library.malloc_trim(0)
 
 
@@ -197,7 +200,6 @@ def recorded_forward(
 
 
 if (_library := _glibc()) is not None:  # from the start: until it got there, a small prediction faulted its pages anew
-    for _option in _USUAL.items():
-        _library.mallopt(*_option)
+    _set(_library, _USUAL)
 hooks.register(parts=parts, together=together, narrow_product=narrow_product)
 hooks.register(kept_memory=kept_memory, recorded_forward=recorded_forward)

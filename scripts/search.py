@@ -51,16 +51,12 @@ def recipes(deep: bool) -> dict[str, Recipe]:
         "residual": joint,
         "residual after its base": staged,
     }
-    for steps in (5, 10, 20, 40):
-        step = dict(refine=LastBlock(steps=steps, rate=share * 0.1, decay=0.85))
-        found[f"shared network, refined in {steps} steps"] = Recipe("refined", start=REFERENCE, **step)
-        found[f"residual after its base, refined in {steps} steps"] = staged.but(**step)
-    for title, layers in (("refined in 5 longer steps", "last"), ("all layers refined in 5 longer steps", "all")):
-        longer = dict(refine=LastBlock(steps=5, rate=share * 0.2, decay=0.7, layers=layers))
-        found[f"shared network, {title}"] = Recipe("refined", start=REFERENCE, **longer)
-        found[f"residual after its base, {title}"] = staged.but(**longer)
-    every = dict(refine=LastBlock(steps=10, rate=share * 0.1, decay=0.85, layers="all"))
-    found["shared network, all layers refined"] = Recipe("refined", start=REFERENCE, **every)
+    ways = {f"refined in {n} steps": LastBlock(n, share * 0.1, 0.85) for n in (5, 10, 20, 40)}
+    ways["refined in 5 longer steps"] = LastBlock(5, share * 0.2, 0.7)
+    ways["all layers refined"] = LastBlock(10, share * 0.1, 0.85, layers="all")
+    for title, way in ways.items():
+        found[f"shared network, {title}"] = Recipe("refined", start=REFERENCE, refine=way)
+        found[f"residual after its base, {title}"] = staged.but(refine=way)
     return found
 
 

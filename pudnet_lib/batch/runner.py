@@ -136,9 +136,8 @@ def _attempt(job: Job, folder: Path, say: Callable[[str], None]) -> tuple[Outcom
     tag, started = uuid.uuid4().hex, time.monotonic()
     told = {"PROFILE": job.profile, "RESULTS": str(folder / "results"), "VARIANT": job.variant}
     environment = {**os.environ, **own_kernel(folder / "jupyter"), **{f"PUDNET_{name}": v for name, v in told.items()}}
-    # A debugger's check prints warnings into every executed notebook otherwise.
-    environment |= {JOB_VARIABLE: tag, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    environment |= {"TMPDIR": str(folder)}  # a killed kernel's connection file goes with its job's folder
+    # A killed kernel's connection file goes with its job's folder; a debugger's check would print warnings.
+    environment |= {JOB_VARIABLE: tag, "TMPDIR": str(folder), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if job.threads:
         environment |= {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
     with (folder / "log.txt").open("wb") as log:

@@ -58,8 +58,7 @@ def refine(
     if labels is None:
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
     names, features = _tail(model, parameters, images, config.layers)
-    fixed = {name: tensor.detach() for name, tensor in parameters.items()}
-    start, scale = {name: fixed[name] for name in names}, model.scale.detach()
+    start, scale = {name: parameters[name].detach() for name in names}, model.scale.detach()
     steps, choose = config.steps, config.choose_steps
     if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # a recorded graph can't look at labels
         counts = labels.bincount()
