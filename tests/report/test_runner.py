@@ -77,6 +77,17 @@ def test_a_failure_keeps_the_executed_copy_with_its_traceback_and_no_result(note
     assert b"ZeroDivisionError" in outcome.files["executed.ipynb"]
 
 
+def test_what_a_job_leaves_in_temporary_folders_lies_in_its_own(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.tempfile, "tempdir", str(tmp_path))
+    path = notebook("01_toy", "import tempfile; tempfile.mkstemp(); print(tempfile.gettempdir())")
+    outcome = run_job(make_jobs([path], "smoke")[0])
+    assert outcome.status == "ok", outcome.error
+    executed = nbformat.reads(outcome.files["executed.ipynb"].decode(), 4)
+    assert f"{tmp_path}/pudnet-" in "".join(o.get("text", "") for c in executed.cells for o in c.get("outputs", []))
+    assert not list(tmp_path.glob("tmp*"))  # a kernel's connection file is one of them
+    assert not list(tmp_path.glob("pudnet-*"))
+
+
 def test_a_dying_kernel_is_a_failure(notebook):
     outcome = run_job(make_jobs([notebook("01_toy", "import os; os._exit(1)")], "smoke")[0])
     assert outcome.status == "failed"
