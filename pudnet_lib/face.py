@@ -53,7 +53,7 @@ def predict(
         return choose_predictor(to_images(images, labels, size=SIZE if size is None else size), seconds, config).network
     model = load_pudnet(model) if isinstance(model, str | Path) else model
     data = to_images(images, labels, model, size)
-    if float(model.scale.detach()) == 10.0:  # the τ that it started with, which no training step leaves alone
+    if float(model.scale.detach()) == 10.0 and not model.notes:  # its first τ, which no training step leaves alone
         what = f"This {type(model).__name__} was never meta-trained: what it predicts is random"
         warnings.warn(f"{what}. Load a trained one (load_pudnet()), or train it (pudnet train).", stacklevel=2)
     return predict_dataset(model, data, config)

@@ -113,3 +113,9 @@ def test_a_network_with_lda_saves_and_loads(pudnet, images, tmp_path):
 def test_an_untrained_predictor_warns(pudnet, images):
     with pytest.warns(UserWarning, match="never meta-trained"):
         predict(pudnet(), images(3, 4))
+
+
+@pytest.mark.parametrize("name", ["pudnet", "paper", "shared", "constant", "photographs"])
+def test_no_shipped_predictor_is_said_to_be_untrained(name, images, recwarn):
+    predict(name, images(3, 4, size=32))
+    assert not [w for w in recwarn if "never meta-trained" in str(w.message)]
