@@ -143,20 +143,25 @@ class PredictedNetwork(nn.Module):
 
 def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed: int = 0) -> None:
     """Collect batch norm's running statistics on images (N, C, H, W), in place, each batch with the same weight."""
-    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    with collecting(backbone) as norms:
+        for index, part in enumerate(order.split(batch_size) if norms else ()):  # a denoising U-Net has none
+            if index == 0 or 2 * len(part) >= batch_size:
+                backbone(normalise(images[part.to(images.device)].to(_device(backbone))))
+
+
+@contextmanager
+def collecting(backbone: nn.Module) -> Iterator[list[nn.BatchNorm2d]]:
+    """Let a network's batch norms, the rest in evaluation mode, average what they read while the block runs."""
     backbone.eval()
-    if not norms:  # a denoising U-Net has none
-        return
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()  # the batch norms alone: dropout stays off
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad(), precise_statistics(backbone):
-        for index, part in enumerate(order.split(batch_size)):
-            if index == 0 or 2 * len(part) >= batch_size:
-                backbone(normalise(images[part.to(images.device)].to(_device(backbone))))
+        yield norms
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
@@ -193,34 +198,43 @@ class Stopwatch:
 def predict_backbone(
     model: ParameterModel, sketch: Tensor, labels: Tensor | None, images: Tensor | None,
     config: PredictConfig | None = None, watch: Stopwatch | None = None,
-) -> tuple[nn.Module, int]:  # fmt: skip
-    """Predict a network without a head: what classification and denoising have in common. No side effect."""
+) -> tuple[nn.Module, int, Tensor | None]:  # fmt: skip
+    """Predict a network without a head: what classification and denoising have in common. No side effect.
+
+    Where a model refines on the very ``images`` that batch norm's statistics are collected on (one tensor given as
+    both), each is computed once up to the last convolution, and their features (S, F) come with the network.
+    """
     config, watch, was_training = config or PredictConfig(), watch or Stopwatch(model.device), model.training
     model.eval()
     try:
         given = sketch.to(model.device), None if labels is None else labels.to(model.device)
-        steps = 0 if model.refine is None else model.refine.steps
+        steps, features = 0 if model.refine is None else model.refine.steps, None
         with watch.part("generate"), torch.no_grad():
             if config.cuda_graph:
                 parameters = hook("recorded_forward")(model, *given)
             else:
                 parameters = model(*given) if model.refine is None else model.initial(*given)
+        with watch.part("assemble"):
+            # What is generated is new already; what the model itself holds must be copied.
+            own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
+            backbone = model.materialise(own)
         if model.refine is not None and not config.cuda_graph:
-            with watch.part("refine"):
-                parameters, steps = refine(model, parameters, *given, model.refine)
+            with watch.part("refine"), collecting(backbone):
+                body = backbone if images is sketch else None
+                parameters, steps, read = refine(model, parameters, *given, model.refine, body)
+                backbone.load_state_dict(parameters, strict=False)
+                if body is not None and read:  # what comes after the last convolution collects its statistics, too
+                    block = backbone.get_submodule(str(model.template.last_convolution).rpartition(".")[0])
+                    features = block(*read).mean((2, 3))
     finally:
         model.train(was_training)
-    with watch.part("assemble"):
-        # What is generated is new already; what the model itself holds must be copied.
-        own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
-        backbone = model.materialise(own)
     with watch.part("recalibrate"):
-        if images is not None:
+        if images is not None and features is None:
             if len(images) > config.recalibration_images:
                 order = torch.randperm(len(images), generator=torch.Generator().manual_seed(config.seed))
                 images = images[order[: config.recalibration_images]]
             recalibrate(backbone, images, config.batch_size, config.seed)
-    return backbone, steps
+    return backbone, steps, features
 
 
 def predict(
@@ -260,11 +274,14 @@ def predict(
     with watch.part("sketch"):
         per_class = config.sketch_per_class + config.support(model)
         images, labels = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
-    own = dataset.images if config.recalibrate else None
-    backbone, steps = predict_backbone(model, images, labels, own, config, watch)
+    whole = sketch is None and model.refine is not None and int(counts.max()) <= per_class
+    once = whole and len(dataset) <= min(config.batch_size, config.recalibration_images)
+    own = (images if once else dataset.images) if config.recalibrate else None
+    backbone, steps, features = predict_backbone(model, images, labels, own, config, watch)
     with watch.part("class_means"):
-        features = extract_features(backbone, dataset.images, config.batch_size)
-        means = class_means(features, dataset.labels.to(features.device), dataset.num_classes)
+        if features is None or labels is None:
+            features, labels = extract_features(backbone, dataset.images, config.batch_size), dataset.labels
+        means = class_means(features, labels.to(features.device), dataset.num_classes)
     origin: dict[str, Any] = {
         "dataset": dataset.name,
         "images": len(dataset),

@@ -1,11 +1,11 @@
-"""Refinement: a model looks at its first prediction on the labelled images and corrects the last block.
+"""Refinement: a model looks at its first prediction on the labelled images and corrects the last convolution.
 
 Not in the paper (our choice, the ``kit`` design, and a control of its own on the shared network). Each step is the
 gradient of the images' own leave-one-out loss, scaled to a share of the tensor's length; several steps, ever shorter,
 follow one another. It is the one part of the model that knows *which classes* it sees: pooled image codes tell what
 kind of images they are, not how to tell them apart. It takes no part in meta-training (docs/conditioning.md).
 
-The last block is worth as much as all layers, at a fraction of the time: what comes before it is computed once.
+The last convolution is worth as much as all layers, at a fraction of the time: what it reads is computed once.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class LastBlock:
         decay: Length of a step over that of the step before.
         choose_steps: Take as many steps as serve held-out labelled images best, none included; None does so where the
             target is deep, whose refinement may hurt.
-        layers: ``"last"``, or ``"all"`` convolutions, the comparison.
+        layers: ``"last"``, the last block's last convolution, or ``"all"`` convolutions, the comparison.
     """
 
     steps: int = 5
@@ -52,12 +52,27 @@ class LastBlock:
 
 
 def refine(
-    model: Any, parameters: dict[str, Tensor], images: Tensor, labels: Tensor | None, config: LastBlock
-) -> tuple[dict[str, Tensor], int]:
-    """Correct a model's first prediction on labelled images (S, C, H, W)."""
+    model: Any, parameters: dict[str, Tensor], images: Tensor, labels: Tensor | None, config: LastBlock,
+    network: nn.Module | None = None,
+) -> tuple[dict[str, Tensor], int, tuple[Tensor, ...]]:  # fmt: skip
+    """Correct a model's first prediction on labelled images (S, C, H, W).
+
+    Args:
+        model: Whose prediction it is.
+        parameters: The first prediction.
+        images: The labelled images.
+        labels: Their labels (S,).
+        config: How.
+        network: A network with these parameters, in whose place the target's structure is run up to the last
+            convolution, so that batch norms in training mode collect their statistics on the way.
+
+    Returns:
+        The corrected parameters, the number of steps, and what the last block's ``forward`` takes of the images;
+        nothing of the last where more than its last convolution is refined.
+    """
     if labels is None:
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
-    names, features = _tail(model, parameters, images, config.layers)
+    names, features, read = _tail(model, parameters, images, config.layers, network)
     start, scale = {name: parameters[name].detach() for name in names}, model.scale.detach()
     steps, choose = config.steps, config.choose_steps
     if not (labels.is_cuda and torch.cuda.is_current_stream_capturing()):  # a recorded graph can't look at labels
@@ -69,7 +84,7 @@ def refine(
             steps = 0
     for step in range(steps):
         start = _step(features, start, ALL, labels, scale, config.rate * config.decay**step)
-    return (parameters | start if steps else parameters), steps
+    return (parameters | start if steps else parameters), steps, read
 
 
 def _step(
@@ -106,35 +121,39 @@ def _chosen(features: Any, start: dict[str, Tensor], labels: Tensor, scale: Tens
 
 
 def _tail(
-    model: Any, parameters: dict[str, Tensor], images: Tensor, layers: str
-) -> tuple[list[str], Callable[[dict[str, Tensor], Rows], Tensor]]:
-    """Names of the tensors to refine, and what computes features of some of the images from new values of them."""
+    model: Any, parameters: dict[str, Tensor], images: Tensor, layers: str, network: nn.Module | None = None
+) -> tuple[list[str], Callable[[dict[str, Tensor], Rows], Tensor], tuple[Tensor, ...]]:
+    """Names of the tensors to refine, what computes features of some of the images from new values of them, its input."""
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
     predicted = [t.name for t in model.layout.predicted]
-    template = model.template
-    prefix = getattr(template, "last_block", None)
-    if layers == "all" or prefix is None:
+    template: nn.Module = model.template
+    last = getattr(template, "last_convolution", None)
+    if layers == "all" or last is None:
         names = predicted if layers == "all" else predicted[-1:]
-        return names, lambda new, rows: model.features(fixed | new, images[rows])
-    block: nn.Module = template.get_submodule(prefix)
-    seen: list[Tensor] = []
+        return names, lambda new, rows: model.features(fixed | new, images[rows]), ()
+    prefix, seen = last.rpartition(".")[0], list[Tensor]()
+    body = network or template
 
-    def reached(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def reached(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
         seen.append(given[0])
-        raise StopIteration  # what comes after is not needed
+        if layer is body.get_submodule(last):
+            raise StopIteration  # what comes after is not needed
 
-    handle = block.register_forward_pre_hook(reached)
+    handles = [body.get_submodule(name).register_forward_pre_hook(reached) for name in (prefix, last)]
     try:
         with torch.no_grad(), suppress(StopIteration):
-            functional_call(template, fixed | model.kept_buffers(), (normalise(images),))
+            functional_call(body, fixed | model.kept_buffers(), (normalise(images),))
     finally:
-        handle.remove()
-    maps = seen[0]  # (S, C, h, w), under the batch statistics of all images
-    dot = f"{prefix}."
+        for handle in handles:
+            handle.remove()
+    # What the block reads, and its last convolution (S, C, h, w), under the batch statistics of all images.
+    read = tuple(seen[: 1 if seen[0] is seen[1] else 2])
+    block, dot = template.get_submodule(prefix), f"{prefix}."
     own = {n.removeprefix(dot): t for n, t in (fixed | model.kept_buffers()).items() if n.startswith(dot)}
 
     def features(new: dict[str, Tensor], rows: Rows) -> Tensor:
-        found: Tensor = functional_call(block, own | {n.removeprefix(dot): t for n, t in new.items()}, (maps[rows],))
+        values = own | {n.removeprefix(dot): t for n, t in new.items()}
+        found: Tensor = functional_call(block, values, tuple(maps[rows] for maps in read))
         return found.mean((2, 3))
 
-    return [name for name in predicted if name.startswith(dot)], features
+    return [f"{last}.weight"], features, read

@@ -69,7 +69,7 @@ class ConvNet(nn.Module):
 
     def __init__(self, widths: Sequence[int], channels: int = 3) -> None:
         super().__init__()
-        self.feature_dim, self.last_block = widths[-1], f"blocks.{len(widths) - 1}"
+        self.feature_dim, self.last_convolution = widths[-1], f"blocks.{len(widths) - 1}.0"
         self.blocks = nn.Sequential(*(self._block(a, b) for a, b in zip([channels, *widths], widths, strict=False)))
 
     @staticmethod
@@ -121,11 +121,12 @@ class _Block(nn.Module):
             setattr(self, f"bn{i}", nn.BatchNorm2d(b))
         self.downsample = short
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to maps (N, C', H', W')."""
-        out = maps
-        for i in range(1, self.depth + 1):
-            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out if i == 1 else F.relu(out)))
+    def forward(self, maps: Tensor, read: Tensor | None = None) -> Tensor:
+        """Maps (N, C, H, W) to maps (N, C', H', W'); ``read`` is what the last convolution reads, if that is known."""
+        out = maps if read is None else read
+        for i in range(1 if read is None else self.depth, self.depth + 1):
+            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
+            out = F.relu(out) if i < self.depth else out
         return F.relu(out + (maps if self.downsample is None else self.downsample(maps)))
 
 
@@ -149,7 +150,7 @@ class ResNet(nn.Module):
                 blocks.append(_Block(inside, width * 2**stage, 2 if stage and not i else 1, bottleneck))
                 inside = width * 2**stage * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.last_block = f"layer4.{depths[-1] - 1}"
+        self.last_convolution = f"layer4.{depths[-1] - 1}.conv{3 if bottleneck else 2}"
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

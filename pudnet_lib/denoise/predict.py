@@ -119,5 +119,5 @@ def predict_denoiser(
         if sketch is None:
             sketch = patches(noisy, config.sketch_images, config.patch, torch.Generator().manual_seed(config.seed))
         sketch = to_unit(sketch, noisy=True)
-    backbone, _ = predict_backbone(model, sketch, None, None, watch=watch)
+    backbone, *_ = predict_backbone(model, sketch, None, None, watch=watch)
     return Denoiser(backbone, target, {"images": len(noisy), "model": type(model).__name__}, watch.seconds)

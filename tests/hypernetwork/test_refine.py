@@ -1,5 +1,7 @@
 """The refinement: what it moves, by how much, when it takes no step; one pass through the trunk is enough."""
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from pudnet_lib.core import PudNet, SharedNetwork
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.heads import leave_one_out_loss
+from pudnet_lib.core.predict import predict
 from pudnet_lib.core.predict import predict
 from pudnet_lib.core.refine import LastBlock, refine
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
@@ -53,8 +56,7 @@ def test_the_trunk_run_once_gives_the_steps_of_the_whole_network(sketch, target:
     fast = SharedNetwork(target=build_target(target), refine=LastBlock(3, choose_steps=False)).eval()
     slow = SharedNetwork(target=build_target(target), refine=LastBlock(3, choose_steps=False)).eval()
     slow.load_state_dict(fast.state_dict())
-    prefix = slow.template.last_block
-    names = [t.name for t in slow.layout.predicted if t.name.startswith(f"{prefix}.")]
+    names = [f"{slow.template.last_convolution}.weight"]
     weights = {n: t.detach() for n, t in slow.initial(sketch).items()}
     for step in range(3):
         leaves = {n: weights[n].clone().requires_grad_() for n in names}
@@ -63,6 +65,20 @@ def test_the_trunk_run_once_gives_the_steps_of_the_whole_network(sketch, target:
             weights[n] = (leaf - 0.2 * 0.7**step * leaf.norm() / g.norm() * g).detach()
     for name, weight in fast(sketch, LABELS).items():
         torch.testing.assert_close(weight, weights[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", [TargetConfig("convnet3", 3), TargetConfig("resnet10", 4)], ids=str)
+def test_images_computed_once_give_the_network_of_separate_passes(images, target: TargetConfig, monkeypatch):
+    data = images(3, 8, size=32)
+    model = SharedNetwork(target=build_target(target), refine=LastBlock(3, choose_steps=False))
+    passes = predict(model, data, sketch=data.sketch_with_labels(20))
+    monkeypatch.setattr(sys.modules[predict.__module__], "recalibrate", None)
+    monkeypatch.setattr(sys.modules[predict.__module__], "extract_features", None)
+    once = predict(model, data)
+    for (name, tensor), other in zip(once.state_dict().items(), passes.state_dict().values(), strict=True):
+        # Class means are of features under the batch's own variance, and N - 1 of N values count in the running one.
+        near = 0.01 if name == "means" else 1e-5
+        assert (tensor - other).float().norm() <= near * other.float().norm(), name
 
 
 def test_all_layers_are_refined_on_request_and_another_network_has_its_last_convolution_refined(sketch):
@@ -81,7 +97,7 @@ def test_all_layers_are_refined_on_request_and_another_network_has_its_last_conv
 def test_classes_with_one_image_mean_no_step(sketch):
     labels = torch.tensor([0, 0, 0, 0, 1])
     model = refined()
-    parameters, steps = refine(model, model.initial(sketch), sketch, labels, LastBlock())
+    parameters, steps, _ = refine(model, model.initial(sketch), sketch, labels, LastBlock())
     assert steps == 0
     assert torch.equal(parameters[LAST], model.initial(sketch)[LAST])
     chosen = refine(model, model.initial(sketch), sketch, LABELS, LastBlock(choose_steps=True))
@@ -91,7 +107,7 @@ def test_classes_with_one_image_mean_no_step(sketch):
 def test_the_number_of_steps_is_chosen_by_held_out_images(images):
     data = images(3, 8, size=16)
     model = refined(choose_steps=True)
-    _, steps = refine(model, model.initial(data.images), data.images, data.labels, LastBlock(4, choose_steps=True))
+    _, steps, _ = refine(model, model.initial(data.images), data.images, data.labels, LastBlock(4, choose_steps=True))
     assert 0 <= steps <= 4
     noise = torch.randint(0, 256, (40, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     huge = LastBlock(8, rate=3.0, decay=1.0, choose_steps=True)  # steps that can only hurt
