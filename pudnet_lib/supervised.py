@@ -313,6 +313,5 @@ def train_network(
 
 def _share(schedule: str, progress: float) -> float:
     """Share of the peak learning rate when a share ``progress`` of the training is done."""
-    if schedule == "constant":
-        return 1.0
-    return min(1.0, 20 * progress + 0.01) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return 1.0 if schedule == "constant" else min(1.0, 20 * progress + 0.01) * cosine

@@ -11,8 +11,8 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -144,7 +144,8 @@ class MetaStep(nn.Module):
             return hook("together")(self, episode)  # type: ignore[no-any-return]
         parameters = self.model(*episode.given(episode.n_support if self.model.sees_support else 0))
         if self.channels_last:
-            parameters = {name: _channels_last(tensor) for name, tensor in parameters.items()}
+            last: dict[str, Any] = {"memory_format": torch.channels_last}
+            parameters = {n: t.contiguous(**last) if t.ndim == 4 else t for n, t in parameters.items()}
         return self.losses(episode, self.model.features(parameters, episode.images))
 
     def losses(self, episode: Episode, features: Tensor) -> EpisodeLosses:
@@ -154,10 +155,6 @@ class MetaStep(nn.Module):
         ways = len(episode.pool_classes)
         classes = self.model.class_logits(support, episode.support_labels, query, ways)  # (Q, K)
         return losses_of_logits(classes, episode.query_labels, auxiliary, episode.pool_classes, self.weights)
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def make_optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
@@ -171,10 +168,6 @@ def make_optimiser(module: MetaStep, config: MetaConfig) -> torch.optim.Adam:
     return torch.optim.Adam(groups, lr=config.learning_rate, betas=(config.beta1, 0.999), fused=fused)
 
 
-def _one_by_one(module: MetaStep, episodes: Sequence[Any]) -> list[Any]:
-    return list(episodes)
-
-
 def one_step(
     fabric: Any, module: MetaStep, wrapped: Any, optimiser: Any, sampler: EpisodeSampler, config: MetaConfig, step: int
 ) -> dict[str, float]:
@@ -186,7 +179,7 @@ def one_step(
     own = config.episodes_per_step // fabric.world_size
     first = step * config.episodes_per_step + fabric.global_rank
     episodes = [sampler.episode(first + i * fabric.world_size).to(fabric.device) for i in range(own)]
-    parts: list[Any] = hook("parts", _one_by_one)(module, episodes)
+    parts: list[Any] = hook("parts", lambda _, given: list(given))(module, episodes)
     for place, part in enumerate(parts):
         share = (len(part) if isinstance(part, list) else 1) / own
         with fabric.no_backward_sync(wrapped, enabled=place < len(parts) - 1 and fabric.world_size > 1):
@@ -318,7 +311,7 @@ def _loop(
     whole, stop = True, enough()
     try:
         while done < config.steps and not stop:
-            with hook("whole_step", _as_it_is)(fabric, config, sampler, done):
+            with hook("whole_step", lambda *given: nullcontext())(fabric, config, sampler, done):
                 whole = False
                 row = {"step": done + 1, **one_step(fabric, step, wrapped, optimiser, sampler, config, done)}
                 done += 1
@@ -355,11 +348,6 @@ def _one_process(config: MetaConfig, scale: ScaleConfig, unused: bool) -> Any:
     from lightning_fabric import Fabric  # slow to import, and only needed here
 
     return Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
-
-
-@contextmanager
-def _as_it_is(*given: Any) -> Iterator[None]:
-    yield
 
 
 def _required(name: str) -> Any:

@@ -143,11 +143,12 @@ class PredictedNetwork(nn.Module):
 
 def recalibrate(backbone: nn.Module, images: Tensor, batch_size: int = 256, seed: int = 0) -> None:
     """Collect batch norm's running statistics on images (N, C, H, W), in place, each batch with the same weight."""
+    device = next(backbone.parameters()).device
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     with collecting(backbone) as norms:
         for index, part in enumerate(order.split(batch_size) if norms else ()):  # a denoising U-Net has none
             if index == 0 or 2 * len(part) >= batch_size:
-                backbone(normalise(images[part.to(images.device)].to(_device(backbone))))
+                backbone(normalise(images[part.to(images.device)].to(device)))
 
 
 @contextmanager
@@ -169,13 +170,9 @@ def collecting(backbone: nn.Module) -> Iterator[list[nn.BatchNorm2d]]:
 
 def extract_features(backbone: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """Run a backbone, in the mode in which it is, over images (N, C, H, W): features (N, F) on its device."""
-    device = _device(backbone)
+    device = next(backbone.parameters()).device
     with torch.no_grad():
         return torch.cat([backbone(normalise(part.to(device))) for part in images.split(batch_size)])
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 class Stopwatch:
@@ -210,10 +207,8 @@ def predict_backbone(
         given = sketch.to(model.device), None if labels is None else labels.to(model.device)
         steps, features = 0 if model.refine is None else model.refine.steps, None
         with watch.part("generate"), torch.no_grad():
-            if config.cuda_graph:
-                parameters = hook("recorded_forward")(model, *given)
-            else:
-                parameters = model(*given) if model.refine is None else model.initial(*given)
+            first = model if model.refine is None else model.initial
+            parameters = hook("recorded_forward")(model, *given) if config.cuda_graph else first(*given)
         with watch.part("assemble"):
             # What is generated is new already; what the model itself holds must be copied.
             own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}

@@ -55,20 +55,11 @@ def refine(
     model: Any, parameters: dict[str, Tensor], images: Tensor, labels: Tensor | None, config: LastBlock,
     network: nn.Module | None = None,
 ) -> tuple[dict[str, Tensor], int, tuple[Tensor, ...]]:  # fmt: skip
-    """Correct a model's first prediction on labelled images (S, C, H, W).
+    """Correct a model's first prediction on labelled images (S, C, H, W) and their labels (S,).
 
-    Args:
-        model: Whose prediction it is.
-        parameters: The first prediction.
-        images: The labelled images.
-        labels: Their labels (S,).
-        config: How.
-        network: A network with these parameters, in whose place the target's structure is run up to the last
-            convolution, so that batch norms in training mode collect their statistics on the way.
-
-    Returns:
-        The corrected parameters, the number of steps, and what the last block's ``forward`` takes of the images;
-        nothing of the last where more than its last convolution is refined.
+    The pass up to the last convolution is a given network's, if one with these parameters is given, so that its batch
+    norms can collect their statistics on the way. Returns the corrected parameters, the number of steps, and what the
+    last block's ``forward`` takes of the images; nothing of it where more than its last convolution is refined.
     """
     if labels is None:
         raise PudNetError("This predictor refines on the sketch's classes; give the sketch's labels (S,) as well.")
@@ -123,7 +114,7 @@ def _chosen(features: Any, start: dict[str, Tensor], labels: Tensor, scale: Tens
 def _tail(
     model: Any, parameters: dict[str, Tensor], images: Tensor, layers: str, network: nn.Module | None = None
 ) -> tuple[list[str], Callable[[dict[str, Tensor], Rows], Tensor], tuple[Tensor, ...]]:
-    """Names of the tensors to refine, what computes features of some of the images from new values of them, its input."""
+    """Names of the tensors to refine; what computes features of some images from new values of them; its input."""
     fixed = {name: tensor.detach() for name, tensor in parameters.items()}
     predicted = [t.name for t in model.layout.predicted]
     template: nn.Module = model.template
@@ -139,13 +130,9 @@ def _tail(
         if layer is body.get_submodule(last):
             raise StopIteration  # what comes after is not needed
 
-    handles = [body.get_submodule(name).register_forward_pre_hook(reached) for name in (prefix, last)]
-    try:
-        with torch.no_grad(), suppress(StopIteration):
-            functional_call(body, fixed | model.kept_buffers(), (normalise(images),))
-    finally:
-        for handle in handles:
-            handle.remove()
+    block_hook, last_hook = (body.get_submodule(n).register_forward_pre_hook(reached) for n in (prefix, last))
+    with block_hook, last_hook, torch.no_grad(), suppress(StopIteration):
+        functional_call(body, fixed | model.kept_buffers(), (normalise(images),))
     # What the block reads, and its last convolution (S, C, h, w), under the batch statistics of all images.
     read = tuple(seen[: 1 if seen[0] is seen[1] else 2])
     block, dot = template.get_submodule(prefix), f"{prefix}."

@@ -70,12 +70,10 @@ class ConvNet(nn.Module):
     def __init__(self, widths: Sequence[int], channels: int = 3) -> None:
         super().__init__()
         self.feature_dim, self.last_convolution = widths[-1], f"blocks.{len(widths) - 1}.0"
-        self.blocks = nn.Sequential(*(self._block(a, b) for a, b in zip([channels, *widths], widths, strict=False)))
-
-    @staticmethod
-    def _block(channels: int, width: int) -> nn.Sequential:
-        convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2))
+        self.blocks = nn.Sequential()
+        for inside, width in zip([channels, *widths], widths, strict=False):
+            convolution = nn.Conv2d(inside, width, 3, padding=1, bias=False)
+            self.blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (N, C, H, W) to features (N, F)."""

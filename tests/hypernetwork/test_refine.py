@@ -10,7 +10,6 @@ from pudnet_lib.core import PudNet, SharedNetwork
 from pudnet_lib.core.dataset import ImageDataset
 from pudnet_lib.core.heads import leave_one_out_loss
 from pudnet_lib.core.predict import predict
-from pudnet_lib.core.predict import predict
 from pudnet_lib.core.refine import LastBlock, refine
 from pudnet_lib.core.targets import ConvNet3, TargetConfig, build_target
 from pudnet_lib.errors import PudNetError
