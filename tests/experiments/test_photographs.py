@@ -40,10 +40,10 @@ def drawn(count, seed, size=64, channels=3):
 
 
 def test_training_goes_on_where_it_was_cut_off(script, tmp_path):
-    whole = script.train(tmp_path / "whole", 0, hold_out=True, smoke=True)
+    whole = script.train(tmp_path / "whole", 0, smoke=True)
     for stop in (3, 7):  # once while it classifies, once in the episodes
-        script.train(tmp_path / "parts", 0, hold_out=True, smoke=True, stop_at=stop)
-    parts = script.train(tmp_path / "parts", 0, hold_out=True, smoke=True)
+        script.train(tmp_path / "parts", 0, smoke=True, stop_at=stop)
+    parts = script.train(tmp_path / "parts", 0, smoke=True)
     one, other = load_tensors(whole)[0], load_tensors(parts)[0]
     assert set(one) == set(other)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -71,3 +71,12 @@ def test_gray_images_and_a_single_class_are_refused_with_the_remedy():
     one = gray.with_channels(3).select_classes([0])
     with pytest.raises(PudNetError, match="at least two"):
         predict(model, replace(one, name="one"))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_faster_gradient_of_small_maps_is_the_usual_one(script, stride):
+    x, weight = torch.rand(3, 4, 4, 4, requires_grad=True), torch.rand(5, 4, 3, 3, requires_grad=True)
+    usual, faster = torch.nn.functional.conv2d(x, weight, None, stride, 1), script._SmallMaps.apply(x, weight, stride)
+    pull = torch.rand_like(usual)
+    for one, other in zip(*(torch.autograd.grad(y, (x, weight), pull) for y in (usual, faster)), strict=True):
+        torch.testing.assert_close(one, other)
