@@ -42,9 +42,9 @@ from pudnet_lib.images.pool import default_class_split
 
 TARGET = TargetConfig("resnet18", width=32, channels=3, stem="imagenet")  # 2.8 M parameters
 SIZE = 64
-CROP = 48  # photographs' crops: things look larger in crops than in whole pictures (FixRes, arXiv 1906.06423)
+CROP = 56  # photographs' crops: things look larger in crops than in whole pictures (FixRes, arXiv 1906.06423)
 REFINE = LastBlock(choose_steps=False)  # choosing their number takes three times as long
-STEPS, BATCH, RATE, DECAY, WARM_UP, SMOOTHING, SCALE = 13_000, 256, 0.15, 5e-4, 0.05, 0.1, 16.0
+STEPS, BATCH, RATE, DECAY, WARM_UP, SCALE, MIXED_SHARE = 6_000, 256, 0.1, 5e-4, 0.05, 16.0, 0.5
 EPISODES, EPISODE_RATE, SCALE_RATE = 250, 0.02, 0.05
 KINDS = {
     "photographs": 0.8125,
@@ -139,6 +139,7 @@ class Learner(nn.Module):
             if small and DEVICE.type == "cpu":
                 module.__class__ = _SmallMapsConv
         self.head = nn.Parameter(F.normalize(torch.randn(classes, int(self.net.feature_dim)), dim=1))
+        self.turns = nn.Linear(int(self.net.feature_dim), 4)  # which way up a turned image stands
         self.scale = nn.Parameter(torch.tensor(10.0))  # of the episodes; the classifier's is fixed
 
     def features(self, images: Tensor) -> Tensor:
@@ -159,10 +160,31 @@ def classify(learner: Learner, images: dict[str, Any], first: dict[str, int], ba
         data, labels, _ = images[kind]
         rows, photo = torch.randint(len(data), (count,), device=DEVICE), kind == "photographs"
         crops = augmented(data[rows], photo, 0.25 if photo else 0.6, CROP if photo else data.shape[-1])
+        share, own = 1.0, labels[rows] + first[kind]
+        turned = len(crops) // 4 if photo else 0
+        for way in range(4):
+            crops[way:turned:4] = crops[way:turned:4].rot90(way, (2, 3))
+        if photo and torch.rand(()) < MIXED_SHARE:
+            crops[turned:], share = cut_and_mixed(crops[turned:])
         found = learner.features(crops)
         logits = SCALE * F.normalize(found, dim=1) @ F.normalize(learner.head, dim=1).T
-        loss = loss + count / batch * F.cross_entropy(logits, labels[rows] + first[kind], label_smoothing=SMOOTHING)
+        other = torch.cat([own[:turned], own[turned:].flip(0)])
+        mixed = share * F.cross_entropy(logits, own) + (1 - share) * F.cross_entropy(logits, other)
+        loss = loss + count / batch * mixed
+        if turned:
+            ways = torch.arange(turned, device=DEVICE) % 4
+            loss = loss + turned / batch * F.cross_entropy(learner.turns(found[:turned]), ways)
     return loss
+
+
+def cut_and_mixed(crops: Tensor) -> tuple[Tensor, float]:
+    """Images (N, C, H, W) with a box of another one each, and the share that stays (CutMix, arXiv 1905.04899)."""
+    side = crops.shape[-1]
+    reach = round(side * math.sqrt(float(torch.rand(()))))
+    top, left = (int(torch.randint(side - reach + 1, ())) for _ in "yx")
+    found = crops.clone()
+    found[:, :, top : top + reach, left : left + reach] = crops.flip(0)[:, :, top : top + reach, left : left + reach]
+    return found, 1 - (reach / side) ** 2
 
 
 def episode(learner: Learner, images: dict[str, Any], ways: int = 5, support: int = 20, query: int = 15) -> Tensor:
