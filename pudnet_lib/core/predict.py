@@ -246,8 +246,8 @@ def predict(
             (the swap controls do).
 
     Returns:
-        The network, on the model's device, with ``seconds`` of each part: sketch, generate, refine where it
-        does, assemble, recalibrate, class_means.
+        The network, on the model's device, with ``seconds`` of each part: sketch, generate, assemble, refine where it
+        does (with the next, if it refines on all images), recalibrate, class_means.
 
     Raises:
         PudNetError: If the dataset has one class only, a class without images, or other channels than the target.
