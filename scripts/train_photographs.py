@@ -4,7 +4,7 @@
     python scripts/train_photographs.py --out DIR --smoke                      # seconds, on the embedded packs alone
 
 Tiny-ImageNet must lie below PUDNET_DATA; its 40 novel classes are left out. On one core of a processor with 16-bit
-matrix units a step takes 0.22 seconds, and all of them 50 minutes; every 100 are saved, and a run goes on. What ships
+matrix units a step takes 0.24 seconds, and all of them 26 minutes; every 100 are saved, and a run goes on. What ships
 began with a network that an earlier version of this script had trained on an NVIDIA H100 for 18 seconds (``--start``):
 2,500 steps of 512 images of 64 pixels. ``scripts/measure_photographs.py`` measures the result.
 
