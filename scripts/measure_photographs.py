@@ -37,7 +37,7 @@ from pudnet_lib.results import project_root, provenance, write_result
 from pudnet_lib.trust import PRETRAINED
 
 PACKS, WAYS = ("emoji", "fashion", "glyphs"), EpisodeConfig(5, 10, 10, 15)
-KIT, MEANS, LDA = "photographs, last block refined", "photographs, class means", "photographs, LDA"
+KIT, MEANS, LDA = "photographs, last convolution refined", "photographs, class means", "photographs, LDA"
 GC, FEATURES = "GC, 30 epochs", PRETRAINED
 QUESTION = "How far does a predictor for photographs come, beside what a user would pick instead?"
 
