@@ -5,7 +5,7 @@
 DIR holds base-0.safetensors, which ships, and base-1 and base-2 (``scripts/train_photographs.py``), whose training left
 Tiny-ImageNet's 40 novel classes out; Tiny-ImageNet and CIFAR-10 must lie below PUDNET_DATA. Every method learns the
 same 5-way episodes with 20 labelled images per class through the kit's own code, at the size that the networks read,
-and they at a larger one, too; what takes long learns fewer of them. Rows are kept in DIR/rows as they come; a second
+and they at larger ones if asked to; what takes long learns fewer of them. Rows are kept in DIR/rows as they come; a second
 start goes on.
 """
 
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=40)
     parser.add_argument("--slow", type=int, default=6, help="episodes of what takes long")
     parser.add_argument("--scratch", type=int, default=1, help="0 leaves GC from scratch out: minutes an episode")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96], help="sides to which pictures are brought")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64], help="sides to which pictures are brought")
     parser.add_argument("--only", nargs="+", default=["tiny-imagenet", "cifar10", *PACKS], help="datasets")
     given = parser.parse_args(arguments)
     began, chosen = time.perf_counter(), (given.folder, given.episodes, given.slow, given.only, given.scratch)
