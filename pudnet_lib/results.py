@@ -167,7 +167,7 @@ def device_name() -> str:
         return str(torch.cuda.get_device_name())
     model = _proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {usable} cores"
+    return f"{model}, {usable} core" + "s" * (usable != 1)
 
 
 def _proc(path: str, name: str) -> str:

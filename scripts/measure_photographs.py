@@ -5,8 +5,8 @@
 DIR holds base-0.safetensors, which ships, and base-1 and base-2 (``scripts/train_photographs.py``), whose training left
 Tiny-ImageNet's 40 novel classes out; Tiny-ImageNet and CIFAR-10 must lie below PUDNET_DATA. Every method learns the
 same 5-way episodes with 20 labelled images per class through the kit's own code, at the size that the networks read,
-and they at larger ones if asked to; what takes long learns fewer of them. Rows are kept in DIR/rows as they come; a second
-start goes on.
+and they at larger ones if asked to; what takes long learns fewer of them. Rows are kept in DIR/rows as they come; a
+second start goes on.
 """
 
 from __future__ import annotations
