@@ -269,8 +269,10 @@ def predict(
     with watch.part("sketch"):
         per_class = config.sketch_per_class + config.support(model)
         images, labels = dataset.sketch_with_labels(per_class, config.seed) if sketch is None else sketch
-    whole = sketch is None and model.refine is not None and int(counts.max()) <= per_class
-    once = whole and len(dataset) <= min(config.batch_size, config.recalibration_images)
+    once = model.refine is not None and len(dataset) <= min(config.batch_size, config.recalibration_images)
+    if once:  # the images that it looks at are all that there are
+        given = sketch is not None and torch.equal(images, dataset.images.to(images))
+        once = given or (sketch is None and int(counts.max()) <= per_class)
     own = (images if once else dataset.images) if config.recalibrate else None
     backbone, steps, features = predict_backbone(model, images, labels, own, config, watch)
     with watch.part("class_means"):

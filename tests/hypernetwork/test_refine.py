@@ -73,11 +73,12 @@ def test_images_computed_once_give_the_network_of_separate_passes(images, target
     passes = predict(model, data, sketch=data.sketch_with_labels(20))
     monkeypatch.setattr(sys.modules[predict.__module__], "recalibrate", None)
     monkeypatch.setattr(sys.modules[predict.__module__], "extract_features", None)
-    once = predict(model, data)
-    for (name, tensor), other in zip(once.state_dict().items(), passes.state_dict().values(), strict=True):
-        # Class means are of features under the batch's own variance, and N - 1 of N values count in the running one.
-        near = 0.01 if name == "means" else 1e-5
-        assert (tensor - other).float().norm() <= near * other.float().norm(), name
+    for sketch in (None, (data.images, data.labels)):
+        once = predict(model, data, sketch=sketch)
+        for (name, tensor), other in zip(once.state_dict().items(), passes.state_dict().values(), strict=True):
+            # Class means are of features under the batch's own variance; in the running one N - 1 of N values count.
+            near = 0.01 if name == "means" else 1e-5
+            assert (tensor - other).float().norm() <= near * other.float().norm(), name
 
 
 def test_all_layers_are_refined_on_request_and_another_network_has_its_last_convolution_refined(sketch):
