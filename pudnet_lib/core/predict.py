@@ -288,6 +288,5 @@ def predict(
         "refinement_steps": steps,
     }
     target = None if model.own_target else model.config.target
-    scale = float(model.scale.detach())
-    names, size = dataset.class_names, dataset.size
+    names, size, scale = dataset.class_names, dataset.size, float(model.scale.detach())
     return PredictedNetwork(backbone, means, scale, names, size, dataset.channels, target, origin, watch.seconds)

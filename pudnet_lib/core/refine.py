@@ -120,11 +120,8 @@ def _tail(
     template: nn.Module = model.template
     last = getattr(template, "last_convolution", None)
     if layers == "all" or last is None:
-        return (
-            predicted[-1 if layers == "last" else 0 :],
-            lambda new, rows: model.features(fixed | new, images[rows]),
-            (),
-        )
+        names = predicted if layers == "all" else predicted[-1:]
+        return names, lambda new, rows: model.features(fixed | new, images[rows]), ()
     body, prefix, seen = network or template, last.rpartition(".")[0], list[Tensor]()
 
     def reached(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
