@@ -216,8 +216,8 @@ def predict_backbone(
         if model.refine is not None and not config.cuda_graph:
             with watch.part("refine"), collecting(backbone):
                 body = backbone if images is sketch else None
-                parameters, steps, read = refine(model, parameters, *given, model.refine, body)
-                backbone.load_state_dict(parameters, strict=False)
+                found, steps, read = refine(model, own, *given, model.refine, body)
+                backbone.load_state_dict({n: t for n, t in found.items() if t is not own[n]}, strict=False)
                 if body is not None and read:  # what comes after the last convolution collects its statistics, too
                     block = backbone.get_submodule(str(model.template.last_convolution).rpartition(".")[0])
                     features = block(*read).mean((2, 3))
