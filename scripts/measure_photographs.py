@@ -139,8 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
     pretrained = [said(f"{FEATURES}, class means", dataset) for dataset in ("tiny-imagenet", "cifar10")]
     answer = (
         f"5-way with 20 labelled images per class: {tiny} on 40 novel classes of Tiny-ImageNet and {cifar} on "
-        f"CIFAR-10. {larger}{over}ImageNet-pretrained features with class means have {pretrained[0]} (they were trained on these "
-        f"classes) and {pretrained[1]}."
+        f"CIFAR-10. {larger}{over}ImageNet-pretrained features with class means have {pretrained[0]} "
+        f"(they were trained on these classes) and {pretrained[1]}."
     )
     facts = {"episodes": given.episodes, "slow": given.slow, "ways": 5, "labelled_per_class": 20, "sizes": given.sizes}
     write_result(
