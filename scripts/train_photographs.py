@@ -44,7 +44,7 @@ TARGET = TargetConfig("resnet18", width=32, channels=3, stem="imagenet")  # 2.8 
 SIZE = 64
 CROP = 56  # photographs' crops: things look larger in crops than in whole pictures (FixRes, arXiv 1906.06423)
 REFINE = LastBlock(choose_steps=False)  # choosing their number takes three times as long
-STEPS, BATCH, RATE, DECAY, WARM_UP, SCALE, MIXED_SHARE = 6_000, 256, 0.1, 5e-4, 0.05, 16.0, 0.5
+STEPS, BATCH, RATE, DECAY, WARM_UP, SCALE, CUT_SHARE = 6_000, 256, 0.1, 5e-4, 0.05, 16.0, 0.5
 EPISODES, EPISODE_RATE, SCALE_RATE = 250, 0.02, 0.05
 KINDS = {
     "photographs": 0.8125,
@@ -164,7 +164,7 @@ def classify(learner: Learner, images: dict[str, Any], first: dict[str, int], ba
         turned = len(crops) // 4 if photo else 0
         for way in range(4):
             crops[way:turned:4] = crops[way:turned:4].rot90(way, (2, 3))
-        if photo and torch.rand(()) < MIXED_SHARE:
+        if photo and torch.rand(()) < CUT_SHARE:
             crops[turned:], share = cut_and_mixed(crops[turned:])
         found = learner.features(crops)
         logits = SCALE * F.normalize(found, dim=1) @ F.normalize(learner.head, dim=1).T

@@ -7,7 +7,7 @@ cosine. Deviation: batch norm's running statistics are recalibrated on the datas
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -214,11 +214,11 @@ def predict_backbone(
             own = {n: t.detach().clone() if isinstance(t, nn.Parameter) else t for n, t in parameters.items()}
             backbone = model.materialise(own)
         if model.refine is not None and not config.cuda_graph:
-            with watch.part("refine"), collecting(backbone):
-                body = backbone if images is sketch else None
-                found, steps, read = refine(model, own, *given, model.refine, body)
+            once = images is sketch
+            with watch.part("refine"), collecting(backbone) if once else nullcontext():
+                found, steps, read = refine(model, own, *given, model.refine, backbone if once else None)
                 backbone.load_state_dict({n: t for n, t in found.items() if t is not own[n]}, strict=False)
-                if body is not None and read:  # what comes after the last convolution collects its statistics, too
+                if once and read:  # what comes after the last convolution collects its statistics, too
                     block = backbone.get_submodule(str(model.template.last_convolution).rpartition(".")[0])
                     features = block(*read).mean((2, 3))
     finally:
